@@ -1,0 +1,67 @@
+/* baseline: what each feature and the score looked like in training; sketch: what they look like now.
+ * Flow     train --baseline_make--> baseline.json --baseline_read--> monitor --sketch_new, sketch_add per request-->
+ *          sketch_wasserstein, sketch_psi at the end of a window.
+ * Values   are the floats that the model was given; NaN is a null and counted apart.
+ * Edges    the distinct values among the 101 percentiles (percentile i of n sorted values: the ⌈i·n/100⌉-th, the
+ *          first for 0). Bin i is [edge i, edge i+1), the last one closed. Counts are exact counts of the rows.
+ * Threads  a baseline may be read by any; a sketch is filled by one thread and merged by another when it stopped. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "base/base.h"
+
+enum { BASELINE_EDGES_MAX = 101, BASELINE_DECILES = 11, BASELINE_COLUMNS_MAX = 10000 };
+
+struct baseline_column {
+    struct str name;
+    int64_t n, nulls;               /* rows with a value, rows without */
+    double mean, std, min, max;     /* of the values; std with n − 1; NaN without values */
+    float deciles[BASELINE_DECILES]; /* percentiles 0, 10, … 100 */
+    size_t edges_n;                 /* 0 without values, 1 if all are the same */
+    float edges[BASELINE_EDGES_MAX]; /* strictly ascending; first is min, last is max */
+    int64_t counts[BASELINE_EDGES_MAX]; /* edges_n − 1 bins (edges_n 1: one bin) */
+};
+struct baseline {
+    int64_t rows;
+    struct baseline_column *features;
+    size_t n;
+    struct baseline_column score; /* of the model on the same rows */
+};
+/* Statistics of n values, `stride` floats apart; sorts a copy in a. name is borrowed. */
+void baseline_column_make(struct arena *a, struct str name, const float *v, size_t n, size_t stride,
+                          struct baseline_column *out);
+/* The JSON object {"format":"dhow-baseline 1","rows":…,"features":[…],"score":{…}}. */
+struct str baseline_write(struct arena *a, const struct baseline *);
+/* INVALID unless it is one, with ascending edges and counts that sum to n. */
+err baseline_read(struct arena *a, struct str json, struct baseline *out);
+
+/* A histogram over a baseline column's edges, with what fell below and above, and moments. */
+struct sketch {
+    const struct baseline_column *ref; /* must outlive it */
+    int64_t n, nulls;                  /* values, NaNs */
+    double sum, sum_squares;           /* of value − ref->mean */
+    float min, max;                    /* of the values; +inf and −inf without any */
+    int64_t below, above;              /* values under the first edge, over the last */
+    double below_sum, above_sum;       /* how far: Σ (first − x), Σ (x − last) */
+    int64_t counts[BASELINE_EDGES_MAX];
+};
+void sketch_init(struct sketch *, const struct baseline_column *ref);
+/* One value, about 10 ns; NaN counts as null, infinities as null too. */
+void sketch_add(struct sketch *, float v);
+void sketch_merge(struct sketch *into, const struct sketch *from); /* of the same ref */
+double sketch_mean(const struct sketch *); /* NaN without values */
+double sketch_std(const struct sketch *);
+
+/* Wasserstein-1 distance between the two distributions, in standard deviations of the reference: the area
+ * between the two distribution functions (Vallender 1974) over ref->std. Each function is taken linear inside a
+ * bin and exact at its edges; the tails outside the edges count by the exact distance of their values to the
+ * edge. The same data gives exactly 0; the error is at most the shares' mass times the bins' widths. A constant
+ * reference (std 0) divides by max(|mean|, 1) instead. NaN if either has no values. */
+double sketch_wasserstein(const struct sketch *);
+/* Population stability index Σ (c − r) ln(c/r) over the bins between the distinct inner deciles of the reference
+ * (at most 10: (−∞, d₁), [d₁, d₂), …, [d₉, ∞)) and one bin for nulls if either side has some. r and c are the
+ * shares of rows; an empty bin counts as a share of 0.0001 (so do shares below it). Siddiqi 2006: below 0.1 stable, above 0.25 moved.
+ * NaN if either has no rows. */
+double sketch_psi(const struct sketch *);
+/* A sketch's state as JSON, to keep over a restart, and back (for the same baseline column). */
+struct str sketch_write(struct arena *a, const struct sketch *);
+err sketch_read(struct arena *a, struct str json, const struct baseline_column *ref, struct sketch *out);
