@@ -114,10 +114,8 @@ static size_t room(const struct chunk *c)
 /* Cuts n bytes off the chunk; NULL where they do not fit. */
 static char *chunk_cut(struct chunk *c, size_t n, size_t align)
 {
-    uintptr_t at = (uintptr_t)(c->data + c->used);
-    size_t gap = (size_t)(-at & (align - 1)) + (c->used ? GAP : 0);
-    if (align > 1 && GAP)
-        gap = (gap + align - 1) & ~(align - 1), gap += (size_t)(-(at + gap) & (align - 1));
+    size_t gap = c->used ? GAP : 0;
+    gap += -(uintptr_t)(c->data + c->used + gap) & (align - 1);
     if (gap > room(c) || n > room(c) - gap)
         return NULL;
     char *p = c->data + c->used + gap;
@@ -134,6 +132,7 @@ void *arena_alloc(struct arena *a, size_t n, size_t align)
     if (!p) {
         struct chunk *c = chunk_new(a, n + align);
         p = chunk_cut(c, n, align);
+        assert(p);
         if (a->head && room(a->head) > room(c)) { /* a big block: go on with the old chunk */
             c->prev = a->head->prev;
             a->head->prev = c;
