@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Under AddressSanitizer what is not handed out is poisoned, and blocks stand apart, so that an overrun shows. */
+/* Under AddressSanitizer what is not handed out is poisoned and blocks stand apart: an overrun shows. */
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
 #define GAP 16

@@ -45,10 +45,10 @@ static inline void arena_free_at(struct arena **a)
     }
 void *vec_grow(struct arena *a, void *v, size_t *cap, size_t need, size_t size);
 /* Appends value to the vector *vec. */
-#define push(a, vec, ...)                                                                             \
-    do {                                                                                              \
-        __typeof__(vec) vec_ = (vec);                                                                 \
-        if (vec_->n == vec_->cap)                                                                     \
-            vec_->v = vec_grow((a), vec_->v, &vec_->cap, vec_->n + 1, sizeof *vec_->v);               \
-        vec_->v[vec_->n++] = (__VA_ARGS__);                                                           \
+#define push(a, vec, ...)                                                               \
+    do {                                                                                \
+        __typeof__(vec) vec_ = (vec);                                                   \
+        if (vec_->n == vec_->cap)                                                       \
+            vec_->v = vec_grow((a), vec_->v, &vec_->cap, vec_->n + 1, sizeof *vec_->v); \
+        vec_->v[vec_->n++] = (__VA_ARGS__);                                             \
     } while (0)

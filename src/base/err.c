@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 
+// clang-format off
 #define E(code, status, exit_code, what) \
     [code] = { .name = S_INIT(#code), .http = status, .exit = exit_code, .doc = S_INIT(what) },
 const struct err_info err_table[ERR_COUNT] = {
@@ -11,6 +12,7 @@ const struct err_info err_table[ERR_COUNT] = {
     ERRORS(E)
 };
 #undef E
+// clang-format on
 
 enum { TEXT_MAX = 4096 }; /* an error may quote what a stranger sent */
 

@@ -45,7 +45,7 @@ struct err_info {
 };
 extern const struct err_info err_table[ERR_COUNT];
 
-__attribute__((format(printf, 2, 3))) err err_new(enum err_code, const char *f, ...);
+__attribute__((format(printf, 2, 3), returns_nonnull)) err err_new(enum err_code, const char *f, ...);
 /* The same code and hint, "what: " before its text. */
 __attribute__((format(printf, 2, 3))) err err_wrap(err, const char *f, ...);
 __attribute__((format(printf, 2, 3))) err err_hint(err, const char *f, ...);
@@ -56,18 +56,18 @@ err err_copy(err, struct arena *a);
 void err_reset(void);
 /* "what failed: No space left on device" with FULL for ENOSPC/EDQUOT, NOT_FOUND for ENOENT, TIMEOUT for
  * ETIMEDOUT, INTERNAL for the rest. */
-__attribute__((format(printf, 2, 3))) err err_errno(int errno_, const char *f, ...);
+__attribute__((format(printf, 2, 3), returns_nonnull)) err err_errno(int errno_, const char *f, ...);
 
 #define FAIL(code, ...) return err_new(code, __VA_ARGS__)
-#define TRY(call)         \
-    do {                  \
-        err e_ = (call);  \
-        if (e_)           \
-            return e_;    \
+#define TRY(call)        \
+    do {                 \
+        err e_ = (call); \
+        if (e_)          \
+            return e_;   \
     } while (0)
-#define TRY_AS(call, ...)                       \
-    do {                                        \
-        err e_ = (call);                        \
-        if (e_)                                 \
-            return err_wrap(e_, __VA_ARGS__);   \
+#define TRY_AS(call, ...)                     \
+    do {                                      \
+        err e_ = (call);                      \
+        if (e_)                               \
+            return err_wrap(e_, __VA_ARGS__); \
     } while (0)

@@ -50,7 +50,7 @@ static err size_of(int fd, const char *path, size_t *out)
 err file_read(struct arena *a, const char *path, size_t bytes_max, struct str *out)
 {
     auto_close int fd = -1;
-    size_t size;
+    size_t size = 0;
     TRY(open_read(path, &fd));
     TRY(size_of(fd, path, &size));
     if (bytes_max >= arena_left(a) / 2) /* the arena has to hold it, and its NUL */
@@ -320,7 +320,7 @@ static void unmap(void *arg)
 err file_map(struct arena *a, const char *path, struct str *out)
 {
     auto_close int fd = -1;
-    size_t size;
+    size_t size = 0;
     TRY(open_read(path, &fd));
     TRY(size_of(fd, path, &size));
     if (!size) { /* mmap refuses nothing */

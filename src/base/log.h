@@ -37,13 +37,15 @@ static inline struct kv_field kv_bool_(const char *k, bool v)
 {
     return (struct kv_field){ .key = k, .type = KV_BOOL, .b = v };
 }
-#define KV(k, v)                                                                                    \
-    _Generic((v), struct str: kv_str_, char *: kv_z_, const char *: kv_z_, double: kv_f64_,         \
+// clang-format off
+#define KV(k, v)                                                                            \
+    _Generic((v), struct str: kv_str_, char *: kv_z_, const char *: kv_z_, double: kv_f64_, \
              float: kv_f64_, bool: kv_bool_, default: kv_i64_)(k, v)
+// clang-format on
 
 void log_write(enum log_level, const char *event, const struct kv_field *f, size_t n);
-#define LOG_(level, event, ...)                                           \
-    log_write(level, event, (const struct kv_field[]){ __VA_ARGS__ },     \
+#define LOG_(level, event, ...)                                       \
+    log_write(level, event, (const struct kv_field[]){ __VA_ARGS__ }, \
               sizeof((const struct kv_field[]){ __VA_ARGS__ }) / sizeof(struct kv_field))
 #define log_debug(event, ...) LOG_(LOG_DEBUG, event, __VA_ARGS__)
 #define log_info(event, ...) LOG_(LOG_INFO, event, __VA_ARGS__)

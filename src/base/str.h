@@ -18,7 +18,9 @@ struct strs {
 };
 
 #define S(lit) ((struct str){ "" lit, sizeof(lit) - 1 })
+// clang-format off
 #define S_INIT(lit) { "" lit, sizeof(lit) - 1 }
+// clang-format on
 /* For "%.*s"; clamped, as a negative precision would read to the next NUL. */
 #define STR(s) (int)((s).n < 0x7fffffff ? (s).n : 0x7fffffff), (s).p
 

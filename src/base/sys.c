@@ -84,7 +84,8 @@ struct str time_text(struct arena *a, int64_t us)
         snprintf(digits, sizeof digits, ".%06d", (int)fraction);
     else if (fraction)
         snprintf(digits, sizeof digits, ".%03d", (int)(fraction / 1000));
-    return fmt(a, "%04d-%02d-%02dT%02d:%02d:%02d%sZ", c.year, c.month, c.day, c.hour, c.minute, c.second, digits);
+    return fmt(a, "%04d-%02d-%02dT%02d:%02d:%02d%sZ", c.year, c.month, c.day, c.hour, c.minute, c.second,
+               digits);
 }
 
 static bool is_digit(char c)
@@ -193,7 +194,8 @@ struct unit {
     struct str name;
     int64_t size;
 };
-static const struct unit durations[] = { /* longest first */
+/* Longest first. */
+static const struct unit durations[] = {
     { S_INIT("w"), 7 * 86400000 }, { S_INIT("d"), 86400000 }, { S_INIT("h"), 3600000 },
     { S_INIT("m"), 60000 },        { S_INIT("s"), 1000 },     { S_INIT("ms"), 1 },
 };
@@ -267,7 +269,8 @@ struct str duration_text(struct arena *a, int64_t ms)
     uint64_t left = ms < 0 ? -(uint64_t)ms : (uint64_t)ms;
     if (ms < 0)
         buf_str(&b, S("-"));
-    for (size_t i = left % (uint64_t)durations[0].size != 0; i < DURATIONS; i++) { /* whole weeks or none: "30d" */
+    bool whole_weeks = left % (uint64_t)durations[0].size == 0; /* else none: "30d", not "4w2d" */
+    for (size_t i = !whole_weeks; i < DURATIONS; i++) {
         uint64_t size = (uint64_t)durations[i].size;
         if (left / size)
             buf_fmt(&b, "%llu%.*s", (unsigned long long)(left / size), STR(durations[i].name));
@@ -389,7 +392,8 @@ int64_t rss_peak_bytes(void)
 
 static int affinity_cores(void)
 {
-    for (int cpus = 1024; cpus <= 1 << 18; cpus *= 2) { /* the kernel says EINVAL to a mask that is too small */
+    /* The kernel says EINVAL to a mask that is too small. */
+    for (int cpus = 1024; cpus <= 1 << 18; cpus *= 2) {
         cpu_set_t *set = CPU_ALLOC((size_t)cpus);
         size_t size = CPU_ALLOC_SIZE((size_t)cpus);
         if (!set)

@@ -23,20 +23,20 @@ static inline struct str test_str_(struct str s)
     return s;
 }
 /* Any C string or struct str. */
-#define TEST_STR_(s) _Generic((s), struct str: test_str_, char *: str_of, const char *: str_of)(s)
+#define TEST_STR_(s) _Generic((s), struct str : test_str_, char * : str_of, const char * : str_of)(s)
 
-#define CHECK(x)                         \
-    do {                                 \
-        if (!(x))                        \
-            TEST_FAIL_("not so: " #x);   \
+#define CHECK(x)                       \
+    do {                               \
+        if (!(x))                      \
+            TEST_FAIL_("not so: " #x); \
     } while (0)
 /* The call succeeds; its error is printed if not. */
-#define CHECK_OK(call)                                                                                \
-    do {                                                                                              \
-        err check_ = (call);                                                                          \
-        if (check_)                                                                                   \
+#define CHECK_OK(call)                                                                                 \
+    do {                                                                                               \
+        err check_ = (call);                                                                           \
+        if (check_)                                                                                    \
             TEST_FAIL_("%s: %.*s (%s) %.*s", #call, STR(check_->text), err_table[check_->code].name.p, \
-                       STR(check_->field));                                                           \
+                       STR(check_->field));                                                            \
     } while (0)
 /* The call fails with that code. */
 #define CHECK_ERR(call, want)                                                                         \
@@ -48,9 +48,9 @@ static inline struct str test_str_(struct str s)
             TEST_FAIL_("%s: %s expected, got %s: %.*s", #call, #want, err_table[check_->code].name.p, \
                        STR(check_->text));                                                            \
     } while (0)
-#define CHECK_STR(text, lit)                                                                          \
-    do {                                                                                              \
-        struct str check_ = TEST_STR_(text);                                                          \
-        if (!str_eq(check_, TEST_STR_(lit)))                                                          \
-            TEST_FAIL_("%s is \"%.*s\", not \"%.*s\"", #text, STR(check_), STR(TEST_STR_(lit)));      \
+#define CHECK_STR(text, lit)                                                                     \
+    do {                                                                                         \
+        struct str check_ = TEST_STR_(text);                                                     \
+        if (!str_eq(check_, TEST_STR_(lit)))                                                     \
+            TEST_FAIL_("%s is \"%.*s\", not \"%.*s\"", #text, STR(check_), STR(TEST_STR_(lit))); \
     } while (0)

@@ -158,7 +158,8 @@ TEST(sha256_of_bytes_and_files)
     struct str sum;
     int64_t size;
     CHECK_STR(sha256_hex(a, S("abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-    CHECK_STR(sha256_hex(a, (struct str){ 0 }), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    CHECK_STR(sha256_hex(a, (struct str){ 0 }),
+              "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     struct str big = fmt(a, "%*d", 200000, 1);
     CHECK_OK(file_write(path, big));
     CHECK_OK(file_sha256(a, path, &sum, &size));

@@ -23,8 +23,9 @@ TEST(commas_and_nesting)
     json_str(&j, S(""));
     json_arr_end(&j);
     json_obj_end(&j);
-    CHECK_STR(json_get(&j), "{\"name\":\"x\",\"n\":-9223372036854775808,\"loss\":0.25,\"ok\":true,\"raw\":[1],"
-                            "\"list\":[{},[],null,\"\"]}");
+    CHECK_STR(json_get(&j),
+              "{\"name\":\"x\",\"n\":-9223372036854775808,\"loss\":0.25,\"ok\":true,\"raw\":[1],"
+              "\"list\":[{},[],null,\"\"]}");
 }
 
 static struct str quoted(struct arena *a, struct str s)
@@ -47,7 +48,7 @@ TEST(text_is_escaped)
 TEST(broken_utf8_is_replaced)
 {
     auto_arena struct arena *a = arena_new(0);
-    CHECK_STR(quoted(a, S("a\xff" "b")), "\"a\xef\xbf\xbd" "b\"");
+    CHECK_STR(quoted(a, S("a\xffz")), "\"a\xef\xbf\xbdz\"");
     CHECK_STR(quoted(a, S("\xc3")), "\"\xef\xbf\xbd\"");
     CHECK_STR(quoted(a, S("\xc3\"")), "\"\xef\xbf\xbd\\\"\"");
     CHECK_STR(quoted(a, S("\xe2\x82")), "\"\xef\xbf\xbd\xef\xbf\xbd\"");

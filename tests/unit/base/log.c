@@ -44,18 +44,21 @@ TEST(text_lines)
              KV("why", "two words"), KV("none", ""), KV("nan", NAN));
     log_context(S(""));
     struct str line = catch_end(a);
-    CHECK_STR(after_time(line), "info run.stepped ctx=req-1 run=r1 step=3 loss=0.25 ok=true why=\"two words\" none=\"\" "
-                                "nan=nan\n");
+    CHECK_STR(after_time(line),
+              "info run.stepped ctx=req-1 run=r1 step=3 loss=0.25 ok=true why=\"two words\" none=\"\" "
+              "nan=nan\n");
 }
 
 TEST(a_value_cannot_forge_a_line)
 {
     auto_arena struct arena *a = arena_new(0);
     catch_begin();
-    log_info("x.happened", KV("v", S("a\n2026-01-01 \x1b[2J\"=\\ \xff \xc2\x9b \xe2\x80\xa8 \xe2\x80\xae \x7f")));
+    log_info("x.happened",
+             KV("v", S("a\n2026-01-01 \x1b[2J\"=\\ \xff \xc2\x9b \xe2\x80\xa8 \xe2\x80\xae \x7f")));
     struct str line = catch_end(a);
-    CHECK_STR(after_time(line), "info x.happened v=\"a\\n2026-01-01 \\u001b[2J\\\"=\\\\ \xef\xbf\xbd \\u009b \\u2028 \\u202e "
-                                "\\u007f\"\n");
+    CHECK_STR(after_time(line),
+              "info x.happened v=\"a\\n2026-01-01 \\u001b[2J\\\"=\\\\ \xef\xbf\xbd \\u009b \\u2028 \\u202e "
+              "\\u007f\"\n");
 }
 
 TEST(json_lines)

@@ -58,11 +58,18 @@ TEST(utf8)
     CHECK(str_utf8_ok(S("")) && str_utf8_ok(S("plain text, long enough for eight")));
     CHECK(str_utf8_ok(S("gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x9a\xa2")));
     CHECK(str_utf8_ok(S("\xf4\x8f\xbf\xbf")) && str_utf8_ok(S("\xed\x9f\xbf")));
-    static const struct str bad[] = {
-        S_INIT("\x80"),         S_INIT("\xc0\x80"),         S_INIT("\xc1\xbf"),         S_INIT("\xe0\x9f\xbf"),
-        S_INIT("\xed\xa0\x80"), S_INIT("\xf0\x8f\xbf\xbf"), S_INIT("\xf4\x90\x80\x80"), S_INIT("\xf5\x80\x80\x80"),
-        S_INIT("\xe2\x82"),     S_INIT("\xc3"),             S_INIT("\xff"),             S_INIT("12345678\xc3(")
-    };
+    static const struct str bad[] = { S_INIT("\x80"),
+                                      S_INIT("\xc0\x80"),
+                                      S_INIT("\xc1\xbf"),
+                                      S_INIT("\xe0\x9f\xbf"),
+                                      S_INIT("\xed\xa0\x80"),
+                                      S_INIT("\xf0\x8f\xbf\xbf"),
+                                      S_INIT("\xf4\x90\x80\x80"),
+                                      S_INIT("\xf5\x80\x80\x80"),
+                                      S_INIT("\xe2\x82"),
+                                      S_INIT("\xc3"),
+                                      S_INIT("\xff"),
+                                      S_INIT("12345678\xc3(") };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK(!str_utf8_ok(bad[i]));
 }
@@ -84,9 +91,12 @@ TEST(integers)
     CHECK(str_i64(S("9223372036854775807"), &v) && v == INT64_MAX);
     CHECK(str_i64(S("-9223372036854775808"), &v) && v == INT64_MIN);
     CHECK(str_i64(S("+007"), &v) && v == 7);
-    static const struct str bad[] = { S_INIT(""),   S_INIT("-"),   S_INIT("1 "),  S_INIT(" 1"),
-                                      S_INIT("1x"), S_INIT("1.0"), S_INIT("0x1"), S_INIT("9223372036854775808"),
-                                      S_INIT("--1"), S_INIT("-9223372036854775809"), S_INIT("1\0") };
+    static const struct str bad[] = { S_INIT(""),    S_INIT("-"),
+                                      S_INIT("1 "),  S_INIT(" 1"),
+                                      S_INIT("1x"),  S_INIT("1.0"),
+                                      S_INIT("0x1"), S_INIT("9223372036854775808"),
+                                      S_INIT("--1"), S_INIT("-9223372036854775809"),
+                                      S_INIT("1\0") };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK(!str_i64(bad[i], &v));
     CHECK(v == 7); /* written on success only */
@@ -94,20 +104,33 @@ TEST(integers)
 
 TEST(reals)
 {
-    static const struct { struct str text; double v; } good[] = {
-        { S_INIT("0"), 0 }, { S_INIT("1.5"), 1.5 }, { S_INIT(".5"), .5 }, { S_INIT("5."), 5 },
-        { S_INIT("-2e3"), -2000 }, { S_INIT("1E-2"), 0.01 }, { S_INIT("1e+22"), 1e22 }, { S_INIT("1e23"), 1e23 },
-        { S_INIT("0.1"), 0.1 }, { S_INIT("123456789012345678901234567890"), 123456789012345678901234567890.0 },
-        { S_INIT("0.30000000000000004"), 0.30000000000000004 }, { S_INIT("5e-324"), 5e-324 },
-        { S_INIT("1.7976931348623157e308"), 1.7976931348623157e308 }, { S_INIT("1e-400"), 0 },
+    static const struct {
+        struct str text;
+        double v;
+    } good[] = {
+        { S_INIT("0"), 0 },
+        { S_INIT("1.5"), 1.5 },
+        { S_INIT(".5"), .5 },
+        { S_INIT("5."), 5 },
+        { S_INIT("-2e3"), -2000 },
+        { S_INIT("1E-2"), 0.01 },
+        { S_INIT("1e+22"), 1e22 },
+        { S_INIT("1e23"), 1e23 },
+        { S_INIT("0.1"), 0.1 },
+        { S_INIT("123456789012345678901234567890"), 123456789012345678901234567890.0 },
+        { S_INIT("0.30000000000000004"), 0.30000000000000004 },
+        { S_INIT("5e-324"), 5e-324 },
+        { S_INIT("1.7976931348623157e308"), 1.7976931348623157e308 },
+        { S_INIT("1e-400"), 0 },
     };
     double v = 5;
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         CHECK(str_f64(good[i].text, &v) && v == good[i].v);
     CHECK(str_f64(S("-0"), &v) && v == 0 && signbit(v));
-    static const struct str bad[] = { S_INIT(""),    S_INIT("."),    S_INIT("e1"),  S_INIT("1e"),   S_INIT("nan"),
-                                      S_INIT("inf"), S_INIT("0x1p3"), S_INIT("1 "), S_INIT("1e999"), S_INIT("1,5"),
-                                      S_INIT("- 1"), S_INIT("1e1.5"), S_INIT("1\0") };
+    static const struct str bad[] = { S_INIT(""),      S_INIT("."),   S_INIT("e1"),    S_INIT("1e"),
+                                      S_INIT("nan"),   S_INIT("inf"), S_INIT("0x1p3"), S_INIT("1 "),
+                                      S_INIT("1e999"), S_INIT("1,5"), S_INIT("- 1"),   S_INIT("1e1.5"),
+                                      S_INIT("1\0") };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         CHECK(!str_f64(bad[i], &v));
 }

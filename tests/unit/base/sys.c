@@ -29,13 +29,32 @@ TEST(times_are_read_and_written)
 TEST(times_that_are_not_are_refused)
 {
     static const struct str bad[] = {
-        S_INIT(""), S_INIT("2001"), S_INIT("2001-02-30"), S_INIT("2001-02-29"), S_INIT("1900-02-29"),
-        S_INIT("2001-13-01"), S_INIT("2001-00-01"), S_INIT("2001-01-00"), S_INIT("0000-01-01"),
-        S_INIT("2001-5-1"), S_INIT("2001-05-01T"), S_INIT("2001-05-01T24:00"), S_INIT("2001-05-01T10:60"),
-        S_INIT("2001-05-01T10:00:60Z"), S_INIT("2001-05-01T10:00:00."), S_INIT("2001-05-01T10:00:00.1234567"),
-        S_INIT("2001-05-01T10:00Zx"), S_INIT("2001-05-01Z"), S_INIT("2001-05-01T10:00+2"),
-        S_INIT("2001-05-01T10:00+24:00"), S_INIT("0001-01-01T00:00+01:00"), S_INIT("9999-12-31T23:59-00:01"),
-        S_INIT("2001-05-01x10:00"), S_INIT(" 2001-05-01"), S_INIT("2001-05-01\0"), S_INIT("2001-05-01T10:00\0Z"),
+        S_INIT(""),
+        S_INIT("2001"),
+        S_INIT("2001-02-30"),
+        S_INIT("2001-02-29"),
+        S_INIT("1900-02-29"),
+        S_INIT("2001-13-01"),
+        S_INIT("2001-00-01"),
+        S_INIT("2001-01-00"),
+        S_INIT("0000-01-01"),
+        S_INIT("2001-5-1"),
+        S_INIT("2001-05-01T"),
+        S_INIT("2001-05-01T24:00"),
+        S_INIT("2001-05-01T10:60"),
+        S_INIT("2001-05-01T10:00:60Z"),
+        S_INIT("2001-05-01T10:00:00."),
+        S_INIT("2001-05-01T10:00:00.1234567"),
+        S_INIT("2001-05-01T10:00Zx"),
+        S_INIT("2001-05-01Z"),
+        S_INIT("2001-05-01T10:00+2"),
+        S_INIT("2001-05-01T10:00+24:00"),
+        S_INIT("0001-01-01T00:00+01:00"),
+        S_INIT("9999-12-31T23:59-00:01"),
+        S_INIT("2001-05-01x10:00"),
+        S_INIT(" 2001-05-01"),
+        S_INIT("2001-05-01\0"),
+        S_INIT("2001-05-01T10:00\0Z"),
     };
     int64_t us = 42;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -77,15 +96,30 @@ static struct str duration_again(struct arena *a, struct str s)
 TEST(durations)
 {
     auto_arena struct arena *a = arena_new(0);
-    static const struct { struct str in, out; } rows[] = {
-        { S_INIT("2h"), S_INIT("2h") },       { S_INIT("90m"), S_INIT("1h30m") }, { S_INIT("1h30m"), S_INIT("1h30m") },
-        { S_INIT("250ms"), S_INIT("250ms") }, { S_INIT("0"), S_INIT("0s") },      { S_INIT("0ms"), S_INIT("0s") },
-        { S_INIT("30d"), S_INIT("30d") },     { S_INIT("14d"), S_INIT("2w") },    { S_INIT("1m500ms"), S_INIT("1m500ms") },
-        { S_INIT("5"), S_INIT("refused") },   { S_INIT(""), S_INIT("refused") },  { S_INIT("-5s"), S_INIT("refused") },
-        { S_INIT("1y"), S_INIT("refused") },  { S_INIT("1m1h"), S_INIT("refused") }, { S_INIT("1s1s"), S_INIT("refused") },
-        { S_INIT("1.5h"), S_INIT("refused") }, { S_INIT("1h 5m"), S_INIT("refused") }, { S_INIT("h"), S_INIT("refused") },
+    static const struct {
+        struct str in, out;
+    } rows[] = {
+        { S_INIT("2h"), S_INIT("2h") },
+        { S_INIT("90m"), S_INIT("1h30m") },
+        { S_INIT("1h30m"), S_INIT("1h30m") },
+        { S_INIT("250ms"), S_INIT("250ms") },
+        { S_INIT("0"), S_INIT("0s") },
+        { S_INIT("0ms"), S_INIT("0s") },
+        { S_INIT("30d"), S_INIT("30d") },
+        { S_INIT("14d"), S_INIT("2w") },
+        { S_INIT("1m500ms"), S_INIT("1m500ms") },
+        { S_INIT("5"), S_INIT("refused") },
+        { S_INIT(""), S_INIT("refused") },
+        { S_INIT("-5s"), S_INIT("refused") },
+        { S_INIT("1y"), S_INIT("refused") },
+        { S_INIT("1m1h"), S_INIT("refused") },
+        { S_INIT("1s1s"), S_INIT("refused") },
+        { S_INIT("1.5h"), S_INIT("refused") },
+        { S_INIT("1h 5m"), S_INIT("refused") },
+        { S_INIT("h"), S_INIT("refused") },
         { S_INIT("9223372036854775807ms"), S_INIT("106751991167d7h12m55s807ms") },
-        { S_INIT("9223372036854775807s"), S_INIT("refused") }, { S_INIT("1s9223372036854775807ms"), S_INIT("refused") },
+        { S_INIT("9223372036854775807s"), S_INIT("refused") },
+        { S_INIT("1s9223372036854775807ms"), S_INIT("refused") },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         CHECK_STR(duration_again(a, rows[i].in), rows[i].out);
@@ -101,13 +135,26 @@ static struct str size_again(struct arena *a, struct str s)
 TEST(sizes)
 {
     auto_arena struct arena *a = arena_new(0);
-    static const struct { struct str in, out; } rows[] = {
-        { S_INIT("512"), S_INIT("512") },       { S_INIT("64Ki"), S_INIT("64Ki") }, { S_INIT("16384Mi"), S_INIT("16Gi") },
-        { S_INIT("1Ti"), S_INIT("1Ti") },       { S_INIT("64k"), S_INIT("64k") },   { S_INIT("2G"), S_INIT("2G") },
-        { S_INIT("0"), S_INIT("0") },           { S_INIT("0Gi"), S_INIT("0") },     { S_INIT("1536"), S_INIT("1536") },
-        { S_INIT("1025"), S_INIT("1025") },     { S_INIT(""), S_INIT("refused") },  { S_INIT("1Xi"), S_INIT("refused") },
-        { S_INIT("-1"), S_INIT("refused") },    { S_INIT("1.5Gi"), S_INIT("refused") }, { S_INIT("1Gi1"), S_INIT("refused") },
-        { S_INIT("8388608Ti"), S_INIT("refused") }, { S_INIT("9223372036854775808"), S_INIT("refused") },
+    static const struct {
+        struct str in, out;
+    } rows[] = {
+        { S_INIT("512"), S_INIT("512") },
+        { S_INIT("64Ki"), S_INIT("64Ki") },
+        { S_INIT("16384Mi"), S_INIT("16Gi") },
+        { S_INIT("1Ti"), S_INIT("1Ti") },
+        { S_INIT("64k"), S_INIT("64k") },
+        { S_INIT("2G"), S_INIT("2G") },
+        { S_INIT("0"), S_INIT("0") },
+        { S_INIT("0Gi"), S_INIT("0") },
+        { S_INIT("1536"), S_INIT("1536") },
+        { S_INIT("1025"), S_INIT("1025") },
+        { S_INIT(""), S_INIT("refused") },
+        { S_INIT("1Xi"), S_INIT("refused") },
+        { S_INIT("-1"), S_INIT("refused") },
+        { S_INIT("1.5Gi"), S_INIT("refused") },
+        { S_INIT("1Gi1"), S_INIT("refused") },
+        { S_INIT("8388608Ti"), S_INIT("refused") },
+        { S_INIT("9223372036854775808"), S_INIT("refused") },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         CHECK_STR(size_again(a, rows[i].in), rows[i].out);

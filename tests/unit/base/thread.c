@@ -102,9 +102,9 @@ static void *name_and_mask(void *name)
     sigset_t blocked;
     pthread_getname_np(pthread_self(), name, 16);
     pthread_sigmask(SIG_SETMASK, NULL, &blocked);
-    return sigismember(&blocked, SIGTERM) && sigismember(&blocked, SIGINT) && !sigismember(&blocked, SIGSEGV) ?
-                   name :
-                   NULL;
+    return sigismember(&blocked, SIGTERM) && sigismember(&blocked, SIGINT) && !sigismember(&blocked, SIGSEGV)
+               ? name
+               : NULL;
 }
 
 TEST(threads_have_a_name_and_block_signals)
