@@ -138,6 +138,7 @@ static struct job_context context_of(struct view *v)
 {
     struct job_context c = v->s->cfg.context;
     c.a = v->a;
+    c.self = v->type->self;
     return c;
 }
 

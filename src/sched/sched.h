@@ -77,6 +77,7 @@ struct job_context {
     void *app; /* struct app of main.c */
     struct str code_commit; /* of the build or the environment; for lineage */
     struct str sources_dir; /* where Source.path starts */
+    void *self;             /* the type's .self, set per call */
 };
 struct worker_type {
     const char *name, *doc;
@@ -86,6 +87,7 @@ struct worker_type {
     /* After success, before the job counts as succeeded; idempotent. result: parsed result.json (may be NULL for
      * commands); outputs: an open JSON object to add text values to. May block. May be NULL. */
     err (*finish)(struct job_context *, const struct job *, yyjson_val *result, struct json *outputs);
+    void *self; /* what the hooks of the daemon work on; may be NULL */
 };
 
 struct sched_config {
