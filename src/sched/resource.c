@@ -43,12 +43,17 @@ static err cancel_tx(struct tx *tx, void *arg)
                                                    .outcome = S("ok") });
 }
 
+err job_cancel_request(struct store *s, struct str who, struct str project, struct str name)
+{
+    struct cancel c = { project, name, who };
+    return store_write(s, cancel_tx, &c);
+}
+
 static err job_cancel(struct api *api, struct req *r, struct str project, struct str name, const void *in,
                       struct json *out)
 {
     (void)in;
-    struct cancel c = { project, name, req_who(r)->name };
-    TRY(store_write(api_store(api), cancel_tx, &c));
+    TRY(job_cancel_request(api_store(api), req_who(r)->name, project, name));
     json_obj(out);
     json_kstr(out, "cancelled", name);
     json_obj_end(out);

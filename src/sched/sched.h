@@ -48,6 +48,9 @@ SCHEMA(job_spec, JOB_SPEC);
 SCHEMA(job_status, JOB_STATUS);
 extern const struct resource job_resource;
 
+/* Asks for a job to be stopped, recorded as who's. A finished one is left as it is. */
+err job_cancel_request(struct store *, struct str who, struct str project, struct str name);
+
 /* A job as the hooks of its type see it. */
 struct job {
     struct str project, name; /* of the resource */
@@ -88,6 +91,17 @@ struct worker_type {
      * commands); outputs: an open JSON object to add text values to. May block. May be NULL. */
     err (*finish)(struct job_context *, const struct job *, yyjson_val *result, struct json *outputs);
     void *self; /* what the hooks of the daemon work on; may be NULL */
+};
+
+/* Work that is done in the daemon itself, as a step of a pipeline: register, gate, deploy. One row per type,
+ * listed in main.c beside the worker types. step() is level-based and idempotent: it is called again until
+ * *done; outputs is an open JSON object to add values to, kept when done. Must not block long. A GATE error
+ * ends the run with exit code 3. */
+struct step_type {
+    const char *name, *doc;
+    const struct schema *with;
+    err (*step)(struct job_context *, struct str project, struct str run, const void *with, struct json *outputs,
+                bool *done);
 };
 
 struct sched_config {
