@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/internal.h"
+
+#include <llhttp.h>
+#include <stdlib.h>
+
+enum {
+    BODY_SMALL = 64 << 10,     /* bodies up to here live in the arena itself */
+    EXTENSIONS_MAX = 16 << 10, /* bytes of chunk extensions and trailers */
+};
+
+struct span {
+    size_t name, name_n, value, value_n;
+};
+struct codec {
+    llhttp_t parser; /* first member */
+    const struct net_limits *limits;
+    const struct codec_host *host;
+    void *arg;
+    struct req *r; /* being read */
+    bool in_head;  /* its headers are not whole yet */
+    bool in_name;  /* of a header */
+    bool paused, ended;
+    char *text; /* target and headers, as they come */
+    size_t text_n, text_cap;
+    size_t head_n; /* bytes of the head in earlier reads */
+    size_t target_n;
+    struct span *spans;
+    size_t spans_n, spans_cap;
+    size_t chunks, extra_n;
+    char *body;
+    size_t body_n, body_cap, body_max;
+    char **heap; /* body is in the heap: freed with the arena */
+};
+
+static int stop(struct codec *h, int status, const char *why)
+{
+    if (!h->ended)
+        h->host->bad(h->arg, status, why);
+    h->ended = true;
+    h->r = NULL;
+    return HPE_USER;
+}
+
+/* ---- head ---- */
+
+static int on_begin(llhttp_t *p)
+{
+    struct codec *h = (struct codec *)p;
+    h->r = h->host->begin(h->arg);
+    h->in_head = true;
+    h->in_name = false;
+    h->text_n = h->head_n = h->target_n = h->spans_n = 0;
+    h->chunks = h->extra_n = 0;
+    h->body = NULL;
+    h->heap = NULL;
+    h->body_n = h->body_cap = 0;
+    return 0;
+}
+
+static bool text_put(struct codec *h, const char *at, size_t n)
+{
+    if (h->text_n + n > h->limits->header_bytes_max)
+        return false;
+    if (h->text_n + n > h->text_cap) {
+        size_t cap = h->text_cap ? h->text_cap * 2 : 1024;
+        while (cap < h->text_n + n)
+            cap *= 2;
+        char *text = realloc(h->text, cap);
+        if (!text)
+            return false;
+        h->text = text;
+        h->text_cap = cap;
+    }
+    memcpy(h->text + h->text_n, at, n);
+    h->text_n += n;
+    return true;
+}
+
+static int on_url(llhttp_t *p, const char *at, size_t n)
+{
+    struct codec *h = (struct codec *)p;
+    if (!text_put(h, at, n))
+        return stop(h, 414, "the request line is too long");
+    h->target_n = h->text_n;
+    return 0;
+}
+
+/* What stands after the body, or beside its chunks, is read over. */
+static int on_extra(llhttp_t *p, const char *at, size_t n)
+{
+    (void)at;
+    struct codec *h = (struct codec *)p;
+    h->extra_n += n + 4;
+    return h->extra_n > EXTENSIONS_MAX ? stop(h, 400, "too many chunk extensions or trailers") : 0;
+}
+
+static bool spans_room(struct codec *h)
+{
+    if (h->spans_n < h->spans_cap)
+        return true;
+    size_t cap = h->spans_cap ? h->spans_cap * 2 : 16;
+    struct span *spans = h->spans_n < h->limits->headers_max ? realloc(h->spans, cap * sizeof *spans) : NULL;
+    if (!spans)
+        return false;
+    h->spans = spans;
+    h->spans_cap = cap;
+    return true;
+}
+
+static int on_field(llhttp_t *p, const char *at, size_t n)
+{
+    struct codec *h = (struct codec *)p;
+    if (!h->in_head)
+        return on_extra(p, at, n);
+    if (!h->in_name) {
+        if (h->spans_n >= h->limits->headers_max || !spans_room(h))
+            return stop(h, 431, "too many headers");
+        h->spans[h->spans_n++] = (struct span){ .name = h->text_n };
+        h->in_name = true;
+    }
+    if (!text_put(h, at, n))
+        return stop(h, 431, "the headers are too long");
+    struct span *s = &h->spans[h->spans_n - 1];
+    for (char *c = h->text + h->text_n - n; c < h->text + h->text_n; c++)
+        *c = (char)(*c >= 'A' && *c <= 'Z' ? *c + 32 : *c);
+    s->name_n += n;
+    s->value = h->text_n;
+    return 0;
+}
+
+static int on_value(llhttp_t *p, const char *at, size_t n)
+{
+    struct codec *h = (struct codec *)p;
+    if (!h->in_head)
+        return on_extra(p, at, n);
+    if (!h->spans_n || !text_put(h, at, n))
+        return stop(h, 431, "the headers are too long");
+    h->spans[h->spans_n - 1].value_n += n;
+    return 0;
+}
+
+static int on_value_end(llhttp_t *p)
+{
+    struct codec *h = (struct codec *)p;
+    h->in_name = false;
+    return 0;
+}
+
+/* The request's own copy of what was collected. */
+static void head_fill(struct codec *h)
+{
+    struct req *r = h->r;
+    const char *text = str_dup(r->a, (struct str){ h->text, h->text_n }).p;
+    r->method = str_of(llhttp_method_name(llhttp_get_method(&h->parser)));
+    r->target = (struct str){ text, h->target_n };
+    r->headers = NEW_N(r->a, struct header, h->spans_n);
+    r->headers_n = h->spans_n;
+    for (size_t i = 0; i < h->spans_n; i++) {
+        const struct span *s = &h->spans[i];
+        r->headers[i].name = (struct str){ text + s->name, s->name_n };
+        r->headers[i].value = str_trim((struct str){ text + s->value, s->value_n });
+    }
+}
+
+static size_t headers_named(const struct req *r, struct str name)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->headers_n; i++)
+        n += str_eq(r->headers[i].name, name);
+    return n;
+}
+
+static int on_head(llhttp_t *p)
+{
+    struct codec *h = (struct codec *)p;
+    h->in_head = false;
+    head_fill(h);
+    bool http10 = p->http_minor == 0;
+    if (p->http_major != 1 || p->http_minor > 1)
+        return stop(h, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+    size_t hosts = headers_named(h->r, S("host"));
+    if (hosts > 1 || (!hosts && !http10))
+        return stop(h, 400, "a request has one Host header");
+    if (http10 && headers_named(h->r, S("transfer-encoding")))
+        return stop(h, 400, "HTTP/1.0 has no Transfer-Encoding");
+    struct head_info info = { .http10 = http10, .body_bytes_max = h->limits->body_bytes_max };
+    info.expects_continue = !http10 && str_eq_ascii(req_header(h->r, S("expect")), S("100-continue"));
+    if (!h->host->head(h->arg, h->r, &info)) {
+        h->ended = true;
+        h->r = NULL;
+        return HPE_USER;
+    }
+    h->body_max = info.body_bytes_max;
+    if (p->flags & F_CONTENT_LENGTH && p->content_length > h->body_max)
+        return stop(h, 413, "the body is over this route's limit");
+    p->upgrade = 0; /* other protocols are not offered */
+    return 0;
+}
+
+/* ---- body ---- */
+
+static void heap_free(void *heap)
+{
+    free(*(char **)heap);
+}
+
+/* Small bodies of known length are cut from the arena; others grow in the heap as their bytes come. */
+static bool body_room(struct codec *h, size_t n)
+{
+    if (h->body_n + n <= h->body_cap)
+        return true;
+    uint64_t known = h->parser.flags & F_CHUNKED ? 0 : n + h->parser.content_length;
+    if (!h->body && known && known <= BODY_SMALL) {
+        h->body = arena_alloc(h->r->a, known, 16);
+        h->body_cap = known;
+        return true;
+    }
+    if (!h->heap) {
+        h->heap = NEW(h->r->a, char *);
+        arena_defer(h->r->a, heap_free, h->heap);
+    }
+    size_t cap = h->body_cap ? h->body_cap * 2 : BODY_SMALL;
+    while (cap < h->body_n + n)
+        cap *= 2;
+    char *body = realloc(*h->heap, cap);
+    if (!body)
+        return false;
+    *h->heap = h->body = body;
+    h->body_cap = cap;
+    return true;
+}
+
+static int on_body(llhttp_t *p, const char *at, size_t n)
+{
+    struct codec *h = (struct codec *)p;
+    if (n > h->body_max - h->body_n)
+        return stop(h, 413, "the body is over this route's limit");
+    if (!body_room(h, n))
+        return stop(h, 503, "no memory for the body");
+    memcpy(h->body + h->body_n, at, n);
+    h->body_n += n;
+    return 0;
+}
+
+static int on_chunk(llhttp_t *p)
+{
+    struct codec *h = (struct codec *)p;
+    return ++h->chunks > h->limits->chunks_max ? stop(h, 400, "too many chunks") : 0;
+}
+
+static int on_whole(llhttp_t *p)
+{
+    struct codec *h = (struct codec *)p;
+    struct req *r = h->r;
+    r->body = (struct str){ h->body, h->body_n };
+    h->r = NULL;
+    return h->host->whole(h->arg, r, llhttp_should_keep_alive(p)) ? 0 : HPE_PAUSED;
+}
+
+/* ---- the codec ---- */
+
+static const llhttp_settings_t settings = {
+    .on_message_begin = on_begin,
+    .on_url = on_url,
+    .on_header_field = on_field,
+    .on_header_value = on_value,
+    .on_header_value_complete = on_value_end,
+    .on_headers_complete = on_head,
+    .on_chunk_extension_name = on_extra,
+    .on_chunk_extension_value = on_extra,
+    .on_chunk_header = on_chunk,
+    .on_body = on_body,
+    .on_message_complete = on_whole,
+};
+
+static struct codec *h1_open(const struct net_limits *limits, const struct codec_host *host, void *arg)
+{
+    struct codec *h = calloc(1, sizeof *h);
+    if (!h)
+        return NULL;
+    llhttp_init(&h->parser, HTTP_REQUEST, &settings);
+    h->limits = limits;
+    h->host = host;
+    h->arg = arg;
+    return h;
+}
+
+/* Blanks count, too: those that no callback sees. */
+static void head_count(struct codec *h, bool since_before, size_t n)
+{
+    if (!h->r || !h->in_head)
+        return;
+    h->head_n = since_before ? h->head_n + n : 0;
+    if (h->head_n > h->limits->header_bytes_max)
+        stop(h, 431, "the headers are too long");
+}
+
+static size_t h1_feed(struct codec *h, struct str in)
+{
+    if (h->ended)
+        return in.n;
+    if (h->paused)
+        llhttp_resume(&h->parser);
+    h->paused = false;
+    const struct req *before = h->r;
+    llhttp_errno_t got = llhttp_execute(&h->parser, in.p, in.n);
+    if (got == HPE_OK) {
+        head_count(h, before && before == h->r, in.n);
+        return in.n;
+    }
+    if (got == HPE_PAUSED) {
+        h->paused = true;
+        return (size_t)(llhttp_get_error_pos(&h->parser) - in.p);
+    }
+    bool version = got == HPE_INVALID_VERSION || got == HPE_PAUSED_H2_UPGRADE;
+    const char *why = llhttp_get_error_reason(&h->parser);
+    stop(h, version ? 505 : 400, why && *why ? why : "this is not HTTP/1.1");
+    return in.n;
+}
+
+static void h1_close(struct codec *h)
+{
+    if (!h)
+        return;
+    free(h->text);
+    free(h->spans);
+    free(h);
+}
+
+const struct net_codec codec_h1 = { "http/1.1", h1_open, h1_feed, h1_close };

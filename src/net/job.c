@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/internal.h"
+
+#include <stddef.h>
+
+/* ---- exchanges ---- */
+
+static const char digits32[] = "0123456789abcdefghjkmnpqrstvwxyz";
+
+/* As id_new(), without a system call: the id only tells requests apart. */
+static struct str id_make(struct loop *l, struct arena *a)
+{
+    uint64_t ms = (uint64_t)(now_us() / 1000), x = splitmix(&l->seed), y = splitmix(&l->seed);
+    char *p = arena_alloc(a, 26, 1);
+    for (int i = 9; i >= 0; i--, ms >>= 5)
+        p[i] = digits32[ms & 31];
+    for (int i = 10; i < 18; i++, x >>= 5)
+        p[i] = digits32[x & 31];
+    for (int i = 18; i < 26; i++, y >>= 5)
+        p[i] = digits32[y & 31];
+    return (struct str){ p, 26 };
+}
+
+struct req_out *exchange_new(struct conn *c)
+{
+    struct arena *a = loop_arena(c->loop);
+    struct req_out *e = NEW(a, struct req_out);
+    e->loop = c->loop;
+    e->conn = c;
+    e->method = M_COUNT;
+    atomic_init(&e->refs, 1);
+    e->req = (struct req){ .a = a, .app = c->loop->net->config.app, .out = e, .start_ns = mono_ns() };
+    e->req.peer = str_dup(a, str_of(c->peer));
+    e->req.id = id_make(c->loop, a);
+    return e;
+}
+
+/* Loop thread: the last one out gives the arena back. */
+void exchange_unref(struct req_out *e)
+{
+    if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) == 1)
+        loop_arena_back(e->loop, e->req.a);
+}
+
+/* ---- replies to errors ---- */
+
+static void reply_plain(struct req *r, int status, struct str text)
+{
+    r->out->status = 0;
+    (void)req_reply(r, status, "text/plain; charset=utf-8", text);
+}
+
+/* The reply to e, whatever was prepared before; always one. */
+static void reply_err(struct req *r, err e)
+{
+    struct net *net = r->out->loop->net;
+    r->out->status = 0;
+    if (net->config.fail) {
+        err second = net->config.fail(r, e);
+        if (!second && r->out->status)
+            return;
+    }
+    reply_plain(r, err_table[e->code].http, fmt(r->a, "%s: %.*s\n", err_table[e->code].name.p, STR(e->text)));
+}
+
+static void call_after(struct req_out *e)
+{
+    struct net *net = e->loop->net;
+    if (net->config.after && !e->counted)
+        net->config.after(&e->req, e->status, mono_ns() - e->req.start_ns);
+    e->counted = true;
+}
+
+void exchange_refuse(struct req_out *e, err why)
+{
+    log_context(e->req.id);
+    reply_err(&e->req, why);
+    call_after(e);
+    e->state = READY;
+    err_reset();
+    log_context(S(""));
+}
+
+void exchange_refuse_status(struct req_out *e, int status, const char *why)
+{
+    if (status == 400) {
+        exchange_refuse(e, err_new(INVALID, "%s", why));
+        return;
+    }
+    log_context(e->req.id);
+    reply_plain(&e->req, status, fmt(e->req.a, "%s\n", why));
+    call_after(e);
+    e->state = READY;
+    log_context(S(""));
+}
+
+/* ---- running a handler ---- */
+
+static struct str allow_text(struct arena *a, unsigned allow)
+{
+    struct buf b = buf_new(a);
+    if (allow & 1u << M_GET)
+        allow |= 1u << M_HEAD;
+    allow |= 1u << M_OPTIONS;
+    for (enum method m = 0; m < M_COUNT; m++)
+        if (allow & 1u << m)
+            buf_fmt(&b, "%s%s", b.n ? ", " : "", method_names[m].p);
+    return buf_get(&b);
+}
+
+/* The path has no route, or none for this method. */
+static err no_route(struct req *r)
+{
+    struct req_out *e = r->out;
+    if (!e->allow)
+        FAIL(NOT_FOUND, "there is nothing at %.*s", STR(r->path));
+    req_reply_header(r, "Allow", allow_text(r->a, e->allow));
+    if (e->method == M_OPTIONS)
+        return req_reply(r, 204, NULL, S(""));
+    FAIL(METHOD, "%.*s does not know %.*s", STR(r->path), STR(r->method));
+}
+
+static err run(struct req *r)
+{
+    const struct net_config *config = &r->out->loop->net->config;
+    if (config->before) {
+        TRY(config->before(r));
+        if (r->out->status)
+            return NULL;
+    }
+    TRY(r->route ? r->route->run(r) : no_route(r));
+    if (!r->out->status)
+        FAIL(INTERNAL, "the handler of %s gave no reply", r->route ? r->route->path : "?");
+    return NULL;
+}
+
+/* Exactly one reply comes out of this. */
+static void handle(struct req_out *e)
+{
+    struct req *r = &e->req;
+    log_context(r->id);
+    err failed = run(r);
+    if (failed && !e->stream)
+        reply_err(r, failed);
+    call_after(e);
+    err_reset();
+    log_context(S(""));
+}
+
+/* Loop thread, after a worker: e->conn is NULL if the client left meanwhile. */
+static void job_done(struct post *p)
+{
+    struct req_out *e = (struct req_out *)((char *)p - offsetof(struct req_out, done_post));
+    struct conn *c = e->conn;
+    if (c && !e->stream)
+        e->state = READY;
+    exchange_unref(e);
+    if (c)
+        conn_go_on(c);
+}
+
+static void job_run(void *arg)
+{
+    struct req_out *e = arg;
+    if (!atomic_load_explicit(&e->gone, memory_order_relaxed))
+        handle(e);
+    loop_post(e->loop, &e->done_post);
+}
+
+void exchange_start(struct req_out *e)
+{
+    struct net *net = e->loop->net;
+    atomic_fetch_add_explicit(&e->loop->requests, 1, memory_order_relaxed);
+    e->state = HANDLING;
+    if (e->inline_) {
+        atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+        handle(e);
+        if (!e->stream)
+            e->state = READY;
+        exchange_unref(e);
+        return;
+    }
+    e->done_post.run = job_done;
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+    if (lane_push(net->lane, job_run, e))
+        return;
+    exchange_unref(e);
+    req_reply_header(&e->req, "Retry-After", S("1"));
+    exchange_refuse(
+        e, err_hint(err_new(UNAVAILABLE, "too many requests wait for a worker"), "try again in a second"));
+}

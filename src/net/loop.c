@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/internal.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { SPARE_BYTES_MAX = 64 << 10 };
+static const size_t arena_bytes_max = (size_t)1 << 40; /* so that arena_left() tells what was used */
+
+/* ---- posts: from any thread to the loop's ---- */
+
+void loop_post(struct loop *l, struct post *p)
+{
+    p->next = NULL;
+    pthread_mutex_lock(&l->lock);
+    bool first = !l->posts;
+    *l->posts_end = p;
+    l->posts_end = &p->next;
+    /* Under the lock: once it is free, the loop may be told to end and the handle be gone. */
+    if (first)
+        uv_async_send(&l->wake);
+    pthread_mutex_unlock(&l->lock);
+}
+
+static struct post *posts_take(struct loop *l)
+{
+    LOCKED(&l->lock);
+    struct post *all = l->posts;
+    l->posts = NULL;
+    l->posts_end = &l->posts;
+    return all;
+}
+
+static void on_wake(uv_async_t *wake)
+{
+    struct loop *l = wake->data;
+    for (struct post *p = posts_take(l), *next; p; p = next) {
+        next = p->next;
+        p->run(p);
+    }
+}
+
+/* ---- arenas: kept warm, unless one grew big ---- */
+
+struct arena *loop_arena(struct loop *l)
+{
+    return l->spare_n ? l->spare[--l->spare_n] : arena_new(arena_bytes_max);
+}
+
+void loop_arena_back(struct loop *l, struct arena *a)
+{
+    bool small = arena_bytes_max - arena_left(a) <= SPARE_BYTES_MAX;
+    if (small && l->spare_n < sizeof l->spare / sizeof *l->spare) {
+        arena_reset(a);
+        l->spare[l->spare_n++] = a;
+    } else {
+        arena_free(a);
+    }
+}
+
+/* ---- the loop ---- */
+
+static void on_connection(uv_stream_t *listener, int status)
+{
+    if (status == 0)
+        conn_accept(listener->data);
+}
+
+static void on_tick(uv_timer_t *tick)
+{
+    struct loop *l = tick->data;
+    int64_t now = (int64_t)uv_now(&l->uv);
+    bool cut = l->stopping && now >= l->stop_due;
+    for (struct conn *c = l->conns, *next; c; c = next) {
+        next = c->next;
+        if (cut)
+            conn_close(c);
+        else
+            conn_tick(c, now);
+    }
+}
+
+void loop_check_drained(struct loop *l)
+{
+    if (!l->stopping || l->drained || l->conns)
+        return;
+    l->drained = true;
+    LOCKED(&l->net->lock);
+    l->net->drained_n++;
+    pthread_cond_signal(&l->net->changed);
+}
+
+static void on_listener_closed(uv_handle_t *h)
+{
+    loop_check_drained(h->data);
+}
+
+static void stop_now(struct post *p)
+{
+    struct loop *l = (struct loop *)((char *)p - offsetof(struct loop, stop_post));
+    l->stopping = true;
+    uv_update_time(&l->uv);
+    l->stop_due = (int64_t)uv_now(&l->uv) + l->net->limits.drain_ms_max;
+    for (struct conn *c = l->conns, *next; c; c = next) {
+        next = c->next;
+        conn_stop(c);
+    }
+    uv_close((uv_handle_t *)&l->listener, on_listener_closed);
+}
+
+void loop_stop(struct loop *l)
+{
+    l->stop_post.run = stop_now;
+    loop_post(l, &l->stop_post);
+}
+
+static void quit_now(struct post *p)
+{
+    struct loop *l = (struct loop *)((char *)p - offsetof(struct loop, quit_post));
+    uv_close((uv_handle_t *)&l->tick, NULL);
+    uv_close((uv_handle_t *)&l->wake, NULL);
+}
+
+static void *loop_main(void *arg)
+{
+    struct loop *l = arg;
+    uv_run(&l->uv, UV_RUN_DEFAULT);
+    on_wake(&l->wake); /* what streams posted while they were told that it ends */
+    err_reset();
+    return NULL;
+}
+
+static int64_t tick_ms(const struct net_limits *m)
+{
+    const int64_t all[] = { m->header_ms_max, m->body_ms_max, m->idle_ms_max, m->write_ms_max,
+                            m->drain_ms_max };
+    int64_t least = 2000;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        least = all[i] < least ? all[i] : least;
+    return least / 4 < 10 ? 10 : least / 4;
+}
+
+err loop_init(struct loop *l, struct net *net, int fd)
+{
+    l->net = net;
+    l->posts_end = &l->posts;
+    random_bytes(&l->seed, sizeof l->seed);
+    if (uv_loop_init(&l->uv))
+        FAIL(INTERNAL, "cannot make an event loop");
+    pthread_mutex_init(&l->lock, NULL);
+    l->made = true;
+    l->in = malloc(IN_SIZE);
+    l->wake.data = l->tick.data = l->listener.data = l;
+    uint64_t tick = (uint64_t)tick_ms(&net->limits);
+    int failed = l->in ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
+    uv_timer_init(&l->uv, &l->tick);
+    uv_tcp_init(&l->uv, &l->listener);
+    if (!failed)
+        failed = uv_timer_start(&l->tick, on_tick, tick, tick);
+    int mine = dup(fd);
+    if (!failed)
+        failed = mine < 0 ? UV_EMFILE : uv_tcp_open(&l->listener, mine);
+    if (!failed)
+        failed = uv_listen((uv_stream_t *)&l->listener, 1024, on_connection);
+    if (failed)
+        FAIL(INTERNAL, "cannot listen: %s", uv_strerror(failed));
+    return NULL;
+}
+
+err loop_start(struct loop *l)
+{
+    TRY(thread_start("net", loop_main, l, &l->thread));
+    l->runs = true;
+    return NULL;
+}
+
+static void close_handle(uv_handle_t *h, void *arg)
+{
+    (void)arg;
+    if (!uv_is_closing(h))
+        uv_close(h, NULL);
+}
+
+void loop_done(struct loop *l)
+{
+    if (!l->made)
+        return;
+    if (l->runs) {
+        l->quit_post.run = quit_now;
+        loop_post(l, &l->quit_post);
+        pthread_join(l->thread, NULL);
+    }
+    uv_walk(&l->uv, close_handle, NULL);
+    uv_run(&l->uv, UV_RUN_DEFAULT);
+    uv_loop_close(&l->uv);
+    while (l->spare_n)
+        arena_free(l->spare[--l->spare_n]);
+    pthread_mutex_destroy(&l->lock);
+    free(l->in);
+}

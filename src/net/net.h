@@ -1,0 +1,140 @@
+/* net: the listener, HTTP/1.1 (server and client); callbacks end here.
+ * Flow     socket --loop--> request whole in memory --route--> handler on a lane, or on the loop
+ *          --> reply --loop--> socket. Streams (server-sent events) stay open on the loop.
+ * Threads  one libuv loop per core, each with its own listening socket (SO_REUSEPORT); handlers run on
+ *          the lane their route names, or on the loop itself when the route says that it never blocks.
+ * Owns     sockets, timers, buffers; a request's arena and everything in it until its reply is flushed.
+ * Limits   all in struct net_limits; over one: 400, 408, 413, 414, 431, 429/503, or a closed connection.
+ * Errors   INVALID (address), UNAVAILABLE (port taken), INTERNAL.
+ * HTTP/2, gRPC and TLS join the same listener later: a connection's bytes pass through struct net_codec
+ * (internal.h), of which HTTP/1.1 is the first; handlers never see which one carried them. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "base/base.h"
+
+struct net;
+struct schema;
+struct req;
+
+enum method { M_GET, M_HEAD, M_POST, M_PUT, M_PATCH, M_DELETE, M_OPTIONS, M_COUNT };
+extern const struct str method_names[M_COUNT];
+
+struct net_limits {
+    size_t connections_max;   /* per loop; beyond: accepted and closed */
+    size_t header_bytes_max;  /* request line and headers together */
+    size_t headers_max;       /* their number */
+    size_t body_bytes_max;    /* of any route; a route's own limit is lower */
+    size_t chunks_max;        /* of a chunked body */
+    int64_t header_ms_max;    /* from the first byte to the end of the headers */
+    int64_t body_ms_max;      /* from there to the end of the body */
+    int64_t idle_ms_max;      /* keep-alive */
+    int64_t write_ms_max;     /* a client that does not read its reply */
+    size_t pipeline_max;      /* requests read ahead on one connection */
+    size_t out_bytes_max;     /* unsent bytes of one stream before it is cut */
+    int64_t drain_ms_max;     /* graceful shutdown: requests under way */
+};
+extern const struct net_limits net_limits_default;
+
+/* One row of the route table. `{name}` in path matches one segment; `{name...}` the rest.
+ * A row without .may does not start. */
+struct route {
+    enum method method;
+    const char *path;
+    err (*run)(struct req *);
+    const char *may;          /* permission "model.infer"; "public": no token is asked for */
+    const char *doc;          /* one line, for OpenAPI and the reference */
+    bool on_loop;             /* never blocks: runs on the loop thread */
+    size_t body_bytes_max;    /* 0: 1 MiB */
+    const void *self;         /* what the handler belongs to: a resource, a deployment table … */
+    const struct schema *in, *out; /* body and reply, for OpenAPI; may be NULL */
+    const char *tag;          /* group in OpenAPI: "resources", "inference" … */
+    const char *since;
+};
+
+/* A request as a handler sees it. Everything it points to lives until the reply is flushed. */
+struct header {
+    struct str name, value; /* names in lower case */
+};
+struct req {
+    struct arena *a;
+    const struct route *route;
+    struct str method, target, path, query; /* path is decoded, target is as it came */
+    struct str params[8];                   /* values of {…} in order of the path, decoded */
+    size_t params_n;
+    struct header *headers;
+    size_t headers_n;
+    struct str body;
+    struct str peer; /* address of the client */
+    struct str id;   /* from X-Request-Id if it is sane, else made; sent back */
+    int64_t start_ns;
+    void *app;       /* net_config.app */
+    void *who;       /* set by net_config.before (auth's principal) */
+    struct req_out *out; /* internal */
+};
+struct str req_header(const struct req *, struct str lower_name); /* empty: absent */
+struct str req_param(const struct req *, struct str name);        /* path parameter by name */
+/* ?name=value, decoded; false if absent. */
+bool req_query(const struct req *, struct str name, struct str *out);
+
+/* ---- replies: exactly one of these per request ---- */
+/* body must live in r->a (or be static); content_type is a static C string. */
+err req_reply(struct req *, int status, const char *content_type, struct str body);
+err req_reply_json(struct req *, int status, const struct json *);
+/* Adds a header to the coming reply. */
+void req_reply_header(struct req *, const char *name, struct str value);
+
+/* ---- streams ---- */
+struct stream; /* ref-counted; made from a request, fed from any thread */
+/* Sends status and headers and keeps the reply open (chunked). The request's arena may go. */
+err req_stream(struct req *, int status, const char *content_type, struct stream **out);
+/* Queues bytes (copied). False once the client is gone or too slow: stop and close. Any thread. */
+bool stream_send(struct stream *, struct str bytes);
+bool stream_open(struct stream *); /* the client is still there */
+void stream_close(struct stream *); /* ends the reply and gives up the reference */
+
+/* ---- server ---- */
+struct net_config {
+    struct str listen;           /* "127.0.0.1:7300", "[::1]:0"; port 0 picks one */
+    bool allow_public;           /* else only loopback addresses are accepted */
+    int loops;                   /* 0: cpu_count() */
+    int workers;                 /* threads of the lane for blocking handlers; 0: max(4, 2 * cores) */
+    size_t queue_max;            /* jobs waiting for a worker; 0: 1024; beyond: 503 with Retry-After */
+    struct net_limits limits;    /* zero fields take the default */
+    const struct route *const *routes; /* NULL-terminated list of {0}-terminated tables (method 0 path NULL) */
+    void *app;
+    /* Called before every handler on the thread that will run it: an error is the reply. Also called, with
+     * r->route NULL, for a path that no route has, so that strangers learn nothing (401 before 404). */
+    err (*before)(struct req *);
+    /* The whole reply to an error (problem+json, or the protocol's own form by path). NULL: plain text. */
+    err (*fail)(struct req *, err);
+    /* After the reply is handed over: status and time, for metrics and the access log. May be NULL. */
+    void (*after)(const struct req *, int status, int64_t took_ns);
+};
+err net_start(const struct net_config *, struct net **out); /* returns once it listens */
+struct str net_address(const struct net *);                 /* with the real port */
+/* Stops accepting, lets requests under way end (drain_ms_max), closes streams, joins the threads. */
+void net_stop(struct net *);                                /* NULL is fine; frees */
+/* Connections now open, requests answered: for /metrics. */
+void net_figures(const struct net *, int64_t *connections, int64_t *requests);
+
+/* ---- client: blocking, one connection kept alive, for the CLI, replays and tests ---- */
+struct http;
+struct http_reply {
+    int status;
+    struct str body;
+    struct str content_type;
+};
+/* url "http://127.0.0.1:7300"; token may be empty. Connects on first use. Redirects are not followed. */
+err http_open(struct str url, struct str token, int64_t timeout_ms, struct http **out);
+/* One exchange; UNAVAILABLE if the server is not there, TIMEOUT, TOO_LARGE over body_bytes_max (1 GiB).
+ * The reply lives in a; any status is success here. A request is repeated once if a kept-alive
+ * connection was closed before the first byte came back. */
+err http_do(struct http *, struct arena *a, enum method, struct str path_and_query,
+            struct str content_type, struct str body, struct http_reply *out);
+/* Reads a stream line by line until it ends or on_line says stop (false). */
+err http_stream(struct http *, struct arena *a, struct str path_and_query,
+                bool (*on_line)(void *arg, struct str line), void *arg);
+void http_close(struct http *); /* NULL is fine */
+
+/* A value for a URL's path or query, percent-encoded. */
+struct str url_encode(struct arena *a, struct str s);

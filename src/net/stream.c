@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/internal.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Bytes of one chunk: room for its size in front, for its end behind. */
+enum { FRAME_HEAD = 10, FRAME_END = 2, KEEP_BYTES = 64 << 10 };
+struct frame {
+    char *p;
+    size_t n, cap; /* payload; its room */
+};
+
+struct stream {
+    struct post post; /* first member: bytes wait, or the end */
+    pthread_mutex_t lock;
+    atomic_int refs; /* the maker, the connection, a post under way */
+    struct loop *loop;
+    struct conn *conn; /* loop thread only; NULL until the head is sent */
+    size_t bytes_max;
+    bool chunked, bodiless; /* else the end of the connection is the end; HEAD */
+    bool posted;            /* from here on: under lock */
+    bool gone;              /* nobody listens any more: no posts */
+    bool ended;             /* the maker is done */
+    bool cut;               /* the client is too slow */
+    struct frame in, out;   /* filled by senders; being written by the loop */
+};
+
+static void stream_unref(struct stream *s)
+{
+    if (atomic_fetch_sub(&s->refs, 1) != 1)
+        return;
+    free(s->in.p);
+    free(s->out.p);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+static void on_post(struct post *p)
+{
+    struct stream *s = (struct stream *)p;
+    pthread_mutex_lock(&s->lock);
+    s->posted = false;
+    bool cut = s->cut;
+    pthread_mutex_unlock(&s->lock);
+    if (s->conn && cut)
+        conn_close(s->conn);
+    else if (s->conn)
+        conn_go_on(s->conn);
+    stream_unref(s);
+}
+
+/* Under lock. */
+static void stream_post(struct stream *s)
+{
+    if (s->gone || s->posted)
+        return;
+    s->posted = true;
+    atomic_fetch_add(&s->refs, 1);
+    s->post.run = on_post;
+    loop_post(s->loop, &s->post);
+}
+
+/* Loop thread: the reply's head is there; bytes follow when it is this request's turn. */
+static void on_made(struct post *p)
+{
+    struct req_out *e = (struct req_out *)((char *)p - offsetof(struct req_out, stream_post));
+    struct conn *c = e->conn;
+    e->streams = true;
+    e->state = READY;
+    if (!c)
+        stream_gone(e->stream);
+    exchange_unref(e);
+    if (c)
+        conn_go_on(c);
+}
+
+err req_stream(struct req *r, int status, const char *content_type, struct stream **out)
+{
+    struct req_out *e = r->out;
+    if (e->status)
+        FAIL(INTERNAL, "a second reply (%d after %d) to %.*s", status, e->status, STR(r->target));
+    struct stream *s = calloc(1, sizeof *s);
+    if (!s)
+        FAIL(INTERNAL, "no memory for a stream");
+    pthread_mutex_init(&s->lock, NULL);
+    atomic_init(&s->refs, 2);
+    s->loop = e->loop;
+    s->bytes_max = e->loop->net->limits.out_bytes_max;
+    s->bodiless = s->ended = s->gone = e->method == M_HEAD;
+    s->chunked = !e->http10 && !s->bodiless;
+    e->head = reply_head(r, status, content_type, NULL);
+    e->status = status;
+    e->stream = s;
+    e->stream_post.run = on_made;
+    atomic_fetch_add(&e->refs, 1);
+    loop_post(e->loop, &e->stream_post);
+    *out = s;
+    return NULL;
+}
+
+static bool frame_room(struct frame *f, size_t n)
+{
+    if (f->n + n <= f->cap)
+        return true;
+    size_t cap = f->cap ? f->cap * 2 : 1024;
+    while (cap < f->n + n)
+        cap *= 2;
+    char *p = realloc(f->p, FRAME_HEAD + cap + FRAME_END);
+    if (!p)
+        return false;
+    f->p = p;
+    f->cap = cap;
+    return true;
+}
+
+bool stream_send(struct stream *s, struct str bytes)
+{
+    LOCKED(&s->lock);
+    if (s->gone || s->cut || s->ended)
+        return false;
+    size_t waits = s->in.n + s->out.n;
+    s->cut = bytes.n > s->bytes_max || waits > s->bytes_max - bytes.n || !frame_room(&s->in, bytes.n);
+    if (!s->cut && bytes.n) {
+        memcpy(s->in.p + FRAME_HEAD + s->in.n, bytes.p, bytes.n);
+        s->in.n += bytes.n;
+    }
+    stream_post(s);
+    return !s->cut;
+}
+
+bool stream_open(struct stream *s)
+{
+    LOCKED(&s->lock);
+    return !s->gone && !s->cut;
+}
+
+void stream_close(struct stream *s)
+{
+    if (!s)
+        return;
+    pthread_mutex_lock(&s->lock);
+    s->ended = true;
+    stream_post(s);
+    pthread_mutex_unlock(&s->lock);
+    stream_unref(s);
+}
+
+/* ---- the loop's side ---- */
+
+void stream_gone(struct stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->gone = true;
+    pthread_mutex_unlock(&s->lock);
+    s->conn = NULL;
+    stream_unref(s);
+}
+
+void stream_finish(struct stream *s)
+{
+    LOCKED(&s->lock);
+    s->gone = s->ended = true;
+}
+
+void stream_attach(struct stream *s, struct conn *c)
+{
+    s->conn = c;
+    c->stream = s;
+    if (c->loop->stopping)
+        stream_finish(s);
+    if (c->eof)
+        conn_close(c);
+}
+
+enum next { WAIT, SEND, END, CUT };
+/* What is to be done; SEND: s->out has the bytes. */
+static enum next stream_next(struct stream *s)
+{
+    LOCKED(&s->lock);
+    if (s->cut)
+        return CUT;
+    if (!s->in.n)
+        return s->ended ? END : WAIT;
+    struct frame f = s->out;
+    s->out = s->in;
+    s->in = f;
+    return SEND;
+}
+
+static uv_buf_t frame_bytes(struct stream *s)
+{
+    struct frame *f = &s->out;
+    if (!s->chunked)
+        return uv_buf_init(f->p + FRAME_HEAD, (unsigned)f->n);
+    char size[FRAME_HEAD + 1];
+    snprintf(size, sizeof size, "%08x\r\n", (unsigned)f->n);
+    memcpy(f->p, size, FRAME_HEAD);
+    memcpy(f->p + FRAME_HEAD + f->n, "\r\n", FRAME_END);
+    return uv_buf_init(f->p, (unsigned)(FRAME_HEAD + f->n + FRAME_END));
+}
+
+void stream_sent(struct conn *c)
+{
+    struct stream *s = c->stream;
+    LOCKED(&s->lock);
+    s->out.n = 0;
+    if (s->out.cap <= KEEP_BYTES)
+        return;
+    free(s->out.p);
+    s->out = (struct frame){ 0 };
+}
+
+/* The reply is whole: the connection goes on with the next, or ends if only that can tell. */
+static void stream_end(struct conn *c)
+{
+    static char last[] = "0\r\n\r\n";
+    struct stream *s = c->stream;
+    c->stream = NULL;
+    c->written_n = 0;
+    uv_buf_t b = uv_buf_init(last, sizeof last - 1);
+    if (s->chunked)
+        (void)conn_send(c, &b, 1);
+    else if (!s->bodiless)
+        c->ended = true;
+    stream_gone(s);
+}
+
+void stream_pump(struct conn *c)
+{
+    while (c->stream && !c->writing && !c->closed) {
+        struct stream *s = c->stream;
+        switch (stream_next(s)) {
+        case WAIT:
+            return;
+        case CUT:
+            conn_close(c);
+            return;
+        case END:
+            stream_end(c);
+            return;
+        case SEND:
+            break;
+        }
+        uv_buf_t b = frame_bytes(s);
+        if (conn_send(c, &b, 1))
+            stream_sent(c);
+    }
+}
