@@ -142,8 +142,8 @@ static void put_decimal(struct yaml *y, struct str s)
 static err put_int(struct yaml *y, struct str s, yaml_mark_t m)
 {
     if (!based(s)) {
-        if (s.n > 400)
-            return at_mark(m, "a number of %zu digits", s.n);
+        if (!isfinite(strtod(str_z(y->t, s), NULL)))
+            return at_mark(m, "a number too large for 64 bits");
         put_decimal(y, s);
         return NULL;
     }

@@ -113,6 +113,8 @@ STORY(errors_say_where)
     struct strs docs;
     CHECK_ERR(yaml_to_json(a, S("a: \xff"), &docs), INVALID);
     CHECK_ERR(yaml_to_json(a, S("a: [1"), &docs), INVALID);
+    CHECK_ERR(yaml_to_json(a, fmt(a, "1%0400d", 0), &docs), INVALID);
+    CHECK_ERR(yaml_to_json(a, S("1e999"), &docs), INVALID);
 }
 
 static struct str yaml_of(const char *json)
