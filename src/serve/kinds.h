@@ -1,0 +1,58 @@
+/* The kind that serve owns: Deployment. Included by serve.h. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "api/api.h"
+#include "schema/schema.h"
+
+enum deployment_phase { DEPLOYMENT_WAITING, DEPLOYMENT_LOADING, DEPLOYMENT_SERVING, DEPLOYMENT_CANARY, DEPLOYMENT_FAILED };
+extern const char *const deployment_phases[];
+enum traffic_state { TRAFFIC_LOADING, TRAFFIC_READY, TRAFFIC_FAILED };
+extern const char *const traffic_states[];
+enum rollout_state { ROLLOUT_NONE, ROLLOUT_LOADING, ROLLOUT_CANARY, ROLLOUT_DONE, ROLLOUT_FAILED };
+extern const char *const rollout_states[];
+
+// clang-format off
+#define CANARY(F, O, L, T)                                                                                       \
+    F(T, F64, share,    0, "Share of the requests that a challenger gets; 0: no trial.", .def = "0.1", .min = 0, .max = 1) \
+    F(T, I64, requests, 0, "Requests it answers before it is champion.", .def = "1000", .min = 0, .max = 1e12)
+#define DEPLOYMENT_SPEC(F, O, L, T)                                                                              \
+    F(T, REF, model,   REQUIRED | FROZEN | COLUMN, "The model whose champion is served.", .ref = "Model")        \
+    F(T, REF, service, COLUMN, "Feature service for requests by key; without it only tensors are taken.", .ref = "FeatureService") \
+    F(T, REF, version, 0, "Serve this version alone, whatever is champion.", .ref = "ModelVersion")              \
+    O(T, canary, canary, 0, "How a new version is tried.")                                                       \
+    F(T, STR, doc,     0, "What it is for.", .len_max = 2000)
+
+#define TRAFFIC(F, O, L, T)                                                                                      \
+    F(T, STR,  version,  0, "The version.")                                                                      \
+    F(T, F64,  share,    0, "Share of the requests that it gets.")                                               \
+    F(T, I64,  requests, 0, "Requests it answered or failed since the daemon started.")                          \
+    F(T, I64,  failed,   0, "Requests it failed.")                                                               \
+    F(T, ENUM, state,    0, "Whether it is loaded.", .values = traffic_states)                                   \
+    F(T, STR,  message,  0, "Why it cannot be loaded.")
+#define ROLLOUT(F, O, L, T)                                                                                      \
+    F(T, STR,  version,  0, "The version.")                                                                      \
+    F(T, STR,  run,      0, "The pipeline run that deploys it.")                                                 \
+    F(T, I64,  run_id,   0, "Later runs have greater ids.")                                                      \
+    F(T, ENUM, state,    0, "Where it is.", .values = rollout_states)                                            \
+    F(T, I64,  requests, 0, "Requests the challenger answered or failed.")                                       \
+    F(T, I64,  failed,   0, "Requests the challenger failed.")                                                   \
+    F(T, I64,  champion_requests, 0, "The same of the champion, meanwhile.")                                     \
+    F(T, I64,  champion_failed,   0, "The same of the champion, meanwhile.")                                     \
+    F(T, STR,  message,  0, "Why it failed.")                                                                    \
+    F(T, BOOL, unloadable, 0, "It failed because it could not be loaded.")
+#define DEPLOYMENT_STATUS(F, O, L, T)                                                                            \
+    F(T, ENUM, phase,    COLUMN, "Where it is.", .values = deployment_phases)                                    \
+    F(T, STR,  version,  COLUMN, "The version that answers most requests.")                                      \
+    F(T, STR,  message,  COLUMN, "What stands in the way.")                                                      \
+    L(T, traffic, traffic, 0, "Who answers how much. Counted every few seconds.", .len_max = 10)                 \
+    O(T, rollout, rollout, 0, "The latest deploy step.")
+// clang-format on
+SCHEMA(canary, CANARY);
+SCHEMA(deployment_spec, DEPLOYMENT_SPEC);
+SCHEMA(traffic, TRAFFIC);
+SCHEMA(rollout, ROLLOUT);
+SCHEMA(deployment_status, DEPLOYMENT_STATUS);
+
+/* Ended by {0}. */
+extern const struct resource serve_resources[];
+#define deployment_resource (serve_resources[0])
