@@ -185,8 +185,9 @@ static err files_check(struct blobs *b, struct arena *a, size_t sample, struct s
         damaged++;
         push(a, lines, fmt(a, "blobs: %.*s is damaged", STR(names.v[at])));
     }
-    push(a, lines, fmt(a, "blobs: %zu, of which %zu were read and %zu are damaged; %zu temporary files", names.n,
-                       looked, damaged, strays.n));
+    push(a, lines,
+         fmt(a, "blobs: %zu, of which %zu were read and %zu are damaged; %zu temporary files", names.n,
+             looked, damaged, strays.n));
     return NULL;
 }
 

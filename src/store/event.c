@@ -57,8 +57,8 @@ static err on_event(void *arg, const struct row *r)
     return NULL;
 }
 
-err event_list(struct store *s, struct arena *a, int64_t after, struct str kind, struct str project, struct str name,
-               size_t limit, struct events *out)
+err event_list(struct store *s, struct arena *a, int64_t after, struct str kind, struct str project,
+               struct str name, size_t limit, struct events *out)
 {
     struct events found = { 0 };
     struct listing l = { a, &found };

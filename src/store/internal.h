@@ -12,18 +12,21 @@
 #include <stdatomic.h>
 
 enum {
-    POOL_MAX = 32,           /* reading connections */
-    WRITE_QUEUE_MAX = 1024,  /* closures waiting; further callers wait for room */
-    BATCH_MAX = 512,         /* closures in one commit */
-    BATCH_MS_MAX = 20,       /* no closure joins a batch that is older */
-    LIST_MAX = 10000,        /* rows of one list */
-    TMP_AGE_S_MAX = 86400,   /* older temporary files are strays: no worker lives that long with one */
+    POOL_MAX = 32,          /* reading connections */
+    WRITE_QUEUE_MAX = 1024, /* closures waiting; further callers wait for room */
+    BATCH_MAX = 512,        /* closures in one commit */
+    BATCH_MS_MAX = 20,      /* no closure joins a batch that is older */
+    LIST_MAX = 10000,       /* rows of one list */
+    TMP_AGE_S_MAX = 86400,  /* older temporary files are strays: no worker lives that long with one */
 };
 
 /* Statements of one file: a struct of named texts; each text's address is its key in the cache. */
 #define SQL_MEMBER(name, text) const char *name;
 #define SQL_VALUE(name, text) .name = text,
-#define SQL_TABLE(module, LIST) static const struct { LIST(SQL_MEMBER) } module##_sql = { LIST(SQL_VALUE) }
+#define SQL_TABLE(module, LIST) \
+    static const struct {       \
+        LIST(SQL_MEMBER)        \
+    } module##_sql = { LIST(SQL_VALUE) }
 
 /* Reading connections: opened when needed, at most POOL_MAX, kept. */
 struct pool {

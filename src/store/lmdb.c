@@ -6,8 +6,11 @@
 #include "store/internal.h"
 #include <endian.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <lmdb.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 enum {
     READERS_MAX = 1024,
@@ -58,12 +61,14 @@ static err fault(int rc, const char *what)
     case MDB_READERS_FULL:
         return err_new(UNAVAILABLE, "%s: %d snapshots are open already", what, READERS_MAX);
     case MDB_MAP_RESIZED:
-        return err_hint(err_new(UNAVAILABLE, "%s: another process made the map larger", what), "restart this one");
+        return err_hint(err_new(UNAVAILABLE, "%s: another process made the map larger", what),
+                        "restart this one");
     case MDB_VERSION_MISMATCH:
     case MDB_INVALID:
         return err_new(INVALID, "%s: %s", what, mdb_strerror(rc));
     default:
-        return rc > 0 ? err_errno(disk_errno(rc), "%s", what) : err_new(INTERNAL, "%s: %s", what, mdb_strerror(rc));
+        return rc > 0 ? err_errno(disk_errno(rc), "%s", what)
+                      : err_new(INTERNAL, "%s: %s", what, mdb_strerror(rc));
     }
 }
 
@@ -135,6 +140,22 @@ static int put_run(MDB_txn *txn, MDB_dbi rows, struct put *p)
     return 0;
 }
 
+/* LMDB says EIO when a write came out short; on a full disk it does. The reason, found by asking for more. */
+static int short_write(MDB_env *env)
+{
+    enum { PROBE = 1 << 20 };
+    int fd;
+    struct stat st;
+    struct rlimit limit;
+    if (mdb_env_get_fd(env, &fd) || fstat(fd, &st))
+        return EIO;
+    if (!getrlimit(RLIMIT_FSIZE, &limit) && (rlim_t)st.st_size + PROBE > limit.rlim_cur)
+        return ENOSPC;
+    if (fallocate(fd, FALLOC_FL_KEEP_SIZE, st.st_size, PROBE) && (errno == ENOSPC || errno == EDQUOT))
+        return errno;
+    return EIO;
+}
+
 /* Puts from p on (n of them) in one commit. */
 static int group_run(struct lmdb *l, struct put *p, size_t n)
 {
@@ -154,8 +175,11 @@ static int group_run(struct lmdb *l, struct put *p, size_t n)
 static void group_commit(struct lmdb *l, struct put *first, size_t n)
 {
     int rc = group_run(l, first, n);
-    for (size_t i = 0; i < n; i++, first = first->next)
+    for (size_t i = 0; i < n; i++, first = first->next) {
         first->rc = rc && n > 1 ? group_run(l, first, 1) : rc;
+        if (first->rc == EIO)
+            first->rc = short_write(l->env);
+    }
 }
 
 /* Takes callers off the queue up to GROUP_ITEMS; l->m is held. */
@@ -245,7 +269,7 @@ static err lmdb_drop(struct kv *kv, struct str prefix)
             mdb_txn_abort(txn);
         else
             rc = mdb_txn_commit(txn);
-        TRY(fault(rc, "dropping keyed rows"));
+        TRY(fault(rc == EIO ? short_write(l->env) : rc, "dropping keyed rows"));
     }
     return NULL;
 }
@@ -334,7 +358,8 @@ static err lmdb_snap_scan(struct kv_snap *snap, struct str prefix, struct str fr
     struct str start = str_cmp(from, prefix) > 0 ? from : prefix;
     MDB_val key = val_of(start), v;
     MDB_cursor *c;
-    TRY(fault(mdb_cursor_open(((struct snap *)snap)->txn, lmdb_of(snap->kv)->rows, &c), "scanning keyed rows"));
+    TRY(fault(mdb_cursor_open(((struct snap *)snap)->txn, lmdb_of(snap->kv)->rows, &c),
+              "scanning keyed rows"));
     int rc = mdb_cursor_get(c, &key, &v, start.n ? MDB_SET_RANGE : MDB_FIRST);
     while (!rc && str_starts(key_of(key), prefix) && fn(arg, key_of(key), value_of(v), version_of(v)))
         rc = mdb_cursor_get(c, &key, &v, MDB_NEXT);
@@ -434,8 +459,9 @@ static err lmdb_check(struct kv *kv, struct arena *a, struct strs *lines)
     lmdb_snap_end(snap);
     TRY(fault(rc, "counting keyed rows"));
     struct str used = size_text(a, (int64_t)(info.me_last_pgno + 1) * all.ms_psize);
-    push(a, lines, fmt(a, "keyed rows: %zu rows, %.*s of a map of %.*s, %d stale readers cleared", rows.ms_entries,
-                       STR(used), STR(size_text(a, (int64_t)info.me_mapsize)), dead));
+    push(a, lines,
+         fmt(a, "keyed rows: %zu rows, %.*s of a map of %.*s, %d stale readers cleared", rows.ms_entries,
+             STR(used), STR(size_text(a, (int64_t)info.me_mapsize)), dead));
     return NULL;
 }
 

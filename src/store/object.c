@@ -69,7 +69,8 @@ static err missing(err e, struct str kind, struct str project, struct str name)
         return err_wrap(e, "reading %.*s '%.*s'", STR(kind), STR(name));
     if (project.n == 0)
         return err_new(NOT_FOUND, "there is no %.*s '%.*s'", STR(kind), STR(name));
-    return err_new(NOT_FOUND, "there is no %.*s '%.*s' in project '%.*s'", STR(kind), STR(name), STR(project));
+    return err_new(NOT_FOUND, "there is no %.*s '%.*s' in project '%.*s'", STR(kind), STR(name),
+                   STR(project));
 }
 
 err object_get(struct store *s, struct arena *a, struct str kind, struct str project, struct str name,
@@ -88,8 +89,8 @@ err object_get_tx(struct tx *tx, struct arena *a, struct str kind, struct str pr
     return e ? missing(e, kind, project, name) : NULL;
 }
 
-err object_list(struct store *s, struct arena *a, struct str kind, struct str project, struct str after, size_t limit,
-                struct objects *out)
+err object_list(struct store *s, struct arena *a, struct str kind, struct str project, struct str after,
+                size_t limit, struct objects *out)
 {
     struct objects found = { 0 };
     struct reading r = { .a = a, .list = &found };
@@ -103,8 +104,8 @@ err object_list(struct store *s, struct arena *a, struct str kind, struct str pr
         }
     }
     int64_t n = limit < LIST_MAX ? (int64_t)limit : LIST_MAX;
-    TRY_AS(store_query(s, sql, BIND(B_S(kind), B_S(project), B_S(after), B_I(n)), on_each, &r), "listing %.*s",
-           STR(kind));
+    TRY_AS(store_query(s, sql, BIND(B_S(kind), B_S(project), B_S(after), B_I(n)), on_each, &r),
+           "listing %.*s", STR(kind));
     *out = found;
     return NULL;
 }
@@ -115,7 +116,9 @@ err object_list(struct store *s, struct arena *a, struct str kind, struct str pr
 static err tell(struct tx *tx, struct str type, struct str who, const struct object *o, int64_t *rev)
 {
     struct str data = fmt(tx->a, "{\"rev\":%lld}", (long long)(tx->seq + 1));
-    struct event e = { .type = type, .kind = o->kind, .project = o->project, .name = o->name, .who = who, .data = data };
+    struct event e = {
+        .type = type, .kind = o->kind, .project = o->project, .name = o->name, .who = who, .data = data
+    };
     return event_append(tx, &e, rev);
 }
 
@@ -124,8 +127,8 @@ static err rev_check(const struct object *o, int64_t rev_expected)
     if (rev_expected == 0)
         FAIL(CONFLICT, "%.*s '%.*s' exists already", STR(o->kind), STR(o->name));
     if (rev_expected > 0 && rev_expected != o->rev)
-        FAIL(CONFLICT, "%.*s '%.*s' has rev %lld, not %lld: it changed since you read it", STR(o->kind), STR(o->name),
-             (long long)o->rev, (long long)rev_expected);
+        FAIL(CONFLICT, "%.*s '%.*s' has rev %lld, not %lld: it changed since you read it", STR(o->kind),
+             STR(o->name), (long long)o->rev, (long long)rev_expected);
     return NULL;
 }
 
@@ -151,9 +154,10 @@ static err object_update(struct tx *tx, struct str who, struct object *o, bool s
     TRY(tell(tx, S("updated"), who, o, &o->rev));
     o->generation += spec_changed;
     o->updated = tx->now;
-    return tx_exec(tx, object_sql.update,
-                   BIND(B_I(o->id), B_I(o->rev), B_I(o->generation), B_S(o->labels), B_S(o->spec), B_I(o->updated)),
-                   NULL);
+    return tx_exec(
+        tx, object_sql.update,
+        BIND(B_I(o->id), B_I(o->rev), B_I(o->generation), B_S(o->labels), B_S(o->spec), B_I(o->updated)),
+        NULL);
 }
 
 /* What is there (in tx's arena); *found false instead of NOT_FOUND. */
@@ -164,8 +168,8 @@ static err object_find(struct tx *tx, const struct object *key, struct object *o
     return e && e->code == NOT_FOUND ? NULL : e;
 }
 
-err object_put(struct tx *tx, struct str who, const struct object *in, int64_t rev_expected, struct object *out,
-               bool *changed)
+err object_put(struct tx *tx, struct str who, const struct object *in, int64_t rev_expected,
+               struct object *out, bool *changed)
 {
     struct object o;
     bool found, change = true;
@@ -182,7 +186,9 @@ err object_put(struct tx *tx, struct str who, const struct object *in, int64_t r
         if (change)
             TRY(object_update(tx, who, &o, spec_changed));
     } else {
-        o = (struct object){ .kind = in->kind, .project = in->project, .name = in->name, .spec = spec, .labels = labels };
+        o = (struct object){
+            .kind = in->kind, .project = in->project, .name = in->name, .spec = spec, .labels = labels
+        };
         TRY(object_insert(tx, who, &o));
     }
     if (out)
@@ -213,8 +219,8 @@ err object_delete(struct tx *tx, struct str who, struct str kind, struct str pro
     struct object o;
     TRY(object_get_tx(tx, tx->a, kind, project, name, &o));
     if (rev_expected >= 0 && rev_expected != o.rev)
-        FAIL(CONFLICT, "%.*s '%.*s' has rev %lld, not %lld: it changed since you read it", STR(kind), STR(name),
-             (long long)o.rev, (long long)rev_expected);
+        FAIL(CONFLICT, "%.*s '%.*s' has rev %lld, not %lld: it changed since you read it", STR(kind),
+             STR(name), (long long)o.rev, (long long)rev_expected);
     TRY(tell(tx, S("deleted"), who, &o, &o.rev));
     return tx_exec(tx, object_sql.remove, BIND(B_I(o.id)), NULL);
 }

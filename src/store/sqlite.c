@@ -10,12 +10,12 @@
 #include <stdlib.h>
 
 enum {
-    CACHE_SLOTS = 512,        /* prepared statements of a connection, a power of two */
-    CACHE_PROBES = 8,         /* slots a statement may be in */
-    BUSY_MS_MAX = 5000,       /* a foreign tool may hold the file for a moment */
-    FOLD_PAGES = 1000,        /* log pages from which tidy() folds what readers allow */
-    FOLD_PAGES_HARD = 16000,  /* from which it waits for the readers, */
-    FOLD_MS_MAX = 100,        /* this long */
+    CACHE_SLOTS = 512,       /* prepared statements of a connection, a power of two */
+    CACHE_PROBES = 8,        /* slots a statement may be in */
+    BUSY_MS_MAX = 5000,      /* a foreign tool may hold the file for a moment */
+    FOLD_PAGES = 1000,       /* log pages from which tidy() folds what readers allow */
+    FOLD_PAGES_HARD = 16000, /* from which it waits for the readers, */
+    FOLD_MS_MAX = 100,       /* this long */
 };
 
 struct cached {
@@ -31,28 +31,48 @@ struct sqlite {
     struct cached cache[CACHE_SLOTS];
 };
 
-static const char tables[] =
-    "create table resource("
-    " id integer primary key autoincrement,"
-    " kind text not null, project text not null, name text not null,"
-    " rev integer not null, generation integer not null,"
-    " labels text not null, spec text not null, status text not null,"
-    " created integer not null, updated integer not null,"
-    " unique(kind, project, name));"
-    "create table event("
-    " seq integer primary key autoincrement,"
-    " time integer not null, type text not null,"
-    " kind text not null, project text not null, name text not null,"
-    " who text not null, data text not null);"
-    "create index event_of on event(kind, project, name, seq);"
-    "create trigger event_no_update before update on event"
-    " begin select raise(abort, 'events are append-only'); end;"
-    "create trigger event_no_delete before delete on event"
-    " begin select raise(abort, 'events are append-only'); end;";
+static const char tables[] = "create table resource("
+                             " id integer primary key autoincrement,"
+                             " kind text not null, project text not null, name text not null,"
+                             " rev integer not null, generation integer not null,"
+                             " labels text not null, spec text not null, status text not null,"
+                             " created integer not null, updated integer not null,"
+                             " unique(kind, project, name));"
+                             "create table event("
+                             " seq integer primary key autoincrement,"
+                             " time integer not null, type text not null,"
+                             " kind text not null, project text not null, name text not null,"
+                             " who text not null, data text not null);"
+                             "create index event_of on event(kind, project, name, seq);"
+                             "create trigger event_no_update before update on event"
+                             " begin select raise(abort, 'events are append-only'); end;"
+                             "create trigger event_no_delete before delete on event"
+                             " begin select raise(abort, 'events are append-only'); end;";
 
 static struct sqlite *sqlite_of(struct meta_conn *c)
 {
     return (struct sqlite *)c;
+}
+
+static bool no_room(int errno_)
+{
+    return errno_ == ENOSPC || errno_ == EDQUOT || errno_ == EFBIG;
+}
+
+/* The reason of an I/O error; SQLite's own note of it may be that of its clearing up, so the files are asked. */
+static bool disk_full(sqlite3 *db, int rc)
+{
+    sqlite3_file *log = NULL;
+    int file_no = 0, log_no = 0;
+    if (rc == SQLITE_IOERR_SHMSIZE || no_room(sqlite3_system_errno(db)))
+        return true;
+    if (rc != SQLITE_IOERR_WRITE)
+        return false;
+    sqlite3_file_control(db, "main", SQLITE_FCNTL_LAST_ERRNO, &file_no);
+    sqlite3_file_control(db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log);
+    if (log && log->pMethods)
+        log->pMethods->xFileControl(log, SQLITE_FCNTL_LAST_ERRNO, &log_no);
+    return no_room(file_no) || no_room(log_no);
 }
 
 static enum err_code code_of(sqlite3 *db, int rc)
@@ -60,12 +80,11 @@ static enum err_code code_of(sqlite3 *db, int rc)
     switch (rc & 0xff) {
     case SQLITE_FULL:
         return FULL;
-    case SQLITE_IOERR: {
-        int no = disk_errno(sqlite3_system_errno(db));
-        return no == ENOSPC || no == EDQUOT || rc == SQLITE_IOERR_SHMSIZE ? FULL : INTERNAL;
-    }
+    case SQLITE_IOERR:
+        return disk_full(db, rc) ? FULL : INTERNAL;
     case SQLITE_CONSTRAINT:
-        return rc == SQLITE_CONSTRAINT_UNIQUE || rc == SQLITE_CONSTRAINT_PRIMARYKEY || rc == SQLITE_CONSTRAINT_ROWID
+        return rc == SQLITE_CONSTRAINT_UNIQUE || rc == SQLITE_CONSTRAINT_PRIMARYKEY ||
+                       rc == SQLITE_CONSTRAINT_ROWID
                    ? CONFLICT
                    : INVALID;
     case SQLITE_BUSY:
@@ -271,8 +290,8 @@ static void sqlite_tidy(struct meta_conn *c)
         return;
     bool hard = q->log_pages >= FOLD_PAGES_HARD;
     sqlite3_busy_timeout(q->db, hard ? FOLD_MS_MAX : 0);
-    int rc = sqlite3_wal_checkpoint_v2(q->db, "main", hard ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE,
-                                       NULL, NULL);
+    int rc = sqlite3_wal_checkpoint_v2(
+        q->db, "main", hard ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     sqlite3_busy_timeout(q->db, BUSY_MS_MAX);
     if (rc == SQLITE_OK)
         q->log_pages = 0;
@@ -315,7 +334,8 @@ static err version_check(struct meta_conn *c, bool write)
     if (version == META_VERSION)
         return NULL;
     if (version != 0 || !write)
-        FAIL(INVALID, "meta.db has version %lld, this dhow reads version %d", (long long)version, META_VERSION);
+        FAIL(INVALID, "meta.db has version %lld, this dhow reads version %d", (long long)version,
+             META_VERSION);
     int64_t tables_n = 0;
     q = (struct query){ .sql = "select count(*) from sqlite_master", .on_row = on_i64, .arg = &tables_n };
     TRY(sqlite_run(c, &q));
@@ -359,7 +379,8 @@ static err sqlite_connect(struct str where, bool write, struct meta_conn **out)
     if (!q)
         abort();
     q->base.ops = &meta_sqlite;
-    int flags = SQLITE_OPEN_NOMUTEX | (write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY);
+    int flags = SQLITE_OPEN_NOMUTEX |
+                (write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY);
     int rc = sqlite3_open_v2(str_z(a, where), &q->db, flags, NULL);
     err e = rc == SQLITE_OK ? NULL : fault(q, rc, "opening");
     if (!e)

@@ -55,7 +55,8 @@ static err lock_take(struct store *s)
 /* A new store may only be made where nothing of somebody else's is. */
 static bool is_ours(struct str name)
 {
-    return str_is(name, "lock") || str_starts(name, S("format")) || str_is(name, "lost+found") || name.p[0] == '.';
+    return str_is(name, "lock") || str_starts(name, S("format")) || str_is(name, "lost+found") ||
+           name.p[0] == '.';
 }
 
 static err format_make(struct store *s, const char *path)
@@ -64,8 +65,8 @@ static err format_make(struct store *s, const char *path)
     TRY(dir_list(s->a, s->dir, &names));
     for (size_t i = 0; i < names.n; i++)
         if (!is_ours(names.v[i]))
-            return err_hint(err_new(INVALID, "%s is not a dhow store: it has '%.*s', but no file 'format'", s->dir,
-                                    STR(names.v[i])),
+            return err_hint(err_new(INVALID, "%s is not a dhow store: it has '%.*s', but no file 'format'",
+                                    s->dir, STR(names.v[i])),
                             "name an empty folder, or one that is not there yet");
     return file_write(path, S(FORMAT "\n"));
 }
@@ -79,8 +80,9 @@ static err format_check(struct store *s)
     TRY_AS(file_read(s->a, path, 256, &text), "%s is not a dhow store", s->dir);
     text = str_trim(text);
     if (!str_is(text, FORMAT))
-        return err_hint(err_new(INVALID, "%s has the format '%.*s', this dhow reads '" FORMAT "'", s->dir, STR(text)),
-                        "use the dhow that wrote it, or a newer one");
+        return err_hint(
+            err_new(INVALID, "%s has the format '%.*s', this dhow reads '" FORMAT "'", s->dir, STR(text)),
+            "use the dhow that wrote it, or a newer one");
     return NULL;
 }
 
@@ -187,8 +189,9 @@ static err meta_check(struct store *s, struct arena *a, struct strs *lines)
     TRY(e);
     for (size_t i = 0; i < faults.n; i++)
         push(a, lines, fmt(a, "metadata: %.*s", STR(faults.v[i])));
-    push(a, lines, fmt(a, "metadata: %lld resources, %lld events, %zu faults", (long long)objects, (long long)events,
-                       faults.n));
+    push(a, lines,
+         fmt(a, "metadata: %lld resources, %lld events, %zu faults", (long long)objects, (long long)events,
+             faults.n));
     return NULL;
 }
 

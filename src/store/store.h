@@ -17,8 +17,8 @@ struct tx; /* a write transaction, inside a closure */
 
 struct store_config {
     struct str dir;
-    bool read_only;        /* for tools beside a running daemon: no lock, no writer thread */
-    size_t kv_bytes_max;   /* size of the LMDB map; 0: 16 GiB (sparse) */
+    bool read_only;      /* for tools beside a running daemon: no lock, no writer thread */
+    size_t kv_bytes_max; /* size of the LMDB map; 0: 16 GiB (sparse) */
 };
 err store_open(const struct store_config *, struct store **out);
 void store_close(struct store *); /* NULL is fine; waits for queued writes */
@@ -38,13 +38,14 @@ struct bind {
 #define B_F(v) ((struct bind){ .type = BIND_F64, .f = (v) })
 #define B_S(v) ((struct bind){ .type = BIND_TEXT, .s = (v) })
 #define B_B(v) ((struct bind){ .type = BIND_BYTES, .s = (v) })
-#define BIND(...) (const struct bind[]){ __VA_ARGS__ }, sizeof((const struct bind[]){ __VA_ARGS__ }) / sizeof(struct bind)
+#define BIND(...) \
+    (const struct bind[]){ __VA_ARGS__ }, sizeof((const struct bind[]){ __VA_ARGS__ }) / sizeof(struct bind)
 #define NO_BIND NULL, 0
 
 /* A row as it is stepped to; text lives until the next row. */
 struct row;
 int64_t row_i64(const struct row *, int col);
-double row_f64(const struct row *, int col); /* NaN for NULL */
+double row_f64(const struct row *, int col);     /* NaN for NULL */
 struct str row_str(const struct row *, int col); /* empty for NULL */
 bool row_null(const struct row *, int col);
 
@@ -68,8 +69,9 @@ err tx_one(struct tx *, const char *sql, const struct bind *, size_t n,
            err (*on_row)(void *arg, const struct row *), void *arg);
 /* changes: rows touched, may be NULL. A broken unique constraint is CONFLICT. */
 err tx_exec(struct tx *, const char *sql, const struct bind *, size_t n, int64_t *changes);
-struct arena *tx_arena(struct tx *); /* for the closure, ends with it; the caller's results are copied to its own */
-int64_t tx_now(struct tx *);         /* the transaction's time, never before the last event's */
+struct arena *tx_arena(
+    struct tx *);            /* for the closure, ends with it; the caller's results are copied to its own */
+int64_t tx_now(struct tx *); /* the transaction's time, never before the last event's */
 
 /* Tables and views of other modules: "create … if not exists" scripts, run in order at start, each in one
  * transaction; a module calls this before its first statement. */
@@ -77,12 +79,12 @@ err store_ddl(struct store *, const char *name, const char *script);
 
 /* ---- resources: one table, whatever the kind; views per kind come from the schema ---- */
 struct object {
-    int64_t id;          /* never reused; the order of making */
+    int64_t id; /* never reused; the order of making */
     struct str kind, project, name;
-    int64_t rev;         /* the seq of the event of the last change of spec, labels or status: grows with each,
+    int64_t rev;        /* the seq of the event of the last change of spec, labels or status: grows with each,
                             never comes back, and event_list() after it misses nothing */
-    int64_t generation;  /* goes up with every change of spec */
-    struct str labels;   /* JSON object of text → text */
+    int64_t generation; /* goes up with every change of spec */
+    struct str labels;  /* JSON object of text → text */
     struct str spec, status; /* JSON objects */
     int64_t created, updated;
 };
@@ -102,8 +104,8 @@ err object_list(struct store *, struct arena *a, struct str kind, struct str pro
  * Appends the event "created"/"updated" by who; an identical spec and labels change nothing
  * (*changed false, no event). The status of a new one is {}; later ones are object_status()'s. out: as
  * stored, in tx's arena; out and changed may be NULL. NOT_FOUND for rev_expected > 0 and none there. */
-err object_put(struct tx *, struct str who, const struct object *in, int64_t rev_expected,
-               struct object *out, bool *changed);
+err object_put(struct tx *, struct str who, const struct object *in, int64_t rev_expected, struct object *out,
+               bool *changed);
 /* The status alone; only reconcilers call it. CONFLICT if the generation is no longer `generation`
  * (-1: any). Appends "status" by "dhow". Same text: nothing happens. */
 err object_status(struct tx *, struct str kind, struct str project, struct str name, int64_t generation,
@@ -114,7 +116,7 @@ err object_delete(struct tx *, struct str who, struct str kind, struct str proje
 
 /* ---- the event log: append-only, what watch and reconcilers read ---- */
 struct event {
-    int64_t seq;   /* ascending, no holes visible to a reader */
+    int64_t seq; /* ascending, no holes visible to a reader */
     int64_t time;
     struct str type; /* "created", "updated", "status", "deleted", or "noun.verb-past" */
     struct str kind, project, name;
@@ -137,7 +139,7 @@ void store_wake(struct store *); /* ends every event_wait now (shutdown) */
 void store_on_commit(struct store *, void (*fn)(void *arg, int64_t last_seq), void *arg);
 
 /* ---- blobs: by SHA-256, immutable ---- */
-struct blob_ops;                 /* files now; S3 later: blob.h */
+struct blob_ops; /* files now; S3 later: blob.h */
 struct blobs;
 struct blobs *store_blobs(struct store *);
 /* A blob store alone, for worker processes that share DIR with the daemon. */
@@ -158,9 +160,9 @@ err blob_path(struct blobs *, struct arena *a, struct str sha, const char **out)
 struct kv;
 struct kv *store_kv(struct store *);
 struct kv_item {
-    struct str key;      /* ≤ 511 bytes */
-    struct str value;    /* ≤ 64 KiB */
-    int64_t version;     /* with .newer: kept only if greater than the stored one */
+    struct str key;   /* ≤ 511 bytes */
+    struct str value; /* ≤ 64 KiB */
+    int64_t version;  /* with .newer: kept only if greater than the stored one */
     bool newer, remove;
 };
 err kv_open(struct str url, size_t bytes_max, struct kv **out); /* "lmdb:DIR" */

@@ -45,12 +45,15 @@ static inline err putting_run(struct tx *tx, void *arg)
     return object_put(tx, S("ann"), &p->in, p->rev, &p->out, &p->changed);
 }
 
-static inline err put_spec(struct store *s, const char *name, const char *spec, int64_t rev, struct putting *p)
+static inline err put_spec(struct store *s, const char *name, const char *spec, int64_t rev,
+                           struct putting *p)
 {
     struct putting mine;
     p = p ? p : &mine;
-    *p = (struct putting){ .in = { .kind = S("Model"), .project = S("p"), .name = str_of(name), .spec = str_of(spec) },
-                           .rev = rev };
+    *p = (struct putting){
+        .in = { .kind = S("Model"), .project = S("p"), .name = str_of(name), .spec = str_of(spec) },
+        .rev = rev
+    };
     return store_write(s, putting_run, p);
 }
 

@@ -6,7 +6,8 @@
 
 static err put1(struct kv *kv, const char *key, const char *value, int64_t version)
 {
-    return kv_put(kv, &(struct kv_item){ .key = str_of(key), .value = str_of(value), .version = version }, 1, NULL);
+    return kv_put(kv, &(struct kv_item){ .key = str_of(key), .value = str_of(value), .version = version }, 1,
+                  NULL);
 }
 
 static void check_one_value(struct kv *kv, struct arena *a)

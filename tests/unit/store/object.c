@@ -77,7 +77,10 @@ TEST(put_of_the_same_changes_nothing)
     int64_t last = event_last(f.s);
     CHECK_OK(put_spec(f.s, "m", "{\"x\":1}", -1, &p));
     CHECK(!p.changed && event_last(f.s) == last && p.out.rev == last);
-    p = (struct putting){ .in = { .kind = S("Model"), .project = S("p"), .name = S("m"), .spec = S("{\"x\":1}"),
+    p = (struct putting){ .in = { .kind = S("Model"),
+                                  .project = S("p"),
+                                  .name = S("m"),
+                                  .spec = S("{\"x\":1}"),
                                   .labels = S("{\"a\":\"b\"}") },
                           .rev = -1 };
     CHECK_OK(store_write(f.s, putting_run, &p));
@@ -89,8 +92,9 @@ TEST(status_has_its_own_event_and_keeps_the_generation)
 {
     struct fixture f = up();
     CHECK_OK(put_spec(f.s, "m", "{}", 0, NULL));
-    struct putting p = { .in = { .kind = S("Model"), .project = S("p"), .name = S("m"), .status = S("{\"s\":1}") },
-                         .rev = 2 };
+    struct putting p = {
+        .in = { .kind = S("Model"), .project = S("p"), .name = S("m"), .status = S("{\"s\":1}") }, .rev = 2
+    };
     CHECK_ERR(store_write(f.s, status_run, &p), CONFLICT);
     p.rev = 1;
     CHECK_OK(store_write(f.s, status_run, &p));

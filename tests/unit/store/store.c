@@ -138,15 +138,17 @@ TEST(statements_say_what_went_wrong)
     auto_arena struct arena *a = arena_new(0);
     struct store *s = store_at(folder_new(a));
     int64_t n = 0;
-    CHECK_OK(store_ddl(s, "test", "create table if not exists t(x integer primary key); create view if not exists v as "
-                                  "select x + 1 as y from t;"));
+    CHECK_OK(store_ddl(s, "test",
+                       "create table if not exists t(x integer primary key); create view if not exists v as "
+                       "select x + 1 as y from t;"));
     CHECK_ERR(store_ddl(s, "test", "create table u(x integer); nonsense;"), INTERNAL);
     CHECK_ERR(store_one(s, "select * from u", NO_BIND, on_number, &n), INTERNAL);
     CHECK_ERR(store_write(s, break_unique, NULL), CONFLICT);
     CHECK_ERR(store_one(s, "select x from t", NO_BIND, on_number, &n), NOT_FOUND);
     CHECK_ERR(store_query(s, "select 1 union select 2", NO_BIND, on_first, NULL), CANCELLED);
     CHECK_ERR(store_one(s, "select ?1", NO_BIND, on_number, &n), INTERNAL);
-    CHECK_ERR(store_one(s, "insert into t values(5)", NO_BIND, NULL, NULL), INTERNAL); /* readers do not write */
+    CHECK_ERR(store_one(s, "insert into t values(5)", NO_BIND, NULL, NULL),
+              INTERNAL); /* readers do not write */
     CHECK_OK(store_one(s, "select ?1 + ?2", BIND(B_I(40), B_I(2)), on_number, &n));
     CHECK(n == 42);
     store_close(s);
@@ -180,7 +182,9 @@ TEST(events_are_listed_by_what_they_are_about)
     CHECK_OK(put_spec(s, "m", "{}", 0, NULL));
     CHECK_OK(put_spec(s, "n", "{}", 0, NULL));
     CHECK_OK(put_spec(s, "m", "{\"x\":1}", -1, NULL));
-    struct event other = { .type = S("drift.found"), .kind = S("Monitor"), .project = S("p"), .name = S("m") };
+    struct event other = {
+        .type = S("drift.found"), .kind = S("Monitor"), .project = S("p"), .name = S("m")
+    };
     CHECK_OK(store_write(s, tell, &other));
     struct events ev;
     CHECK_OK(event_list(s, a, 0, S("Model"), S("p"), S("m"), 10, &ev));
