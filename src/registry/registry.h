@@ -10,6 +10,7 @@
  *          (a foreign model that onnx_check refuses). */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "data/data.h"
 #include "registry/kinds.h"
 #include "train/train.h"
 

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The job `evaluate`: a version and the present champion, judged on the same rows. prepare names their blobs, run
+ * scores in a process of its own, finish hands the figures on. */
+#include "registry/internal.h"
+#include <stdlib.h>
+
+enum { BATCH = 4096 };
+#define ROWS_BYTES_MAX ((int64_t)64 << 30) /* the job's own memory limit is the one that counts */
+
+/* ---- in the daemon ---- */
+
+static err judged_put(struct job_context *c, struct str project, const char *key, struct str version,
+                      struct str model, struct json *spec)
+{
+    struct model_version_spec v;
+    TRY(version_load(c->store, c->a, project, model, version, NULL, &v, NULL));
+    json_key(spec, str_of(key));
+    json_obj(spec);
+    json_kstr(spec, "version", version);
+    json_kstr(spec, "onnx", v.onnx);
+    json_kstr(spec, "native", v.native);
+    json_kraw(spec, "signature", v.signature.n ? v.signature : S("{}"));
+    json_obj_end(spec);
+    return NULL;
+}
+
+static err evaluate_prepare(struct job_context *c, const struct job *job, struct json *spec)
+{
+    const struct evaluate_with *w = job->with;
+    struct str champion;
+    TRY(judged_put(c, job->project, "candidate", w->version, w->model, spec));
+    TRY(registry_alias_get(c->store, c->a, job->project, w->model, ALIAS_CHAMPION, &champion));
+    if (champion.n && !str_eq(champion, w->version))
+        TRY(judged_put(c, job->project, "champion", champion, w->model, spec));
+    return rows_prepare(c, job->project, w->rows, spec);
+}
+
+static err evaluate_finish(struct job_context *c, const struct job *job, yyjson_val *result, struct json *outputs)
+{
+    (void)job;
+    yyjson_val *metrics = yyjson_obj_get(result, "metrics");
+    size_t n;
+    char *text = metrics ? yyjson_val_write(metrics, 0, &n) : NULL;
+    if (!text)
+        FAIL(INTERNAL, "the evaluation left no metrics");
+    json_kstr(outputs, "metrics", str_dup(c->a, (struct str){ text, n }));
+    free(text);
+    return NULL;
+}
+
+/* ---- in the child ---- */
+
+struct judged {
+    struct str version;
+    struct session *session; /* ends with the worker's arena */
+    struct str native;
+    const float *x; /* rows in the order of its own features */
+    size_t features;
+    float *scores;
+};
+
+static struct str text_at(yyjson_val *obj, const char *key)
+{
+    yyjson_val *v = yyjson_obj_get(obj, key);
+    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
+}
+
+static void unload(void *session)
+{
+    session_unload(session);
+}
+
+static size_t name_find(const struct rows *rows, struct str name)
+{
+    size_t i = 0;
+    while (i < rows->features && !str_eq(rows->names[i], name))
+        i++;
+    return i;
+}
+
+/* The rows' features in the order of the signature; as they are if it names none. */
+static err features_order(struct worker *w, const struct rows *rows, yyjson_val *signature, struct judged *j)
+{
+    yyjson_val *names = yyjson_obj_get(signature, "features"), *v;
+    size_t n = yyjson_arr_size(names), i, max;
+    bool same = n == rows->features;
+    j->x = rows->x;
+    j->features = rows->features;
+    if (!n)
+        return NULL;
+    size_t *at = NEW_N(w->a, size_t, n);
+    yyjson_arr_foreach(names, i, max, v) {
+        struct str name = { yyjson_get_str(v), yyjson_get_len(v) };
+        at[i] = name_find(rows, name);
+        if (at[i] == rows->features)
+            FAIL(INVALID, "version '%.*s' wants the feature '%.*s', which the rows do not have", STR(j->version),
+                 STR(name));
+        same = same && at[i] == i;
+    }
+    if (same)
+        return NULL;
+    float *x = NEW_N(w->a, float, arena_mul(rows->n, n));
+    for (size_t r = 0; r < rows->n; r++)
+        for (i = 0; i < n; i++)
+            x[r * n + i] = rows->x[r * rows->features + at[i]];
+    j->x = x;
+    j->features = n;
+    return NULL;
+}
+
+static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, const char *key, struct judged *j)
+{
+    yyjson_val *spec = yyjson_obj_get(w->spec, key), *cpu = yyjson_obj_get(w->spec, "cpu");
+    struct session_config config = { .threads = (int)yyjson_get_sint(cpu) };
+    struct onnx_facts facts;
+    struct str bytes;
+    j->version = text_at(spec, "version");
+    TRY_AS(blob_get(w->blobs, w->a, text_at(spec, "onnx"), &bytes), "version '%.*s'", STR(j->version));
+    TRY_AS(onnx_check(w->a, bytes, NULL, &facts), "version '%.*s'", STR(j->version));
+    if (text_at(spec, "native").n)
+        TRY_AS(blob_get(w->blobs, w->a, text_at(spec, "native"), &j->native), "version '%.*s'", STR(j->version));
+    TRY(features_order(w, rows, yyjson_obj_get(spec, "signature"), j));
+    TRY_AS(session_load(rt, bytes, &config, &j->session), "loading version '%.*s'", STR(j->version));
+    arena_defer(w->a, unload, j->session);
+    j->scores = NEW_N(w->a, float, rows->n);
+    TRY_AS(session_score(j->session, j->x, rows->n, j->features, BATCH, j->scores), "scoring with version '%.*s'",
+           STR(j->version));
+    return NULL;
+}
+
+/* Rows [from, from + n) become all rows. */
+static void rows_keep(struct rows *r, size_t from, size_t n)
+{
+    r->x += from * r->features;
+    r->y += from;
+    r->at += from;
+    r->known += from;
+    r->n = n;
+}
+
+/* Only rows with since ≤ at < until (0: no bound), in order. */
+static void rows_between(struct rows *r, int64_t since, int64_t until)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        if ((since && r->at[i] < since) || (until && r->at[i] >= until))
+            continue;
+        if (n != i) {
+            memmove(r->x + n * r->features, r->x + i * r->features, r->features * sizeof *r->x);
+            r->y[n] = r->y[i];
+            r->at[n] = r->at[i];
+            r->known[n] = r->known[i];
+        }
+        n++;
+    }
+    r->n = n;
+}
+
+static err rows_select(struct worker *w, struct rows *rows)
+{
+    const struct evaluate_with *with = w->with;
+    TRY(rows_read(w, ROWS_BYTES_MAX, rows));
+    if (with->holdout) {
+        struct rows_split split;
+        TRY(rows_split(rows, with->holdout, w->a, &split));
+        rows_keep(rows, split.train, split.valid);
+    }
+    if (with->from || with->until)
+        rows_between(rows, with->from, with->until);
+    if (!rows->n)
+        FAIL(INVALID, "there are no rows to judge on");
+    return NULL;
+}
+
+static void metrics_write(const struct rows *rows, const struct judged *j, struct json *out)
+{
+    for (size_t i = 0; i < metric_table_n; i++) {
+        auto_arena struct arena *scratch = arena_new(0);
+        json_key(out, metric_table[i].name);
+        json_f64(out, metric_table[i].of(scratch, j->scores, rows->y, rows->n));
+    }
+    json_ki64(out, "rows", (int64_t)rows->n);
+    json_kstr(out, "version", j->version);
+}
+
+static err parity_write(struct worker *w, const struct rows *rows, const struct judged *j, struct json *out)
+{
+    const struct evaluate_with *with = w->with;
+    struct parity p = { .max_abs = NAN };
+    size_t n = (size_t)with->parity_rows < rows->n ? (size_t)with->parity_rows : rows->n;
+    int threads = (int)yyjson_get_sint(yyjson_obj_get(w->spec, "cpu"));
+    if (n && j->native.n)
+        TRY_AS(parity_check(w->a, j->native, j->session, j->x, n, j->features, threads, &p),
+               "comparing the exported model with the trained one");
+    json_kf64(out, "parityMaxAbs", p.max_abs);
+    json_ki64(out, "parityRows", (int64_t)p.rows);
+    return NULL;
+}
+
+/* A champion of other features cannot be compared on these rows; the candidate's own bounds still hold. */
+static bool champion_fits(struct worker *w, const struct rows *rows)
+{
+    yyjson_val *spec = yyjson_obj_get(w->spec, "champion");
+    struct judged j = { .version = text_at(spec, "version") };
+    if (!spec)
+        return false;
+    err e = features_order(w, rows, yyjson_obj_get(spec, "signature"), &j);
+    if (e)
+        worker_say(w, "the champion is not judged: %.*s", STR(e->text));
+    return !e;
+}
+
+static err evaluate_all(struct worker *w, struct runtime *rt)
+{
+    struct rows rows;
+    struct judged candidate = { 0 }, champion = { 0 };
+    struct json j = json_new(w->a);
+    TRY(rows_select(w, &rows));
+    worker_progress(w, 1, 4, "scoring the candidate");
+    TRY(judge(w, rt, &rows, "candidate", &candidate));
+    json_obj(&j);
+    json_key(&j, S("metrics"));
+    json_obj(&j);
+    metrics_write(&rows, &candidate, &j);
+    worker_progress(w, 2, 4, "comparing with the trained model");
+    TRY(parity_write(w, &rows, &candidate, &j));
+    json_key(&j, S("champion"));
+    if (champion_fits(w, &rows)) {
+        worker_progress(w, 3, 4, "scoring the champion");
+        TRY(judge(w, rt, &rows, "champion", &champion));
+        json_obj(&j);
+        metrics_write(&rows, &champion, &j);
+        json_obj_end(&j);
+    } else {
+        json_null(&j);
+    }
+    json_obj_end(&j);
+    json_obj_end(&j);
+    worker_progress(w, 4, 4, "done");
+    return worker_result(w, json_get(&j));
+}
+
+static void close_runtime(void *rt)
+{
+    runtime_close(rt);
+}
+
+static err evaluate_run(struct worker *w)
+{
+    struct runtime *rt;
+    TRY(runtime_open(&(struct runtime_config){ 0 }, &rt));
+    arena_defer(w->a, close_runtime, rt); /* after the sessions, which are deferred later */
+    return evaluate_all(w, rt);
+}
+
+const struct worker_type registry_evaluate = {
+    .name = "evaluate",
+    .doc = "Judges a version and the champion on the same rows.",
+    .with = &evaluate_with_schema,
+    .prepare = evaluate_prepare,
+    .run = evaluate_run,
+    .finish = evaluate_finish,
+};
