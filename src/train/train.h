@@ -3,11 +3,12 @@
  * Owns     no kind; worker type `train`; runtimes (train/runtime.h).
  * Threads  the worker is its own process and uses as many threads as the job has cores.
  * Errors   INVALID (a row set that cannot be learned from), UNAVAILABLE (libxgboost is missing), CANCELLED.
- * The split is by time: a row is held out if its event time is in the last `holdout` before the latest event time;
- * a row before that is learned from only if its label was known by then (known-at ≤ the split). */
+ * The split is by time: the end is the version's `until`, or else just after the newest row; the split is `holdout`
+ * before the end. A row is held out if its event time is at or after the split; an older row is learned from only if
+ * its label was known before the split, as a model made at that moment could not have seen it. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "sched/sched.h"
+#include "feature/feature.h"
 #include "train/runtime.h"
 
 // clang-format off
@@ -55,21 +56,23 @@ struct rows {
     size_t n, features;
     struct str *names;    /* of the features, in the model's order */
     float *x;             /* n × features, row-major; NaN for null */
-    float *y;             /* labels, 0 or 1 */
-    int64_t *at, *known;  /* event time and when the label became known, µs since 1970 */
+    float *y;             /* labels, 0 or 1; NaN: none */
+    int64_t *at, *known;  /* event time and when the label became known, µs since 1970; INT64_MIN: none */
+    int64_t until;        /* the version's end (exclusive), else just after the newest row */
 };
-/* Adds key "rows" (blob hashes and roles of the columns) to the open object; in prepare, in the daemon. */
+/* Adds key "rows" (the version: blob hashes, columns and their roles) to the open object; in prepare, in the daemon. */
 err rows_prepare(struct job_context *, struct str project, struct str dataset_version, struct json *spec);
-/* Reads them in the worker. LIMIT if they would not fit into bytes_max. */
-err rows_read(struct worker *, int64_t bytes_max, struct rows *out);
-/* Moments of the split (µs): held out are rows with split < at ≤ until. */
+/* Reads them in the worker, into w->a. INVALID if the version has no label or no features or a label that is neither
+ * 0 nor 1; TOO_LARGE if they would not fit into bytes_max (0: no bound). Infinities become NaN. */
+err rows_read(struct worker *w, int64_t bytes_max, struct rows *out);
+/* Moments of the split (µs): held out are rows with split ≤ at < until. */
 struct rows_split {
-    int64_t from, split, until;
-    size_t train, valid, unknown; /* rows; unknown: before the split, but the label came later */
+    int64_t from, split, until;   /* from: the oldest row that is learned from */
+    size_t train, valid, unknown; /* rows; unknown: older, but the label came later or never */
 };
-/* INVALID if one side is empty or has one class only. Moves rows: first those to learn from, then those held
- * out, then the rest; each part in order of event time and place. */
-err rows_split(struct rows *, int64_t holdout_ms, struct arena *scratch, struct rows_split *out);
+/* INVALID if one side is empty or has one class only. Moves rows (new arrays in a): first those to learn from, then
+ * those held out, then the rest; each part in order of event time, then of place. */
+err rows_split(struct rows *, struct arena *a, int64_t holdout_ms, struct rows_split *out);
 
 /* ---- parity: does the exported model say what the trained one says? ---- */
 struct parity {

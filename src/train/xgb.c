@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/xgb.h"
+#include "train/library.h"
+#include "train/train.h"
+
+#include <stdlib.h>
+
+/* ---- the library ---- */
+
+typedef uint64_t bst_ulong;
+// clang-format off
+#define XGB_CALLS(C) /* name, parameters; all return 0 when all went well */                              \
+    C(XGDMatrixCreateFromDense, (const char *array, const char *config, void **out))                      \
+    C(XGDMatrixSetFloatInfo,    (void *data, const char *field, const float *v, bst_ulong n))             \
+    C(XGDMatrixNumRow,          (void *data, bst_ulong *out))                                             \
+    C(XGDMatrixFree,            (void *data))                                                             \
+    C(XGBoosterCreate,          (void *const *data, bst_ulong n, void **out))                             \
+    C(XGBoosterFree,            (void *model))                                                            \
+    C(XGBoosterSetParam,        (void *model, const char *name, const char *value))                       \
+    C(XGBoosterUpdateOneIter,   (void *model, int round, void *data))                                     \
+    C(XGBoosterEvalOneIter,     (void *model, int round, void **data, const char **names, bst_ulong n, const char **out)) \
+    C(XGBoosterPredictFromDMatrix, (void *model, void *data, const char *config, const bst_ulong **shape, bst_ulong *dim, const float **out)) \
+    C(XGBoosterSlice,           (void *model, int begin, int end, int step, void **out))                  \
+    C(XGBoosterSaveModelToBuffer, (void *model, const char *config, bst_ulong *n, const char **out))      \
+    C(XGBoosterLoadModelFromBuffer, (void *model, const void *bytes, bst_ulong n))
+// clang-format on
+
+struct xgb {
+#define C(name, parameters) int(*name) parameters;
+    XGB_CALLS(C)
+#undef C
+    const char *(*XGBGetLastError)(void);
+    void (*XGBoostVersion)(int *major, int *minor, int *patch);
+};
+struct xgb_data {
+    struct xgb *xgb;
+    void *handle;
+};
+struct xgb_model {
+    struct xgb *xgb;
+    void *handle;
+};
+
+static const struct library library = {
+    "XGBoost", "DHOW_XGBOOST_LIB", (const char *const[]){ "libxgboost.so", "libxgboost.so.0", NULL },
+    "install Debian's libxgboost0, or set DHOW_XGBOOST_LIB to the path of libxgboost.so",
+};
+
+static const struct library_function functions[] = {
+#define C(name, parameters) { #name, offsetof(struct xgb, name) },
+    XGB_CALLS(C)
+#undef C
+    { "XGBGetLastError", offsetof(struct xgb, XGBGetLastError) },
+    { "XGBoostVersion", offsetof(struct xgb, XGBoostVersion) },
+};
+
+err xgb_open(struct arena *a, struct xgb **out)
+{
+    struct xgb *x = NEW(a, struct xgb);
+    void *so;
+    TRY(library_open(a, &library, NULL, &so));
+    TRY(library_bind(&library, so, functions, sizeof functions / sizeof *functions, x));
+    *out = x;
+    return NULL;
+}
+
+struct str xgb_version_text(const struct xgb *x, struct arena *a)
+{
+    int major = 0, minor = 0, patch = 0;
+    x->XGBoostVersion(&major, &minor, &patch);
+    return fmt(a, "%d.%d.%d", major, minor, patch);
+}
+
+err xgb_version(struct arena *a, struct str *out)
+{
+    struct xgb *x;
+    TRY(xgb_open(a, &x));
+    *out = xgb_version_text(x, a);
+    return NULL;
+}
+
+/* The first line of its message, without the place in its source ("[10:01:02] ../src/x.cc:12: "). */
+static err failed(const struct xgb *x, enum err_code code, const char *what)
+{
+    struct str text = str_of(x->XGBGetLastError());
+    text = str_sub(text, 0, str_find(text, '\n'));
+    for (size_t i = 0; i + 2 < text.n; i++)
+        if (text.p[i] == ':' && text.p[i + 1] == ' ') {
+            text = str_sub(text, i + 2, text.n);
+            break;
+        }
+    text = str_sub(text, 0, 500);
+    return err_new(code, "XGBoost cannot %s: %.*s", what, STR(text));
+}
+#define CALL(x, code, what, name, ...)              \
+    do {                                            \
+        if ((x)->name(__VA_ARGS__) != 0)            \
+            return failed((x), code, what);         \
+    } while (0)
+
+/* ---- data and models ---- */
+
+static void data_free(void *arg)
+{
+    struct xgb_data *d = arg;
+    d->xgb->XGDMatrixFree(d->handle);
+}
+
+err xgb_data_new(struct xgb *x, struct arena *a, const float *v, size_t n, size_t features, const float *y,
+                 int threads, struct xgb_data **out)
+{
+    struct xgb_data *d = NEW(a, struct xgb_data);
+    const char *array = fmtz(a, "{\"data\":[%llu,true],\"shape\":[%zu,%zu],\"typestr\":\"<f4\",\"version\":3}",
+                             (unsigned long long)(uintptr_t)v, n, features);
+    const char *config = fmtz(a, "{\"missing\":NaN,\"nthread\":%d}", threads);
+    CALL(x, INVALID, "take the rows", XGDMatrixCreateFromDense, array, config, &d->handle);
+    d->xgb = x;
+    arena_defer(a, data_free, d);
+    if (y)
+        CALL(x, INVALID, "take the labels", XGDMatrixSetFloatInfo, d->handle, "label", y, n);
+    *out = d;
+    return NULL;
+}
+
+static void model_free(void *arg)
+{
+    struct xgb_model *m = arg;
+    m->xgb->XGBoosterFree(m->handle);
+}
+
+err xgb_model_new(struct xgb *x, struct arena *a, struct xgb_data *const *data, size_t n, struct xgb_model **out)
+{
+    struct xgb_model *m = NEW(a, struct xgb_model);
+    void **handles = NEW_N(a, void *, n + 1);
+    for (size_t i = 0; i < n; i++)
+        handles[i] = data[i]->handle;
+    CALL(x, INTERNAL, "make a model", XGBoosterCreate, handles, n, &m->handle);
+    m->xgb = x;
+    arena_defer(a, model_free, m);
+    *out = m;
+    return NULL;
+}
+
+err xgb_model_set(struct xgb_model *m, const char *name, const char *value)
+{
+    CALL(m->xgb, INVALID, name, XGBoosterSetParam, m->handle, name, value);
+    return NULL;
+}
+
+err xgb_model_round(struct xgb_model *m, int round, struct xgb_data *data)
+{
+    CALL(m->xgb, INVALID, "train a round", XGBoosterUpdateOneIter, m->handle, round, data->handle);
+    return NULL;
+}
+
+/* "[3]\tdata-logloss:0.43" → 0.43 */
+static bool eval_number(struct str text, double *out)
+{
+    size_t colon = 0;
+    for (size_t i = 0; i < text.n; i++)
+        if (text.p[i] == ':')
+            colon = i;
+    return str_f64(str_trim(str_sub(text, colon + 1, text.n)), out);
+}
+
+err xgb_model_eval(struct xgb_model *m, int round, struct xgb_data *data, double *out)
+{
+    const char *name = "data", *text = "";
+    CALL(m->xgb, INTERNAL, "measure a round", XGBoosterEvalOneIter, m->handle, round, &data->handle, &name, 1, &text);
+    if (!eval_number(str_of(text), out))
+        FAIL(INTERNAL, "XGBoost measured '%.100s'", text);
+    return NULL;
+}
+
+err xgb_model_predict(struct xgb_model *m, struct xgb_data *data, const float **out)
+{
+    const bst_ulong *shape;
+    bst_ulong dim = 0, n = 0;
+    const char *config = "{\"type\":0,\"training\":false,\"iteration_begin\":0,\"iteration_end\":0,\"strict_shape\":false}";
+    CALL(m->xgb, INVALID, "predict", XGBoosterPredictFromDMatrix, m->handle, data->handle, config, &shape, &dim, out);
+    CALL(m->xgb, INTERNAL, "count rows", XGDMatrixNumRow, data->handle, &n);
+    if (dim < 1 || shape[0] != n || (dim > 1 && shape[1] != 1))
+        FAIL(UNSUPPORTED, "the XGBoost model gives more than one number a row");
+    return NULL;
+}
+
+static err booster_save(struct xgb *x, void *handle, struct arena *a, struct str *json)
+{
+    bst_ulong n = 0;
+    const char *p = NULL;
+    CALL(x, INTERNAL, "save the model", XGBoosterSaveModelToBuffer, handle, "{\"format\":\"json\"}", &n, &p);
+    *json = str_dup(a, (struct str){ p, (size_t)n });
+    return NULL;
+}
+
+err xgb_model_save(struct xgb_model *m, struct arena *a, int rounds, struct str *json)
+{
+    if (rounds == 0)
+        return booster_save(m->xgb, m->handle, a, json);
+    void *part;
+    CALL(m->xgb, INTERNAL, "cut the model", XGBoosterSlice, m->handle, 0, rounds, 1, &part);
+    err e = booster_save(m->xgb, part, a, json);
+    m->xgb->XGBoosterFree(part);
+    return e;
+}
+
+err xgb_model_load(struct xgb *x, struct arena *a, struct str bytes, struct xgb_model **out)
+{
+    struct xgb_model *m;
+    TRY(xgb_model_new(x, a, NULL, 0, &m));
+    CALL(x, INVALID, "read the model", XGBoosterLoadModelFromBuffer, m->handle, bytes.p, bytes.n);
+    *out = m;
+    return NULL;
+}
+
+/* ---- its JSON → trees ---- */
+
+/* One tree as XGBoost keeps it: lists of the same length, one entry a node. */
+struct lists {
+    double *left, *right, *feature, *value, *missing, *kind;
+    size_t n;
+};
+
+static double number(yyjson_val *v)
+{
+    return yyjson_is_bool(v) ? (double)yyjson_get_bool(v) : yyjson_is_num(v) ? yyjson_get_num(v) : NAN;
+}
+
+static err list_read(struct arena *a, yyjson_val *tree, const char *key, size_t n, double **out)
+{
+    yyjson_val *list = yyjson_obj_get(tree, key), *v;
+    yyjson_arr_iter it;
+    if (!yyjson_is_arr(list) || yyjson_arr_size(list) != n || !yyjson_arr_iter_init(list, &it))
+        FAIL(INVALID, "%s is not a list of %zu numbers", key, n);
+    double *to = *out = NEW_N(a, double, n);
+    while ((v = yyjson_arr_iter_next(&it))) {
+        *to = number(v);
+        if (!isfinite(*to++))
+            FAIL(INVALID, "%s holds something else than numbers", key);
+    }
+    return NULL;
+}
+
+static err lists_read(struct arena *a, yyjson_val *tree, struct lists *out)
+{
+    size_t n = out->n = yyjson_arr_size(yyjson_obj_get(tree, "left_children"));
+    if (n == 0 || n > INT32_MAX)
+        FAIL(INVALID, "it has no nodes");
+    TRY(list_read(a, tree, "left_children", n, &out->left));
+    TRY(list_read(a, tree, "right_children", n, &out->right));
+    TRY(list_read(a, tree, "split_indices", n, &out->feature));
+    TRY(list_read(a, tree, "split_conditions", n, &out->value));
+    TRY(list_read(a, tree, "default_left", n, &out->missing));
+    if (!yyjson_obj_get(tree, "split_type"))
+        return NULL;
+    TRY(list_read(a, tree, "split_type", n, &out->kind));
+    for (size_t i = 0; i < n; i++)
+        if (out->kind[i] != 0)
+            FAIL(UNSUPPORTED, "it has a categorical split");
+    return NULL;
+}
+
+/* Trees while they are gathered. */
+struct grove {
+    struct arena *a;
+    VEC(struct tree_node) nodes;
+    VEC(uint32_t) roots;
+};
+
+struct visit {
+    uint32_t node;  /* in XGBoost's numbering */
+    uint32_t above; /* the parent's place; UINT32_MAX: none */
+    bool no;        /* it is the parent's no side */
+};
+
+static err place_ok(double v, size_t n)
+{
+    if (!(v >= 0 && v < (double)n && v == floor(v)))
+        FAIL(INVALID, "a child is out of range");
+    return NULL;
+}
+
+/* Nodes in preorder: every node lies behind its parent; what XGBoost pruned is left out. */
+static err tree_add(struct grove *g, struct arena *scratch, const struct lists *l)
+{
+    struct {
+        VEC(struct visit) stack;
+    } todo = { 0 };
+    size_t start = g->nodes.n;
+    push(g->a, &g->roots, (uint32_t)start);
+    push(scratch, &todo.stack, (struct visit){ .node = 0, .above = UINT32_MAX });
+    while (todo.stack.n > 0) {
+        struct visit v = todo.stack.v[--todo.stack.n];
+        uint32_t place = (uint32_t)g->nodes.n;
+        if (place - start == l->n || g->nodes.n >= INT32_MAX)
+            FAIL(INVALID, "a node is reached twice");
+        bool leaf = l->left[v.node] < 0;
+        push(g->a, &g->nodes, (struct tree_node){ .feature = leaf ? -1 : (int32_t)fmin(l->feature[v.node], INT32_MAX),
+            .value = (float)l->value[v.node], .missing_yes = l->missing[v.node] != 0 });
+        if (v.above != UINT32_MAX)
+            *(v.no ? &g->nodes.v[v.above].no : &g->nodes.v[v.above].yes) = place;
+        if (leaf)
+            continue;
+        TRY(place_ok(l->left[v.node], l->n));
+        TRY(place_ok(l->right[v.node], l->n));
+        push(scratch, &todo.stack, (struct visit){ .node = (uint32_t)l->right[v.node], .above = place, .no = true });
+        push(scratch, &todo.stack, (struct visit){ .node = (uint32_t)l->left[v.node], .above = place });
+    }
+    return NULL;
+}
+
+static err trees_read(struct grove *g, yyjson_val *list)
+{
+    yyjson_val *tree;
+    yyjson_arr_iter it;
+    if (!yyjson_is_arr(list) || !yyjson_arr_iter_init(list, &it))
+        FAIL(INVALID, "it has no trees");
+    auto_arena struct arena *scratch = arena_new(0);
+    while ((tree = yyjson_arr_iter_next(&it))) {
+        struct lists l = { 0 };
+        arena_reset(scratch);
+        TRY_AS(lists_read(scratch, tree, &l), "tree %zu", g->roots.n);
+        TRY_AS(tree_add(g, scratch, &l), "tree %zu", g->roots.n);
+    }
+    return NULL;
+}
+
+static struct str text_of(yyjson_val *v)
+{
+    return yyjson_is_str(v) ? (struct str){ yyjson_get_str(v), yyjson_get_len(v) } : S("");
+}
+
+/* "5E-1", or from version 3 on "[5E-1]". */
+static bool param_number(yyjson_val *params, const char *key, double *out)
+{
+    struct str s = text_of(yyjson_obj_get(params, key));
+    if (str_starts(s, S("[")) && str_ends(s, S("]")))
+        s = str_sub(s, 1, s.n - 1);
+    return str_f64(s, out);
+}
+
+static err head_read(yyjson_val *learner, struct trees *out)
+{
+    yyjson_val *params = yyjson_obj_get(learner, "learner_model_param");
+    struct str objective = text_of(yyjson_obj_get(yyjson_obj_get(learner, "objective"), "name"));
+    double base, features, classes;
+    if (!param_number(params, "base_score", &base) || !param_number(params, "num_feature", &features) ||
+        !param_number(params, "num_class", &classes) || !(features >= 1 && features <= INT32_MAX))
+        FAIL(INVALID, "it says no base_score or num_feature");
+    if (classes > 1)
+        FAIL(UNSUPPORTED, "it has %g classes", classes);
+    out->features = (size_t)features;
+    if (str_is(objective, "reg:squarederror")) {
+        out->base = (float)base;
+        return NULL;
+    }
+    if (!str_is(objective, "binary:logistic"))
+        FAIL(UNSUPPORTED, "its objective '%.*s' is not binary:logistic or reg:squarederror", STR(objective));
+    if (!(base > 0 && base < 1))
+        FAIL(INVALID, "its base_score %g is no probability", base);
+    out->link = LINK_LOGISTIC;
+    out->base = -logf(1.0f / (float)base - 1.0f); /* as XGBoost computes it */
+    return NULL;
+}
+
+static err model_read(struct arena *a, yyjson_val *root, struct trees *out)
+{
+    yyjson_val *learner = yyjson_obj_get(root, "learner"), *booster = yyjson_obj_get(learner, "gradient_booster");
+    struct grove g = { .a = a };
+    if (!str_is(text_of(yyjson_obj_get(booster, "name")), "gbtree"))
+        FAIL(UNSUPPORTED, "its booster is not gbtree");
+    *out = (struct trees){ 0 };
+    TRY(head_read(learner, out));
+    TRY(trees_read(&g, yyjson_obj_get(yyjson_obj_get(booster, "model"), "trees")));
+    out->nodes = g.nodes.v;
+    out->n_nodes = g.nodes.n;
+    out->roots = g.roots.v;
+    out->n_trees = g.roots.n;
+    return trees_check(out);
+}
+
+static void doc_free(yyjson_doc **doc)
+{
+    yyjson_doc_free(*doc);
+}
+
+err xgb_trees(struct arena *a, struct str json, struct trees *out)
+{
+    __attribute__((cleanup(doc_free))) yyjson_doc *doc = yyjson_read(json.p, json.n, 0);
+    if (!doc)
+        FAIL(INVALID, "the XGBoost model is not JSON");
+    TRY_AS(model_read(a, yyjson_doc_get_root(doc), out), "the XGBoost model");
+    return NULL;
+}
