@@ -195,6 +195,7 @@ static void conn_sent(struct conn *c, size_t n)
         bool close = e->close && !e->streams;
         if (e->streams)
             stream_attach(e->stream, c);
+        e->conn = NULL; /* a handler that feeds its stream outlives its place in line */
         exchange_unref(e);
         if (close && c->refused)
             conn_linger(c);

@@ -178,7 +178,7 @@ static int on_head(llhttp_t *p)
     head_fill(h);
     bool http10 = p->http_minor == 0;
     if (p->http_major != 1 || p->http_minor > 1)
-        return stop(h, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+        return stop(h, 505, "this version of HTTP is not spoken here");
     size_t hosts = headers_named(h->r, S("host"));
     if (hosts > 1 || (!hosts && !http10))
         return stop(h, 400, "a request has one Host header");
@@ -246,6 +246,8 @@ static int on_body(llhttp_t *p, const char *at, size_t n)
 static int on_chunk(llhttp_t *p)
 {
     struct codec *h = (struct codec *)p;
+    if (p->content_length > h->body_max - h->body_n)
+        return stop(h, 413, "the body is over this route's limit");
     return ++h->chunks > h->limits->chunks_max ? stop(h, 400, "too many chunks") : 0;
 }
 
@@ -313,8 +315,8 @@ static size_t h1_feed(struct codec *h, struct str in)
         h->paused = true;
         return (size_t)(llhttp_get_error_pos(&h->parser) - in.p);
     }
-    bool version = got == HPE_INVALID_VERSION || got == HPE_PAUSED_H2_UPGRADE;
     const char *why = llhttp_get_error_reason(&h->parser);
+    bool version = got == HPE_PAUSED_H2_UPGRADE || (why && !strcmp(why, "Invalid HTTP version"));
     stop(h, version ? 505 : 400, why && *why ? why : "this is not HTTP/1.1");
     return in.n;
 }

@@ -58,7 +58,7 @@ struct header {
 struct req {
     struct arena *a;
     const struct route *route;
-    struct str method, target, path, query; /* path is decoded, target is as it came */
+    struct str method, target, path, query; /* path: decoded, %2F where a segment has a slash; target: as it came */
     struct str params[8];                   /* values of {…} in order of the path, decoded */
     size_t params_n;
     struct header *headers;
@@ -95,7 +95,7 @@ void stream_close(struct stream *); /* ends the reply and gives up the reference
 /* ---- server ---- */
 struct net_config {
     struct str listen;           /* "127.0.0.1:7300", "[::1]:0"; port 0 picks one */
-    bool allow_public;           /* else only loopback addresses are accepted */
+    bool allow_public;           /* else only loopback addresses, and only the Host headers that mean them */
     int loops;                   /* 0: cpu_count() */
     int workers;                 /* threads of the lane for blocking handlers; 0: max(4, 2 * cores) */
     size_t queue_max;            /* jobs waiting for a worker; 0: 1024; beyond: 503 with Retry-After */
@@ -103,9 +103,12 @@ struct net_config {
     const struct route *const *routes; /* NULL-terminated list of {0}-terminated tables (method 0 path NULL) */
     void *app;
     /* Called before every handler on the thread that will run it: an error is the reply. Also called, with
-     * r->route NULL, for a path that no route has, so that strangers learn nothing (401 before 404). */
+     * r->route NULL (and on the lane), for a path or method that no route has, so that strangers learn
+     * nothing (401 before 404). */
     err (*before)(struct req *);
-    /* The whole reply to an error (problem+json, or the protocol's own form by path). NULL: plain text. */
+    /* The whole reply to an error (problem+json, or the protocol's own form by path). NULL: plain text.
+     * Called on the handler's thread, or on the loop for what is refused before a handler runs (400, 403,
+     * 413, 503): must not block. */
     err (*fail)(struct req *, err);
     /* After the reply is handed over: status and time, for metrics and the access log. May be NULL. */
     void (*after)(const struct req *, int status, int64_t took_ns);
@@ -126,12 +129,13 @@ struct http_reply {
 };
 /* url "http://127.0.0.1:7300"; token may be empty. Connects on first use. Redirects are not followed. */
 err http_open(struct str url, struct str token, int64_t timeout_ms, struct http **out);
-/* One exchange; UNAVAILABLE if the server is not there, TIMEOUT, TOO_LARGE over body_bytes_max (1 GiB).
- * The reply lives in a; any status is success here. A request is repeated once if a kept-alive
- * connection was closed before the first byte came back. */
+/* One exchange; UNAVAILABLE if the server is not there, TIMEOUT, TOO_LARGE over body_bytes_max (1 GiB, or
+ * what a may still hold). The reply lives in a; any status is success here. If a kept-alive connection was
+ * closed before the first byte came back, a request is repeated once, POST and PATCH only if none of it left. */
 err http_do(struct http *, struct arena *a, enum method, struct str path_and_query,
             struct str content_type, struct str body, struct http_reply *out);
-/* Reads a stream line by line until it ends or on_line says stop (false). */
+/* Reads a stream line by line until it ends or on_line says stop (false); the time-out is for its beginning
+ * only. A status other than 200 is an error of that status's code. */
 err http_stream(struct http *, struct arena *a, struct str path_and_query,
                 bool (*on_line)(void *arg, struct str line), void *arg);
 void http_close(struct http *); /* NULL is fine */

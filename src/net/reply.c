@@ -3,7 +3,8 @@
 
 #define STATUSES(T)                                                                                         \
     T(100, "Continue")                                                                                      \
-    T(200, "OK") T(201, "Created") T(202, "Accepted") T(204, "No Content") T(206, "Partial Content")        \
+    T(200, "OK")                                                                                            \
+    T(201, "Created") T(202, "Accepted") T(204, "No Content") T(206, "Partial Content")                     \
         T(301, "Moved Permanently") T(302, "Found") T(303, "See Other") T(304, "Not Modified")              \
             T(307, "Temporary Redirect") T(308, "Permanent Redirect") T(400, "Bad Request")                 \
                 T(401, "Unauthorized") T(403, "Forbidden") T(404, "Not Found") T(405, "Method Not Allowed") \
