@@ -1,0 +1,86 @@
+/* The kind that monitor owns: Monitor. One row per field: the row is the struct member, the JSON key, the check and
+ * the doc line. Included by monitor.h. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "api/api.h"
+#include "schema/schema.h"
+
+enum monitor_alarm { ALARM_NONE, ALARM_WATCHING, ALARM_DRIFTED };
+extern const char *const monitor_alarms[];
+enum { MONITOR_HISTORY = 50 };
+
+// clang-format off
+#define MONITOR_FEATURES(F, O, L, T)                                                                             \
+    F(T, F64, wasserstein, 0, "Normed Wasserstein distance from which on a feature is over.", .def = "0.1", .min = 1e-6, .max = 1e6) \
+    F(T, F64, psi,         0, "Population stability index over tenths from which on a feature is over.", .def = "0.25", .min = 1e-6, .max = 1e6) \
+    F(T, F64, share,       0, "Share of the features over a bound that makes a window an alarm.", .def = "0.3", .min = 1e-6, .max = 1) \
+    F(T, I64, min,         0, "Fewest predictions of a window that is judged.", .def = "200", .min = 1, .max = 1e12)
+#define MONITOR_OUTCOME(F, O, L, T)                                                                              \
+    F(T, REF, dataset, REQUIRED, "Where the outcomes are pushed to.", .ref = "Dataset")                          \
+    F(T, STR, id,      0, "Column with the id that the requests gave; else the dataset's id.", .len_max = 128)   \
+    F(T, STR, label,   REQUIRED, "Column with the outcome: 1 happened, 0 did not.", .len_max = 128)              \
+    F(T, I64, min,     0, "Fewest outcomes for an AUC.", .def = "100", .min = 2, .max = 1e12)
+#define MONITOR_SPEC(F, O, L, T)                                                                                 \
+    F(T, REF,      deployment, REQUIRED | COLUMN, "Whose predictions are watched.", .ref = "Deployment")         \
+    F(T, DURATION, window,     COLUMN, "Length of a window, in event time of the requests.", .def = "1d", .min = 1000, .max = 3.2e10) \
+    F(T, I64,      sustain,    0, "Windows running over the share that are a drift.", .def = "2", .min = 1, .max = 1000) \
+    O(T, monitor_features, features, 0, "When a feature counts as moved.")                                       \
+    O(T, monitor_outcome,  outcome,  0, "Where it is learned what became true.")                                 \
+    F(T, DURATION, cooldown,   0, "Event time after a drift in which it is not told again.", .def = "14d", .min = 0, .max = 3.2e11) \
+    F(T, STR,      doc,        0, "What it is for.", .len_max = 2000)
+
+#define MONITOR_WINDOW(F, O, L, T)                                                                               \
+    F(T, TIME, from,        0, "Predictions of rows from this time on.")                                         \
+    F(T, TIME, until,       0, "And before this time.")                                                          \
+    F(T, I64,  predictions, 0, "Their number so far.")
+#define MONITOR_DRIFT(F, O, L, T)                                                                                \
+    F(T, STR,  name,        0, "The feature, or score.", .len_max = 200)                                         \
+    F(T, F64,  wasserstein, 0, "Wasserstein distance to the training's rows, in their standard deviations.")     \
+    F(T, F64,  psi,         0, "Population stability index to the training's rows.")                             \
+    F(T, BOOL, over,        0, "One of the two is over its bound.")
+#define MONITOR_PAST(F, O, L, T)                                                                                 \
+    F(T, TIME, from,        0, "Its beginning.")                                                                 \
+    F(T, TIME, until,       0, "Its end.")                                                                       \
+    F(T, STR,  version,     0, "The version that was watched.", .len_max = 100)                                  \
+    F(T, I64,  predictions, 0, "Predictions in it.")                                                             \
+    F(T, F64,  share,       0, "Share of the features over a bound; nothing if there were too few predictions.") \
+    F(T, F64,  auc,         0, "Realised AUC, as far as outcomes were there at its end.")                        \
+    F(T, F64,  wasserstein_max, 0, "Of the feature that moved most.")
+#define MONITOR_VERSION(F, O, L, T)                                                                              \
+    F(T, STR,  version,     0, "The version.", .len_max = 100)                                                   \
+    F(T, F64,  auc,         0, "Realised AUC since it was deployed.")                                            \
+    F(T, F64,  auc_error,   0, "How far that may be off.")                                                       \
+    F(T, I64,  outcomes,    0, "Outcomes of its predictions.")
+#define MONITOR_STATUS(F, O, L, T)                                                                               \
+    F(T, ENUM, alarm,     COLUMN, "none, watching (the last window was over the share), drifted.", .values = monitor_alarms) \
+    F(T, TIME, since,     0, "Event time since which the alarm is so.")                                          \
+    F(T, STR,  version,   COLUMN, "The version watched: the deployment's champion.", .len_max = 100)             \
+    F(T, STR,  message,   COLUMN, "What stands in the way.", .len_max = 2000)                                    \
+    F(T, I64,  windows_closed, COLUMN, "Windows closed so far.")                                                 \
+    O(T, monitor_window,  window, 0, "The window that is open.")                                                 \
+    L(T, monitor_drift,   drift,  0, "The last closed window: each feature, and the score.", .len_max = 10001)   \
+    F(T, F64,  share,     COLUMN, "Share of the features over a bound in the last closed window.")               \
+    F(T, F64,  auc,       COLUMN, "Realised AUC over the last closed window.")                                   \
+    F(T, F64,  auc_total, 0, "Realised AUC of the version since it was deployed or the server started.")         \
+    F(T, F64,  auc_error, 0, "How far aucTotal may be off.")                                                     \
+    L(T, monitor_version, versions, 0, "Realised AUC of each version that answered.", .len_max = 20)             \
+    F(T, I64,  outcomes,  0, "Outcomes that came in since the server started.")                                  \
+    F(T, I64,  unmatched, 0, "Those of them that no known prediction belongs to (yet).")                         \
+    F(T, I64,  late,      0, "Predictions left out: their time is far from the open window, or in one that was closed.") \
+    F(T, I64,  streak,    0, "Windows running that were over the share; below 0: that were not.")                \
+    F(T, TIME, drifted_at, 0, "End of the window at which monitor.drifted was told last.")                       \
+    F(T, I64,  events,    COLUMN, "Times that monitor.drifted was told.")                                        \
+    L(T, monitor_past,    history, 0, "The last windows, oldest first.", .len_max = MONITOR_HISTORY)
+// clang-format on
+SCHEMA(monitor_features, MONITOR_FEATURES);
+SCHEMA(monitor_outcome, MONITOR_OUTCOME);
+SCHEMA(monitor_spec, MONITOR_SPEC);
+SCHEMA(monitor_window, MONITOR_WINDOW);
+SCHEMA(monitor_drift, MONITOR_DRIFT);
+SCHEMA(monitor_past, MONITOR_PAST);
+SCHEMA(monitor_version, MONITOR_VERSION);
+SCHEMA(monitor_status, MONITOR_STATUS);
+
+/* Ended by {0}. */
+extern const struct resource monitor_resources[];
+#define monitor_resource (monitor_resources[0])
