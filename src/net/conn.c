@@ -238,7 +238,8 @@ bool conn_send(struct conn *c, uv_buf_t *v, unsigned n)
     c->unsent = all - done;
     for (; done >= v->len; v++, n--)
         done -= v->len;
-    *v = uv_buf_init(v->base + done, (unsigned)(v->len - done));
+    v->base += done;
+    v->len -= done;
     c->write.data = c;
     if (uv_write(&c->write, (uv_stream_t *)&c->tcp, v, n, on_written)) {
         conn_close(c);
@@ -529,15 +530,11 @@ static struct conn *conn_new(struct loop *l)
 {
     struct conn *c = calloc(1, sizeof *c);
     if (!c)
-        return NULL;
+        abort(); /* as arenas do */
     c->loop = l;
     c->line_end = &c->line;
     c->codec = &codec_h1;
     c->state = c->codec->open(&l->net->limits, &host, c);
-    if (!c->state) {
-        free(c);
-        return NULL;
-    }
     uv_tcp_init(&l->uv, &c->tcp);
     c->next = l->conns;
     if (c->next)
@@ -551,8 +548,6 @@ static struct conn *conn_new(struct loop *l)
 void conn_accept(struct loop *l)
 {
     struct conn *c = conn_new(l);
-    if (!c)
-        return; /* no memory: uv keeps the socket and asks again */
     if (uv_accept((uv_stream_t *)&l->listener, (uv_stream_t *)&c->tcp)) {
         conn_close(c);
         return;

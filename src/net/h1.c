@@ -280,7 +280,7 @@ static struct codec *h1_open(const struct net_limits *limits, const struct codec
 {
     struct codec *h = calloc(1, sizeof *h);
     if (!h)
-        return NULL;
+        abort(); /* as arenas do */
     llhttp_init(&h->parser, HTTP_REQUEST, &settings);
     h->limits = limits;
     h->host = host;

@@ -33,8 +33,7 @@ struct codec_host {
 struct codec;
 struct net_codec {
     const char *name;
-    struct codec *(*open)(const struct net_limits *, const struct codec_host *,
-                          void *arg); /* must; NULL: no memory */
+    struct codec *(*open)(const struct net_limits *, const struct codec_host *, void *arg); /* must */
     /* must. Takes bytes; the rest (paused by the host, or after a bad request) is given again later. */
     size_t (*feed)(struct codec *, struct str bytes);
     void (*close)(struct codec *); /* must; NULL is fine */
