@@ -12,6 +12,7 @@
 #pragma once
 #include "base/base.h"
 
+struct schema;
 struct store;
 struct tx; /* a write transaction, inside a closure */
 
@@ -76,6 +77,10 @@ int64_t tx_now(struct tx *); /* the transaction's time, never before the last ev
 /* Tables and views of other modules: "create … if not exists" scripts, run in order at start, each in one
  * transaction; a module calls this before its first statement. */
 err store_ddl(struct store *, const char *name, const char *script);
+
+/* (Re)makes the view "view_<plural>" in the dialect of the backend: project, name, rev, created, updated, a
+ * column per field of spec, and status as JSON. */
+err store_view(struct store *, struct str plural, struct str kind, const struct schema *spec);
 
 /* ---- resources: one table, whatever the kind; views per kind come from the schema ---- */
 struct object {

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Talking to the daemon. */
+#include "cli/cli.h"
+#include <stdlib.h>
+
+enum { CALL_MS = 120000 };
+
+static err token_find(struct cli *c, struct str *out)
+{
+    const char *file = cli_option(c, "token-file"), *env = getenv("DHOW_TOKEN"), *home = getenv("HOME");
+    if (!file && env && *env) {
+        *out = str_of(env);
+        return NULL;
+    }
+    bool named = file != NULL;
+    if (!file && home)
+        file = fmtz(c->a, "%s/.config/dhow/token", home);
+    *out = S("");
+    if (!file || (!named && !file_exists(file)))
+        return NULL;
+    struct str text;
+    TRY_AS(file_read(c->a, file, 4096, &text), "reading the token");
+    *out = str_trim(text);
+    return NULL;
+}
+
+err cli_http(struct cli *c, struct http **out)
+{
+    struct str token;
+    TRY(token_find(c, &token));
+    return http_open(str_of(cli_option(c, "server")), token, CALL_MS, out);
+}
+
+static enum err_code code_of(int status, struct str name)
+{
+    for (int i = 1; i < ERR_COUNT; i++)
+        if (name.n ? str_eq(err_table[i].name, name) : err_table[i].http == status)
+            return (enum err_code)i;
+    return INTERNAL;
+}
+
+/* problem+json, or {"error": "…"} of the inference protocol. */
+static err problem(struct cli *c, const struct http_reply *r)
+{
+    yyjson_val *v = NULL;
+    if (!r->body.n || json_parse(c->a, r->body, &v))
+        v = NULL;
+    struct str detail = json_text_at(c->a, v, "detail"), hint = json_text_at(c->a, v, "hint");
+    if (!detail.n)
+        detail = json_text_at(c->a, v, "error");
+    if (!detail.n)
+        detail = json_text_at(c->a, v, "title");
+    if (!detail.n)
+        detail = fmt(c->a, "the server answered %d", r->status);
+    err e = err_new(code_of(r->status, json_text_at(c->a, v, "code")), "%.*s", STR(detail));
+    if (!hint.n && r->status == 401)
+        hint = S("set DHOW_TOKEN to the token that the first `dhow serve` printed, or use --token-file");
+    return hint.n ? err_hint(e, "%.*s", STR(hint)) : e;
+}
+
+err cli_call_raw(struct cli *c, enum method m, struct str path, struct str body, struct http_reply *out)
+{
+    if (!c->http)
+        TRY(cli_http(c, &c->http));
+    TRY(http_do(c->http, c->a, m, path, body.n ? S("application/json") : S(""), body, out));
+    return out->status / 100 == 2 ? NULL : problem(c, out);
+}
+
+err cli_call(struct cli *c, enum method m, struct str path, struct str body, yyjson_val **out)
+{
+    struct http_reply r;
+    yyjson_val *v = NULL;
+    TRY(cli_call_raw(c, m, path, body, &r));
+    if (r.body.n)
+        TRY_AS(json_parse(c->a, r.body, &v), "reading the server's answer");
+    if (out)
+        *out = v;
+    return NULL;
+}
+
+const struct resource *cli_resource(struct str k)
+{
+    for (const struct resource *const *r = cli_resources(); *r; r++)
+        if (str_eq(k, str_of((*r)->plural)) || str_eq(k, str_of((*r)->kind)) ||
+            ((*r)->one && str_eq(k, str_of((*r)->one))))
+            return *r;
+    return NULL;
+}
+
+err cli_path(struct cli *c, struct str kind, struct str name, const char *action, const struct resource **res,
+             struct str *out)
+{
+    const struct resource *r = cli_resource(kind);
+    if (!r) {
+        struct strs names = { 0 };
+        for (const struct resource *const *k = cli_resources(); *k; k++)
+            push(c->a, &names, str_of((*k)->plural));
+        struct str near = str_nearest(kind, names.v, names.n);
+        return err_hint(err_new(INVALID, "there is no kind '%.*s'", STR(kind)), near.n ? "did you mean '%.*s'?" : "`dhow explain` lists the kinds%.*s",
+                        STR(near));
+    }
+    struct buf b = buf_new(c->a);
+    if (r->global)
+        buf_fmt(&b, "/api/v1/%s", r->plural);
+    else
+        buf_fmt(&b, "/api/v1/projects/%.*s/%s", STR(c->project), r->plural);
+    if (name.n)
+        buf_fmt(&b, "/%.*s", STR(url_encode(c->a, name)));
+    if (action)
+        buf_fmt(&b, "/%s", action);
+    if (res)
+        *res = r;
+    *out = buf_get(&b);
+    return NULL;
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+/* gen and completion: what the binary knows by heart, printed. */
+#include "cli/app.h"
+#include "cli/cli.h"
+#include <stdlib.h>
+
+static err write_to(struct cli *c, const char *into, const char *path, struct str text)
+{
+    const char *full = fmtz(c->a, "%s/%s", into, path);
+    struct str dir = str_of(full);
+    while (dir.n && dir.p[dir.n - 1] != '/')
+        dir.n--;
+    TRY(dir_make(str_z(c->a, dir)));
+    return file_write(full, text);
+}
+
+static struct str kinds_markdown(struct arena *a)
+{
+    struct buf b = buf_new(a);
+    buf_fmt(&b, "# Kinds\n\nPrinted by `dhow gen`. A resource is `apiVersion: dhow/v1`, `kind`, `metadata` (name, project, "
+               "labels) and `spec`; `status` is written by dhow alone.\n");
+    for (const struct resource *const *r = cli_resources(); *r; r++) {
+        buf_fmt(&b, "\n## %s\n\n%s\n\n", (*r)->kind, (*r)->doc);
+        schema_markdown((*r)->spec, &b, S("spec"));
+        if ((*r)->status)
+            schema_markdown((*r)->status, &b, S("status"));
+    }
+    return buf_get(&b);
+}
+
+static struct str errors_markdown(struct arena *a)
+{
+    struct buf b = buf_new(a);
+    buf_fmt(&b, "# Errors\n\nPrinted by `dhow gen`.\n\n| code | HTTP | exit | meaning |\n|---|---|---|---|\n");
+    for (int i = 1; i < ERR_COUNT; i++)
+        buf_fmt(&b, "| %.*s | %d | %d | %.*s |\n", STR(err_table[i].name), err_table[i].http, err_table[i].exit,
+                STR(err_table[i].doc));
+    return buf_get(&b);
+}
+
+/* The routes belong to a daemon: one is started on an empty folder, asked, and stopped. */
+static err openapi_make(struct cli *c, struct str *out)
+{
+    const char *tmp = getenv("TMPDIR");
+    char *dir = strdup(fmtz(c->a, "%s/dhow-gen-XXXXXX", tmp ? tmp : "/tmp"));
+    struct app *app;
+    if (!dir || !mkdtemp(dir))
+        FAIL(INTERNAL, "cannot make a folder in %s", tmp ? tmp : "/tmp");
+    log_setup(LOG_WARN, false);
+    err e = app_start(&(struct app_config){ .listen = S("127.0.0.1:0"), .data = str_of(dir), .sources = str_of(dir) }, &app);
+    if (!e) {
+        *out = app_openapi(app, c->a);
+        app_stop(app);
+    }
+    (void)dir_remove(dir);
+    free(dir);
+    return e;
+}
+
+static err gen_run(struct cli *c)
+{
+    const char *into = cli_option(c, "into");
+    struct buf commands = buf_new(c->a);
+    struct str openapi;
+    help_markdown(&commands);
+    TRY(write_to(c, into, "docs/reference/commands.md", buf_get(&commands)));
+    TRY(write_to(c, into, "docs/reference/kinds.md", kinds_markdown(c->a)));
+    TRY(write_to(c, into, "docs/reference/errors.md", errors_markdown(c->a)));
+    TRY(openapi_make(c, &openapi));
+    TRY(write_to(c, into, "openapi.json", openapi));
+    return NULL;
+}
+
+static err completion_run(struct cli *c)
+{
+    if (strcmp(c->args[0], "bash"))
+        return err_hint(err_new(INVALID, "completion is there for bash, not for %s", c->args[0]),
+                        "eval \"$(dhow completion bash)\"");
+    printf("_dhow() {\n  local cur=${COMP_WORDS[COMP_CWORD]}\n  if [ \"$COMP_CWORD\" = 1 ]; then\n    COMPREPLY=($(compgen -W '");
+    for (const struct cli_verb *const *v = verbs; *v; v++)
+        if (!(*v)->hidden)
+            printf("%s ", (*v)->name);
+    printf("' -- \"$cur\"))\n    return\n  fi\n  case ${COMP_WORDS[1]} in\n  get|describe|delete|explain|lineage)\n    "
+           "[ \"$COMP_CWORD\" = 2 ] && COMPREPLY=($(compgen -W '");
+    for (const struct resource *const *r = cli_resources(); *r; r++)
+        printf("%s ", (*r)->plural);
+    printf("' -- \"$cur\"))\n    [ \"$COMP_CWORD\" = 3 ] && COMPREPLY=($(compgen -W \"$(dhow get \"${COMP_WORDS[2]}\" "
+           "2>/dev/null | awk 'NR>1{print $1}')\" -- \"$cur\")) ;;\n"
+           "  run) COMPREPLY=($(compgen -W \"$(dhow get pipelines 2>/dev/null | awk 'NR>1{print $1}')\" -- \"$cur\")) ;;\n"
+           "  predict|rollback) COMPREPLY=($(compgen -W \"$(dhow get deployments 2>/dev/null | awk 'NR>1{print $1}')\" -- "
+           "\"$cur\")) ;;\n  *) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n  esac\n}\ncomplete -F _dhow dhow\n");
+    return NULL;
+}
+
+static const struct option gen_options[] = {
+    { "into", 0, "DIR", "Top folder of the repository.", ".", false },
+    { 0 },
+};
+const struct cli_verb verb_gen = {
+    .name = "gen",
+    .args = "",
+    .doc = "Write the reference and openapi.json from the tables of this binary.",
+    .examples = "  dhow gen --into=.",
+    .options = gen_options,
+    .run = gen_run,
+};
+const struct cli_verb verb_completion = {
+    .name = "completion",
+    .args = "bash",
+    .doc = "Print a completion script for the shell.",
+    .examples = "  eval \"$(dhow completion bash)\"",
+    .args_min = 1,
+    .args_max = 1,
+    .run = completion_run,
+};

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Composition: which verbs, kinds, work and routes there are, and how the modules are joined to one daemon. */
+#include "cli/app.h"
+#include "cli/cli.h"
+#include "data/data.h"
+#include "feature/feature.h"
+#include "monitor/monitor.h"
+#include "pipeline/pipeline.h"
+#include "registry/registry.h"
+#include "serve/serve.h"
+#include "train/train.h"
+#include "version.h"
+#include <limits.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+const struct cli_verb *const verbs[] = {
+    &verb_serve,   &verb_apply,    &verb_diff,   &verb_get,    &verb_describe, &verb_delete,     &verb_run,
+    &verb_cancel,  &verb_resume,   &verb_logs,   &verb_predict, &verb_replay,  &verb_lineage,    &verb_drift,
+    &verb_rollback, &verb_doctor,  &verb_audit,  &verb_token,  &verb_explain,  &verb_completion, &verb_gen,
+    &verb_version, &verb_worker,   &verb_shim,   NULL,
+};
+
+/* ---- kinds ---- */
+
+enum { KINDS_MAX = 64 };
+static const struct resource *const module_kinds[] = { data_resources, feature_resources, registry_resources,
+                                                       serve_resources, monitor_resources };
+
+const struct resource *const *cli_resources(void)
+{
+    static const struct resource *list[KINDS_MAX]; /* the same for ever, whoever fills it first */
+    size_t n = 0;
+    list[n++] = &project_resource;
+    for (size_t m = 0; m < sizeof module_kinds / sizeof *module_kinds; m++)
+        for (const struct resource *r = module_kinds[m]; r->kind; r++)
+            list[n++] = r;
+    list[n++] = &job_resource;
+    list[n++] = &pipeline_resource;
+    list[n++] = &pipelinerun_resource;
+    return list;
+}
+
+/* ---- work ---- */
+
+static const struct worker_type command_type = {
+    .name = "command",
+    .doc = "Any program of the machine, with its arguments.",
+};
+static const struct step_type *const step_types[] = { &registry_register, &registry_gate, &serve_deploy, NULL };
+
+/* features: NULL in the child, which only runs. */
+static const struct worker_type *const *worker_types(struct features *features, struct arena *a)
+{
+    const struct worker_type **t = NEW_N(a, const struct worker_type *, 8);
+    size_t n = 0;
+    t[n++] = &command_type;
+    t[n++] = &data_ingest;
+    t[n++] = feature_build(features, a);
+    t[n++] = feature_materialize(features, a);
+    t[n++] = &train_worker;
+    t[n++] = &registry_evaluate;
+    t[n] = NULL;
+    return t;
+}
+
+const struct worker_type *const *cli_worker_types(struct arena *a)
+{
+    return worker_types(NULL, a);
+}
+
+/* ---- the daemon ---- */
+
+struct app {
+    struct arena *a;
+    struct store *store;
+    struct auth *auth;
+    struct api *api;
+    struct exec *exec;
+    struct sched *sched;
+    struct features *features;
+    struct serve *serve;
+    struct monitors *monitors;
+    struct pipelines *pipelines;
+    struct control *control;
+    struct net *net;
+    struct str first_token;
+};
+
+static const char *program_path(struct arena *a)
+{
+    char path[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    return str_z(a, (struct str){ path, n > 0 ? (size_t)n : 0 });
+}
+
+static err open_stores(struct app *app, const struct app_config *cfg)
+{
+    TRY(dir_make(str_z(app->a, cfg->data)));
+    char *real = realpath(str_z(app->a, cfg->data), NULL);
+    struct store_config sc = { .dir = str_dup(app->a, str_of(real ? real : ".")) };
+    free(real);
+    TRY(store_open(&sc, &app->store));
+    TRY(auth_open(app->store, &app->auth));
+    TRY(auth_first_token(app->auth, app->a, &app->first_token));
+    TRY(data_open(app->store));
+    TRY(registry_open(app->store));
+    return exec_local.open(store_dir(app->store), program_path(app->a), &app->exec);
+}
+
+static err open_stages(struct app *app, const struct app_config *cfg)
+{
+    const char *commit = getenv("DHOW_CODE_COMMIT");
+    struct job_context context = { .store = app->store,
+                                   .app = app,
+                                   .code_commit = str_of(commit ? commit : DHOW_COMMIT),
+                                   .sources_dir = cfg->sources };
+    TRY(features_open(app->store, &app->features));
+    TRY(serve_open(&(struct serve_config){ .store = app->store }, &app->serve));
+    TRY(monitors_open(&(struct monitors_config){ app->store, app->serve, app->features }, &app->monitors));
+    struct sched_config sc = { .store = app->store,
+                               .exec = app->exec,
+                               .types = worker_types(app->features, app->a),
+                               .context = context,
+                               .program = program_path(app->a) };
+    TRY(sched_open(&sc, &app->sched));
+    struct pipelines_config pc = { app->store, app->sched, step_types, context };
+    return pipelines_open(&pc, &app->pipelines);
+}
+
+/* A view per kind, so that SQL reads resources column by column. */
+static err make_views(struct app *app)
+{
+    for (const struct resource *const *r = cli_resources(); *r; r++)
+        TRY(store_view(app->store, str_of((*r)->plural), str_of((*r)->kind), (*r)->spec));
+    return NULL;
+}
+
+static err open_api(struct app *app, const struct app_config *cfg)
+{
+    const struct route *const modules[] = {
+        auth_routes(app->auth, app->a),        sched_routes(app->sched, app->a),
+        data_routes(app->store, app->a),       feature_routes(app->features, app->a),
+        registry_routes(app->store, app->a),   serve_routes(app->serve, app->a),
+    };
+    size_t n = sizeof modules / sizeof *modules;
+    const struct route **own = NEW_N(app->a, const struct route *, n + 1);
+    memcpy(own, modules, sizeof modules);
+    struct api_config ac = { app->store, app->auth, cli_resources(), own, app };
+    TRY(api_open(&ac, &app->api));
+    TRY(make_views(app));
+    api_metrics_add(app->api, feature_metrics, app->features);
+    api_metrics_add(app->api, serve_metrics, app->serve);
+    api_metrics_add(app->api, monitors_metrics, app->monitors);
+    api_ready_add(app->api, serve_ready, app->serve);
+    (void)cfg;
+    return NULL;
+}
+
+static err start_control(struct app *app)
+{
+    struct reconciler list[] = {
+        sched_reconciler(app->sched),
+        registry_reconciler(app->store),
+        serve_reconciler(app->serve),
+        monitors_reconciler(app->monitors),
+        pipelines_run_reconciler(app->pipelines),
+        pipelines_trigger_reconciler(app->pipelines),
+    };
+    TRY(control_start(app->store, list, sizeof list / sizeof *list, &app->control));
+    sched_set_control(app->sched, app->control);
+    serve_set_control(app->serve, app->control);
+    monitors_set_control(app->monitors, app->control);
+    pipelines_set_control(app->pipelines, app->control);
+    return NULL;
+}
+
+static err before(struct req *r)
+{
+    return auth_before(((struct app *)r->app)->auth, r);
+}
+
+static void after(const struct req *r, int status, int64_t took_ns)
+{
+    api_after(((struct app *)r->app)->api, r, status, took_ns);
+}
+
+static err start_net(struct app *app, const struct app_config *cfg)
+{
+    const struct route **routes = NEW_N(app->a, const struct route *, 16);
+    size_t n = 0;
+    routes[n++] = serve_routes(app->serve, app->a); /* the busiest first */
+    routes[n++] = feature_routes(app->features, app->a);
+    routes[n++] = api_routes(app->api);
+    routes[n++] = auth_routes(app->auth, app->a);
+    routes[n++] = sched_routes(app->sched, app->a);
+    routes[n++] = data_routes(app->store, app->a);
+    routes[n++] = registry_routes(app->store, app->a);
+    struct net_config nc = { .listen = cfg->listen,
+                             .allow_public = cfg->allow_public,
+                             .loops = cfg->loops,
+                             .workers = cfg->workers,
+                             .routes = routes,
+                             .app = app,
+                             .before = before,
+                             .fail = api_fail,
+                             .after = after };
+    return net_start(&nc, &app->net);
+}
+
+err app_start(const struct app_config *cfg, struct app **out)
+{
+    struct arena *a = arena_new(0);
+    struct app *app = NEW(a, struct app);
+    app->a = a;
+    err e = open_stores(app, cfg);
+    if (!e)
+        e = open_stages(app, cfg);
+    if (!e)
+        e = open_api(app, cfg);
+    if (!e)
+        e = start_control(app);
+    if (!e)
+        e = start_net(app, cfg);
+    if (e) {
+        app_stop(app);
+        return e;
+    }
+    *out = app;
+    return NULL;
+}
+
+struct str app_address(const struct app *app)
+{
+    return net_address(app->net);
+}
+
+struct str app_first_token(const struct app *app)
+{
+    return app->first_token;
+}
+
+struct str app_openapi(const struct app *app, struct arena *a)
+{
+    return api_openapi(app->api, a);
+}
+
+void app_stop(struct app *app)
+{
+    if (!app)
+        return;
+    if (app->store)
+        store_wake(app->store);
+    net_stop(app->net);
+    control_stop(app->control);
+    api_close(app->api);
+    sched_close(app->sched);
+    pipelines_close(app->pipelines);
+    monitors_close(app->monitors);
+    serve_close(app->serve);
+    features_close(app->features);
+    if (app->exec)
+        app->exec->ops->close(app->exec);
+    auth_close(app->auth);
+    store_close(app->store);
+    arena_free(app->a);
+}
