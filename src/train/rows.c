@@ -189,7 +189,7 @@ static err both_classes(const float *y, size_t n, const char *what, struct str w
     return NULL;
 }
 
-err rows_split(struct rows *r, struct arena *a, int64_t holdout_ms, struct rows_split *out)
+err rows_split(struct rows *r, int64_t holdout_ms, struct arena *a, struct rows_split *out)
 {
     if (r->n == 0 || r->n > UINT32_MAX)
         FAIL(INVALID, "%zu rows cannot be split", r->n);

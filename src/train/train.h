@@ -72,7 +72,7 @@ struct rows_split {
 };
 /* INVALID if one side is empty or has one class only. Moves rows (new arrays in a): first those to learn from, then
  * those held out, then the rest; each part in order of event time, then of place. */
-err rows_split(struct rows *, struct arena *a, int64_t holdout_ms, struct rows_split *out);
+err rows_split(struct rows *, int64_t holdout_ms, struct arena *a, struct rows_split *out);
 
 /* ---- parity: does the exported model say what the trained one says? ---- */
 struct parity {
