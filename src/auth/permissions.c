@@ -39,6 +39,7 @@ static const struct grant grants[] = {
     { S_INIT("rollback"), RUNNERS },
     { S_INIT("infer"),    USERS },
     { S_INIT("online"),   USERS },
+    { S_INIT("export"),   BIT(EDITOR) | BIT(OPERATOR) | BIT(ADMIN) },
     { S_INIT("approve"),  BIT(APPROVER) | BIT(ADMIN) },
 };
 /* Paths that strangers may see. */

@@ -2,6 +2,7 @@
 /* Talking to the daemon. */
 #include "cli/cli.h"
 #include <stdlib.h>
+#include <strings.h>
 
 enum { CALL_MS = 120000 };
 
@@ -78,11 +79,15 @@ err cli_call(struct cli *c, enum method m, struct str path, struct str body, yyj
     return NULL;
 }
 
+static bool same_word(struct str a, const char *b)
+{
+    return strlen(b) == a.n && strncasecmp(a.p, b, a.n) == 0;
+}
+
 const struct resource *cli_resource(struct str k)
 {
     for (const struct resource *const *r = cli_resources(); *r; r++)
-        if (str_eq(k, str_of((*r)->plural)) || str_eq(k, str_of((*r)->kind)) ||
-            ((*r)->one && str_eq(k, str_of((*r)->one))))
+        if (same_word(k, (*r)->plural) || same_word(k, (*r)->kind) || ((*r)->one && same_word(k, (*r)->one)))
             return *r;
     return NULL;
 }
