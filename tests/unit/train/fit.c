@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#define SUITE train_fit
+#include "samples.h"
+
+TEST(the_same_seed_gives_the_same_model)
+{
+    NEED_XGBOOST();
+    auto_arena struct arena *a = arena_new(0);
+    struct trees_with with = sample_params(a, 12);
+    with.subsample = 0.7;
+    with.columns = 0.7;
+    struct str native[3];
+    for (int i = 0; i < 3; i++) {
+        struct rows rows;
+        struct rows_split split;
+        struct fit fit;
+        sample_rows(a, 4000, 6, 1, &rows);
+        with.seed = i == 2 ? 8 : 7;
+        CHECK_OK(sample_fit(a, &rows, &with, &split, &fit));
+        native[i] = fit.native;
+    }
+    CHECK(str_eq(native[0], native[1]));
+    CHECK(!str_eq(native[0], native[2]));
+}
+
+TEST(it_learns_and_stops_when_it_gets_no_better)
+{
+    NEED_XGBOOST();
+    auto_arena struct arena *a = arena_new(0);
+    struct rows rows;
+    struct rows_split split;
+    struct fit fit;
+    struct trees_with with = sample_params(a, 400);
+    with.stop_after = 5;
+    with.learning_rate = 0.5;
+    sample_rows(a, 5000, 5, 3, &rows);
+    CHECK_OK(sample_fit(a, &rows, &with, &split, &fit));
+    CHECK(fit.rounds == fit.best + 5 && fit.rounds < 400);
+    CHECK((int)fit.trees.n_trees == fit.best);
+    CHECK(metric_auc(a, fit.score + split.train, rows.y + split.train, split.valid) > 0.8);
+    CHECK(metric_calibration_error(a, fit.score, rows.y, split.train) < 0.05);
+}
+
+static bool stop_at_three(void *arg, int round, double train_loss, double valid_loss, double valid_auc)
+{
+    (void)arg;
+    (void)train_loss;
+    (void)valid_loss;
+    (void)valid_auc;
+    return round < 3;
+}
+
+TEST(a_stop_is_cancelled)
+{
+    NEED_XGBOOST();
+    auto_arena struct arena *a = arena_new(0);
+    struct rows rows;
+    struct rows_split split;
+    struct fit fit;
+    struct trees_with with = sample_params(a, 50);
+    sample_rows(a, 500, 3, 3, &rows);
+    CHECK_OK(rows_split(&rows, 100000, a, &split));
+    CHECK_ERR(fit_trees(a, &rows, &split, &with, 1, &(struct fit_watch){ stop_at_three }, &fit), CANCELLED);
+    CHECK(fit.rounds == 4);
+}
+
+TEST(a_missing_library_is_named)
+{
+    setenv("DHOW_XGBOOST_LIB", "/nowhere/libxgboost.so", 1);
+    auto_arena struct arena *a = arena_new(0);
+    struct str version;
+    err e = xgb_version(a, &version);
+    CHECK(e && e->code == UNAVAILABLE && e->hint.n > 0);
+    CHECK(strstr(str_z(a, e->text), "/nowhere/libxgboost.so"));
+}
+
+/* XGBoost's JSON of 1.7 (base_score a number) and of 3.x (a list), by hand: x0 < 0.5 ? -1 : (x1 < 2 ? 3 : 4), missing
+ * goes left, then right; node 3 was pruned. */
+#define MODEL(base)                                                                                                    \
+    S("{\"learner\":{\"learner_model_param\":{\"base_score\":\"" base "\",\"num_class\":\"0\",\"num_feature\":\"2\"},"    \
+      "\"objective\":{\"name\":\"binary:logistic\"},\"gradient_booster\":{\"name\":\"gbtree\",\"model\":{\"trees\":[{"  \
+      "\"left_children\":[1,-1,4,-1,-1,-1],\"right_children\":[2,-1,5,-1,-1,-1],\"split_indices\":[0,0,1,0,0,0],"        \
+      "\"split_conditions\":[5E-1,-1,2,9,3,4],\"default_left\":[true,0,0,0,0,0],\"split_type\":[0,0,0,0,0,0]}]}}}}")
+
+TEST(its_json_of_every_version_becomes_trees)
+{
+    auto_arena struct arena *a = arena_new(0);
+    const struct str models[] = { MODEL("5E-1"), MODEL("[5E-1]") };
+    const float x[] = { 0.4f, 9, 0.5f, 1, 0.5f, 2, NAN, 0, 1, NAN }, want[] = { -1, 3, 4, -1, 4 };
+    for (size_t m = 0; m < 2; m++) {
+        struct trees t;
+        float p[5];
+        CHECK_OK(xgb_trees(a, models[m], &t));
+        CHECK(t.n_nodes == 5 && t.n_trees == 1 && t.base == 0 && t.link == LINK_LOGISTIC);
+        t.link = LINK_NONE;
+        trees_predict(&t, x, 5, 2, p);
+        CHECK(!memcmp(p, want, sizeof p));
+    }
+}
+
+TEST(a_model_that_is_none_is_refused)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct trees t;
+    struct str good = MODEL("5E-1");
+    CHECK_ERR(xgb_trees(a, S("{}"), &t), UNSUPPORTED);
+    CHECK_ERR(xgb_trees(a, S("["), &t), INVALID);
+    CHECK_ERR(xgb_trees(a, MODEL("2"), &t), INVALID);
+    for (size_t i = 0; i + 1 < good.n; i++) { /* no digit changed makes it crash */
+        char *text = (char *)(uintptr_t)str_z(a, good);
+        if (text[i] < '0' || text[i] > '9')
+            continue;
+        text[i] = text[i] == '9' ? '1' : '9';
+        (void)xgb_trees(a, (struct str){ text, good.n }, &t);
+    }
+    char *loop = (char *)(uintptr_t)str_z(a, good);
+    *strstr(loop, "4,-1,-1,-1]") = '0'; /* node 2's left child is the root */
+    CHECK_ERR(xgb_trees(a, (struct str){ loop, good.n }, &t), INVALID);
+}

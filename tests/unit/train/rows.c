@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#define SUITE train_rows
+#include "samples.h"
+
+enum { DAY = 86400 };
+static const int64_t us = 1000000;
+
+/* Ten rows, one a day; the label is known three days later. */
+static struct rows ten_days(struct arena *a)
+{
+    struct rows r = { .n = 10, .features = 2, .until = 10 * DAY * us };
+    r.x = NEW_N(a, float, 20);
+    r.y = NEW_N(a, float, 10);
+    r.at = NEW_N(a, int64_t, 10);
+    r.known = NEW_N(a, int64_t, 10);
+    for (size_t i = 0; i < 10; i++) {
+        r.x[2 * i] = (float)i;
+        r.y[i] = i % 2;
+        r.at[i] = (int64_t)i * DAY * us;
+        r.known[i] = r.at[i] + 3 * DAY * us;
+    }
+    return r;
+}
+
+TEST(split_learns_only_from_labels_known_by_then)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct rows r = ten_days(a);
+    struct rows_split s;
+    CHECK_OK(rows_split(&r, 3 * DAY * 1000, a, &s)); /* split at day 7 */
+    CHECK(s.split == 7 * DAY * us && s.until == 10 * DAY * us && s.from == 0);
+    CHECK(s.train == 4 && s.valid == 3 && s.unknown == 3); /* days 0-3; 7-9; 4-6: known on day 7 or later */
+    CHECK(r.x[2 * 3] == 3 && r.x[2 * 4] == 7 && r.x[2 * 7] == 4);
+}
+
+TEST(split_orders_rows_by_time_and_place)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct rows r = ten_days(a);
+    r.at[0] = 2 * DAY * us; /* the same time as row 2: place decides */
+    r.at[9] = 1;
+    r.known[9] = 2;
+    struct rows_split s;
+    CHECK_OK(rows_split(&r, 4 * DAY * 1000, a, &s));
+    CHECK(s.train == 4 && s.from == 1);
+    CHECK(r.x[0] == 9 && r.x[2] == 1 && r.x[4] == 0 && r.x[6] == 2);
+}
+
+TEST(rows_without_label_or_time_are_left_out)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct rows r = ten_days(a);
+    r.y[1] = NAN;
+    r.at[7] = INT64_MIN;
+    r.known[0] = INT64_MIN;
+    struct rows_split s;
+    CHECK_OK(rows_split(&r, 3 * DAY * 1000, a, &s));
+    CHECK(s.train == 2 && s.valid == 2 && s.unknown == 6);
+}
+
+TEST(split_needs_both_sides_and_both_classes)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct rows r = ten_days(a);
+    struct rows_split s;
+    CHECK_ERR(rows_split(&r, 20LL * DAY * 1000, a, &s), INVALID);
+    CHECK_ERR(rows_split(&r, INT64_MAX, a, &s), INVALID);
+    for (size_t i = 7; i < 10; i++)
+        r.y[i] = 1;
+    CHECK_ERR(rows_split(&r, 3 * DAY * 1000, a, &s), INVALID);
+}
+
+TEST(rows_follow_the_roles_of_columns)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct version_column roles[] = {
+        { .name = S("id"), .role = IS_ID },          { .name = S("ts"), .role = IS_EVENT_TIME },
+        { .name = S("known"), .role = IS_KNOWN_AT }, { .name = S("b"), .role = IS_FEATURE },
+        { .name = S("a"), .role = IS_FEATURE },      { .name = S("late"), .role = IS_LABEL },
+    };
+    struct dataset_version_spec spec = { .columns = { roles, 6 }, .rows = 2 };
+    struct columns in = { .rows = 2 };
+    struct column *c = columns_add(a, &in, S("a"), COL_F64);
+    c->f[0] = 0.1;
+    c->f[1] = INFINITY;
+    c = columns_add(a, &in, S("b"), COL_I64);
+    c->i[0] = 7;
+    c->null = NEW_N(a, uint8_t, 2);
+    c->null[1] = 1;
+    c = columns_add(a, &in, S("late"), COL_BOOL);
+    c->i[0] = 1;
+    c = columns_add(a, &in, S("ts"), COL_TIME);
+    c->i[0] = 5;
+    c->i[1] = 9;
+    c = columns_add(a, &in, S("known"), COL_TIME);
+    c->i[0] = 6;
+    struct rows r;
+    CHECK_OK(rows_from(a, &in, &spec, &r));
+    CHECK(r.features == 2 && str_is(r.names[0], "b") && str_is(r.names[1], "a"));
+    CHECK(r.x[0] == 7 && r.x[1] == 0.1f && isnan(r.x[2]) && isnan(r.x[3]));
+    CHECK(r.y[0] == 1 && r.y[1] == 0 && r.at[1] == 9 && r.known[0] == 6 && r.until == 10);
+    in.v[2].i[1] = 3;
+    CHECK_ERR(rows_from(a, &in, &spec, &r), INVALID);
+}
