@@ -26,14 +26,14 @@ struct column {
 };
 struct columns {
     struct column *v;
-    size_t n, rows;
+    size_t n, cap, rows;
 };
 
 /* NULL if there is none of that name. */
 const struct column *columns_find(const struct columns *, struct str name);
 /* INVALID that names the nearest column there is. */
 err columns_need(const struct columns *, struct str name, const struct column **out);
-/* A new column with room for rows values, appended (at most room for 4096). */
+/* A new column with room for rows values, appended; the pointer is good until the next one. */
 struct column *columns_add(struct arena *a, struct columns *, struct str name, enum column_type type);
 
 static inline bool column_null(const struct column *c, size_t row)

@@ -18,6 +18,8 @@ struct duck_config {
     int64_t memory_bytes; /* 0: 2 GiB; beyond, it spills into tmp_dir */
     const char *tmp_dir;  /* NULL: no spilling */
     struct strs files;    /* all that SQL may open, to read or to write; absolute paths */
+    bool (*stop)(void *); /* asked ten times a second while a statement runs: true ends it; may be NULL */
+    void *stop_arg;
 };
 err duck_open(struct arena *a, const struct duck_config *, struct duck **out);
 /* Path and version of the library, for `dhow doctor`. */
