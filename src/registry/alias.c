@@ -121,6 +121,27 @@ err registry_rollback(struct tx *tx, struct str who, struct str project, struct 
     return told(tx, who, project, model, "model.rolledback", *out, before);
 }
 
+err registry_withdraw(struct tx *tx, struct str who, struct str project, struct str model, struct str version)
+{
+    struct arena *a = tx_arena(tx);
+    struct model_spec spec;
+    struct model_status status;
+    TRY(resource_get_tx(tx, a, &model_resource, project, model, NULL, &spec, &status));
+    bool champion = str_eq(status.aliases.champion, version), challenger = str_eq(status.aliases.challenger, version);
+    if (!champion && !challenger)
+        return NULL;
+    if (challenger)
+        status.aliases.challenger = S("");
+    if (champion) {
+        status.aliases.champion = S("");
+        err e = former_take(tx, project, model, &status);
+        if (e && e->code != CONFLICT)
+            return e;
+    }
+    TRY(resource_status_tx(tx, a, &model_resource, project, model, -1, &status));
+    return told(tx, who, project, model, "model.rolledback", status.aliases.champion, version);
+}
+
 err registry_refuse(struct tx *tx, struct str who, struct str project, struct str version, struct str why)
 {
     struct arena *a = tx_arena(tx);

@@ -73,5 +73,8 @@ err registry_alias_set(struct tx *, struct str who, struct str project, struct s
 /* The challenger goes; or, if there is none, the champion before the present one is champion again. CONFLICT
  * without either. out: the champion now, in the transaction's arena; event model.rolledback {version, before}. */
 err registry_rollback(struct tx *, struct str who, struct str project, struct str model, struct str *out);
+/* The version loses its aliases; the champion before it, if there is one, is champion again. Nothing happens if it has
+ * none. event model.rolledback. */
+err registry_withdraw(struct tx *, struct str who, struct str project, struct str model, struct str version);
 /* The version's state becomes refused, with why; event modelversion.refused. For serve, when a challenger fails. */
 err registry_refuse(struct tx *, struct str who, struct str project, struct str version, struct str why);

@@ -27,6 +27,7 @@ err serve_open(const struct serve_config *, struct serve **out);
 void serve_close(struct serve *);
 /* Watches Deployment, Model, ModelVersion, FeatureService, FeatureView. */
 struct reconciler serve_reconciler(struct serve *);
+/* NULL before control_stop: versions that are loaded later poke nobody. */
 void serve_set_control(struct serve *, struct control *);
 /* /v2…: .self is the serve. */
 const struct route *serve_routes(struct serve *, struct arena *a);

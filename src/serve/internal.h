@@ -1,0 +1,184 @@
+/* serve, inside.
+ * Hot path  infer.c reads one struct snap between snap_enter() and snap_leave(); all that it points to stays.
+ * Control   reconcile.c (one thread) decides, load.c loads on a lane, snap.c publishes and retires. What they share
+ *           is under serve.m; a count of references keeps models, plans and tallies that a snapshot holds. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "serve/serve.h"
+#include <stdatomic.h>
+
+enum {
+    SLOTS = 256,        /* requests at work at once; further ones wait their turn */
+    STRIPES = 16,       /* of a tally, so that threads count apart */
+    BUCKETS = 16,       /* of the histogram of times */
+    VERSIONS_MAX = 4,   /* of one deployment: champion, challenger, the champion before */
+    OBSERVERS_MAX = 8,
+    BODY_BYTES_MAX = 16 << 20,
+    TENSORS_MAX = 64,   /* inputs or outputs of a model that is served */
+    CELLS_MAX = 1 << 24, /* rows × features of a request by key */
+    RETRY_MS = 10000,   /* before a version that could not be loaded is tried again */
+    MIRROR_MS = 30000,  /* how often counts are written to status */
+    ROLLOUT_MS = 200,   /* how often a rollout is looked at */
+    LOADERS = 2,
+};
+
+/* Counts of one version of one deployment, since the daemon started. */
+struct stripe {
+    _Alignas(64) _Atomic int64_t requests, failed, refused, rows, missing, took_ns;
+    _Atomic int64_t buckets[BUCKETS];
+};
+struct tally {
+    int refs;
+    struct stripe stripe[STRIPES];
+};
+struct totals {
+    int64_t requests, failed, refused, rows, missing, took_ns, buckets[BUCKETS];
+};
+extern const int64_t bucket_us[BUCKETS]; /* upper bounds; the last is open */
+void tally_sum(const struct tally *, struct totals *out);
+void tally_time(struct stripe *, int64_t ns);
+
+/* A version in memory. */
+enum model_state { MODEL_LOADING, MODEL_READY, MODEL_FAILED };
+struct model {
+    struct model *next;  /* of serve.models */
+    int refs;
+    struct arena *a;     /* owns all text here */
+    struct str project, name, number, service;
+    struct session *session;
+    const struct session_info *info;
+    bool by_rows;        /* one input, float [N, F] */
+    size_t features;     /* F; 0 if open */
+    const struct str *names; /* of the features; NULL if the signature has none */
+    struct str definition;
+    size_t bytes;        /* of the file */
+    enum model_state state;
+    struct str message;  /* why it failed */
+    int64_t failed_ns;
+};
+struct plan {
+    int refs;
+    struct feature_plan *plan;
+    struct str service; /* owned */
+};
+
+/* ---- what requests read ---- */
+struct served {
+    struct model *model;
+    struct tally *tally;
+    double share;
+    struct str unfit; /* why requests by key are not answered; empty if they are */
+};
+struct entry {
+    struct str project, name;
+    struct served v[VERSIONS_MAX]; /* the challenger, if there is one, comes first */
+    size_t n;
+    struct plan *plan; /* may be NULL */
+};
+struct snap {
+    struct snap *next; /* retired ones */
+    struct arena *a;
+    struct entry *v;
+    size_t n;
+    uint32_t *table; /* place + 1 of an entry, by hash; 0: free */
+    uint32_t mask;
+};
+
+/* ---- what control keeps of a deployment ---- */
+struct counted {
+    struct str version; /* owned */
+    struct tally *tally;
+};
+struct depl {
+    struct depl *next;
+    struct str project, name, model; /* owned */
+    struct entry now;                /* as published; project and name are the ones above */
+    struct model *wanted[VERSIONS_MAX];
+    size_t wanted_n;
+    struct counted counted[VERSIONS_MAX];
+    size_t counted_n;
+    bool plan_stale, settled;
+    int64_t mirrored_ns;
+    struct str rollout_key; /* owned; what the bases below belong to */
+    int64_t base_requests, base_failed, base_champion_requests, base_champion_failed;
+};
+
+struct slot {
+    _Alignas(64) _Atomic(struct snap *) snap;
+};
+struct serve {
+    struct store *store;
+    const char *library;
+    struct control *control;
+    struct lane *lane;
+    _Atomic(struct snap *) now;
+    struct slot slots[SLOTS];
+    struct serve_observer observers[OBSERVERS_MAX];
+    size_t observers_n;
+
+    pthread_mutex_t m; /* of what follows */
+    struct runtime *runtime;
+    struct model *models;
+    struct depl *depls;
+    struct snap *retired;
+    bool listed; /* every stored deployment has its struct depl */
+    pthread_mutex_t loading; /* one load at a time opens the library */
+};
+
+/* ---- snap.c ---- */
+struct snap *snap_enter(struct serve *, unsigned *slot);
+void snap_leave(struct serve *, unsigned slot);
+const struct entry *snap_find(const struct snap *, struct str project, struct str name);
+/* With m held: a new snapshot of all depls; the old one is retired on the lane. */
+void snap_publish(struct serve *);
+/* All retired snapshots and models without references go; waits for their readers. */
+void retire(void *serve);
+
+/* ---- load.c; all with m held ---- */
+/* The version, being loaded if it is not there yet; the caller's reference. */
+struct model *model_want(struct serve *, struct str project, struct str version);
+struct model *model_find(struct serve *, struct str project, struct str version); /* no reference; may be NULL */
+void model_unref(struct serve *, struct model *);
+void model_free(struct model *); /* not in the list any more */
+void plan_unref(struct plan *);
+void tally_unref(struct tally *);
+
+/* ---- reconcile.c ---- */
+err serve_step(void *self, struct arena *a, const struct object *, const struct event *ev, int64_t *again_ms);
+/* With m held. */
+void depl_free(struct serve *, struct depl *);
+struct depl *depl_find(struct serve *, struct str project, struct str name);
+
+/* ---- rollout.c ---- */
+struct rolling {
+    struct serve *s;
+    struct arena *a;
+    struct str project, name;
+    const struct deployment_spec *spec;
+    struct model_status *model;
+    struct deployment_status *status;
+    struct depl *d;
+    bool promoted; /* out: aliases have changed, look again at once */
+};
+err rollout_move(struct rolling *);
+
+/* ---- infer.c, tensor.c, routes.c ---- */
+err infer_post(struct req *);
+/* One input of a request, as it came. */
+struct tensor_in {
+    struct str name;
+    enum tensor_type type;
+    size_t rank;
+    int64_t dims[TENSOR_RANK_MAX];
+    yyjson_val *data;
+};
+/* One element of "inputs": its form, not yet its data. path is its own. */
+err tensor_read(struct arena *a, struct str path, yyjson_val *in, struct tensor_in *out);
+/* Its data, checked against what the model takes. */
+err tensor_fill(struct arena *a, struct str path, const struct tensor_in *, const struct tensor_spec *, size_t body_bytes,
+                struct tensor *out);
+/* {"name", "datatype", "shape", "data"} of an output. UNSUPPORTED for types that JSON does not carry. */
+err tensor_write(struct buf *b, struct str name, const struct tensor *);
+void write_f32(struct buf *b, float v);
+void write_f64(struct buf *b, double v);
+void write_i64(struct buf *b, int64_t v);

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Versions come into memory on the lane: blob, onnx_check, session, one run to warm it up. */
+#include "serve/internal.h"
+#include <stdlib.h>
+
+struct model *model_find(struct serve *s, struct str project, struct str version)
+{
+    for (struct model *m = s->models; m; m = m->next)
+        if (str_eq(m->name, version) && str_eq(m->project, project))
+            return m;
+    return NULL;
+}
+
+void model_unref(struct serve *s, struct model *m)
+{
+    (void)s;
+    if (m)
+        m->refs--; /* retire() frees what has none left */
+}
+
+void model_free(struct model *m)
+{
+    session_unload(m->session);
+    arena_free(m->a);
+    free(m);
+}
+
+void plan_unref(struct plan *p)
+{
+    if (!p || --p->refs)
+        return;
+    feature_plan_free(p->plan);
+    free((char *)(uintptr_t)p->service.p);
+    free(p);
+}
+
+void tally_unref(struct tally *t)
+{
+    if (t && --t->refs == 0)
+        free(t);
+}
+
+/* ---- loading ---- */
+
+static err names_read(struct model *m, struct str signature)
+{
+    yyjson_val *root, *names, *v;
+    size_t i, max;
+    if (!signature.n)
+        return NULL;
+    auto_arena struct arena *scratch = arena_new(0);
+    TRY(json_parse(scratch, signature, &root));
+    names = yyjson_obj_get(root, "features");
+    if (!yyjson_arr_size(names))
+        return NULL;
+    if (m->features && yyjson_arr_size(names) != m->features)
+        FAIL(INVALID, "its signature names %zu features, its input has %zu", yyjson_arr_size(names), m->features);
+    struct str *out = NEW_N(m->a, struct str, yyjson_arr_size(names));
+    yyjson_arr_foreach(names, i, max, v) out[i] = str_dup(m->a, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
+    m->names = out;
+    m->features = max;
+    return NULL;
+}
+
+/* One float matrix in: then rows of features can be given. */
+static void form_read(struct model *m)
+{
+    const struct tensor_spec *in = m->info->inputs;
+    m->by_rows = m->info->n_inputs == 1 && in->type == TENSOR_F32 && in->rank == 2;
+    m->features = m->by_rows && in->dims[1] > 0 ? (size_t)in->dims[1] : 0;
+}
+
+/* The first call allocates and chooses kernels: not on a client's time. Models of another form warm up by use. */
+static err warm_up(struct model *m, struct arena *a)
+{
+    if (!m->by_rows || !m->features)
+        return NULL;
+    struct tensor in = { .type = TENSOR_F32, .rank = 2, .dims = { 1, (int64_t)m->features },
+                         .bytes = m->features * sizeof(float) };
+    struct tensor *out = NEW_N(a, struct tensor, m->info->n_outputs);
+    in.data = NEW_N(a, float, m->features);
+    for (size_t i = 0; i < m->info->n_outputs; i++)
+        out[i].slot = i;
+    TRY_AS(session_run(m->session, a, &in, 1, out, m->info->n_outputs), "its first run");
+    return NULL;
+}
+
+static err runtime_need(struct serve *s, struct runtime **out)
+{
+    LOCKED(&s->loading);
+    if (!s->runtime)
+        TRY(runtime_open(&(struct runtime_config){ .library = s->library }, &s->runtime));
+    *out = s->runtime;
+    return NULL;
+}
+
+static err model_load(struct serve *s, struct model *m)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct model_version_spec spec;
+    struct model_version_status status;
+    struct onnx_facts facts;
+    struct runtime *rt;
+    struct str bytes;
+    TRY(resource_get(s->store, a, &model_version_resource, m->project, m->name, NULL, &spec, &status));
+    TRY(blob_get(store_blobs(s->store), a, spec.onnx, &bytes));
+    TRY(onnx_check(a, bytes, NULL, &facts));
+    if (facts.inputs.n > TENSORS_MAX || facts.outputs.n > TENSORS_MAX)
+        FAIL(TOO_LARGE, "it has %zu inputs and %zu outputs; at most %d are served", facts.inputs.n, facts.outputs.n,
+             TENSORS_MAX);
+    TRY(runtime_need(s, &rt));
+    TRY(session_load(rt, bytes, &(struct session_config){ .threads = 1 }, &m->session));
+    m->info = session_describe(m->session);
+    m->bytes = bytes.n;
+    m->number = fmt(m->a, "%lld", (long long)spec.number);
+    m->service = str_dup(m->a, spec.service);
+    m->definition = str_dup(m->a, spec.definition);
+    form_read(m);
+    TRY(names_read(m, spec.signature));
+    return warm_up(m, a);
+}
+
+struct load {
+    struct serve *s;
+    struct model *m;
+};
+
+static void poke_project(struct serve *s, struct str project)
+{
+    for (struct depl *d = s->depls; d && s->control; d = d->next)
+        if (str_eq(d->project, project))
+            control_poke(s->control, S("Deployment"), d->project, d->name);
+}
+
+static void load_run(void *arg)
+{
+    struct load *l = arg;
+    struct serve *s = l->s;
+    err e = model_load(s, l->m);
+    if (e)
+        log_err("model.load-failed", e);
+    pthread_mutex_lock(&s->m);
+    if (e)
+        l->m->message = str_dup(l->m->a, e->text);
+    l->m->failed_ns = mono_ns();
+    l->m->state = e ? MODEL_FAILED : MODEL_READY;
+    model_unref(s, l->m);
+    poke_project(s, l->m->project);
+    pthread_mutex_unlock(&s->m);
+    free(l);
+    err_reset();
+}
+
+static struct model *model_new(struct serve *s, struct str project, struct str version)
+{
+    struct model *m = calloc(1, sizeof *m);
+    struct load *l = calloc(1, sizeof *l);
+    if (!m || !l)
+        abort();
+    m->a = arena_new(0);
+    m->project = str_dup(m->a, project);
+    m->name = str_dup(m->a, version);
+    m->next = s->models;
+    s->models = m;
+    *l = (struct load){ s, m };
+    m->refs = 1; /* the load's */
+    if (lane_push(s->lane, load_run, l))
+        return m;
+    free(l);
+    m->refs = 0;
+    m->state = MODEL_FAILED;
+    m->message = S("too many versions are being loaded");
+    m->failed_ns = mono_ns();
+    return m;
+}
+
+struct model *model_want(struct serve *s, struct str project, struct str version)
+{
+    struct model *m = model_find(s, project, version);
+    bool again = m && m->state == MODEL_FAILED && mono_ns() - m->failed_ns > RETRY_MS * (int64_t)1000000;
+    if (again) /* the failed one keeps its readers, and its name no longer finds it */
+        m->name = S("");
+    if (!m || again)
+        m = model_new(s, project, version);
+    m->refs++;
+    return m;
+}
