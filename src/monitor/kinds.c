@@ -15,7 +15,7 @@ SCHEMA_TABLE(monitor_status, MONITOR_STATUS, "What was seen.");
 const struct resource monitor_resources[] = {
     { .kind = "Monitor",
       .plural = "monitors",
-      .one = "mon",
+      .one = "monitor",
       .doc = "Compares what a deployment is asked with what its model learned from, and its answers with what became "
              "true.",
       .spec = &monitor_spec_schema,

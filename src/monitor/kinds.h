@@ -26,7 +26,7 @@ enum { MONITOR_HISTORY = 50 };
     F(T, I64,      sustain,    0, "Windows running over the share that are a drift.", .def = "2", .min = 1, .max = 1000) \
     O(T, monitor_features, features, 0, "When a feature counts as moved.")                                       \
     O(T, monitor_outcome,  outcome,  0, "Where it is learned what became true.")                                 \
-    F(T, DURATION, cooldown,   0, "Event time after a drift in which it is not told again.", .def = "14d", .min = 0, .max = 3.2e11) \
+    F(T, DURATION, cooldown,   0, "Event time after a drift in which it is not told again; 0: only of a new champion.", .def = "14d", .min = 0, .max = 3.2e11) \
     F(T, STR,      doc,        0, "What it is for.", .len_max = 2000)
 
 #define MONITOR_WINDOW(F, O, L, T)                                                                               \

@@ -34,7 +34,7 @@ struct monitors_config {
     struct store *store;
     struct serve *serve;       /* NULL: monitors_predicted() is called by hand */
     struct features *features; /* NULL: monitors_pushed() is called by hand */
-    size_t predictions_max;    /* kept by id for each Monitor with outcomes; 0: 2,000,000 (at most 72 MB) */
+    size_t predictions_max;    /* kept by id for each Monitor with outcomes; 0: 2,000,000 (at most 82 MB) */
 };
 /* Registers itself as observer of serve and features: before traffic starts. */
 err monitors_open(const struct monitors_config *, struct monitors **out);
