@@ -27,7 +27,8 @@ struct resource_check {
 /* POST …/{plural}/{name}/{action}: body read by .in (may be NULL), reply is JSON from run. */
 struct action {
     const char *name;
-    err (*run)(struct api *, struct req *, struct str project, struct str name, const void *in, struct json *out);
+    err (*run)(struct api *, struct req *, struct str project, struct str name, const void *in,
+               struct json *out);
     const struct schema *in;
     const char *verb; /* of the permission "<plural>.<verb>" */
     const char *doc;
@@ -39,7 +40,7 @@ struct resource {
     unsigned verbs;                     /* V_*: what people may do by the API; reconcilers may do all */
     bool global;                        /* lives outside of projects (project "") */
     err (*check)(const struct resource_check *); /* rules a field cannot say; may be NULL */
-    const struct action *actions;       /* ended by {0}; may be NULL */
+    const struct action *actions;                /* ended by {0}; may be NULL */
 };
 extern const struct resource project_resource;
 
@@ -50,23 +51,23 @@ struct meta {
     struct pairs labels;
 };
 /* NOT_FOUND "there is no Dataset 'x' in project 'p'". spec/status: structs of the kind's schemas, may be NULL. */
-err resource_get(struct store *, struct arena *a, const struct resource *, struct str project, struct str name,
-                 struct meta *meta, void *spec, void *status);
-err resource_get_tx(struct tx *, struct arena *a, const struct resource *, struct str project, struct str name,
-                    struct meta *meta, void *spec, void *status);
+err resource_get(struct store *, struct arena *a, const struct resource *, struct str project,
+                 struct str name, struct meta *meta, void *spec, void *status);
+err resource_get_tx(struct tx *, struct arena *a, const struct resource *, struct str project,
+                    struct str name, struct meta *meta, void *spec, void *status);
 /* For reconcilers and finishers: creates (CONFLICT if there, unless same spec) with event and audit. */
-err resource_create_tx(struct tx *, struct arena *a, const struct resource *, struct str who, struct str project,
-                       struct str name, const void *spec);
-err resource_status_tx(struct tx *, struct arena *a, const struct resource *, struct str project, struct str name,
-                       int64_t generation, const void *status);
+err resource_create_tx(struct tx *, struct arena *a, const struct resource *, struct str who,
+                       struct str project, struct str name, const void *spec);
+err resource_status_tx(struct tx *, struct arena *a, const struct resource *, struct str project,
+                       struct str name, int64_t generation, const void *status);
 /* The same, a transaction each. */
-err resource_create(struct store *, struct arena *a, const struct resource *, struct str who, struct str project,
-                    struct str name, const void *spec);
-err resource_status(struct store *, struct arena *a, const struct resource *, struct str project, struct str name,
-                    int64_t generation, const void *status);
+err resource_create(struct store *, struct arena *a, const struct resource *, struct str who,
+                    struct str project, struct str name, const void *spec);
+err resource_status(struct store *, struct arena *a, const struct resource *, struct str project,
+                    struct str name, int64_t generation, const void *status);
 /* Appends an event "noun.verb-past" about an object, data a JSON object. */
-err resource_event(struct store *, const struct resource *, struct str who, struct str project, struct str name,
-                   const char *type, struct str data);
+err resource_event(struct store *, const struct resource *, struct str who, struct str project,
+                   struct str name, const char *type, struct str data);
 /* The full document {apiVersion, kind, metadata, spec, status} of a stored object. */
 void resource_write(const struct resource *, struct arena *a, const struct object *, unsigned write_flags,
                     struct json *out);
@@ -75,9 +76,10 @@ void resource_write(const struct resource *, struct arena *a, const struct objec
 struct api_config {
     struct store *store;
     struct auth *auth;
-    const struct resource *const *resources;  /* NULL-terminated list of kinds */
-    const struct route *const *routes;        /* the other modules' tables, NULL-terminated; for OpenAPI and metrics */
-    void *app;                                /* struct app of main.c, reached by actions through api_app() */
+    const struct resource *const *resources; /* NULL-terminated list of kinds */
+    const struct route *const
+        *routes; /* the other modules' tables, NULL-terminated; for OpenAPI and metrics */
+    void *app;   /* struct app of main.c, reached by actions through api_app() */
 };
 err api_open(const struct api_config *, struct api **out);
 void api_close(struct api *);
@@ -98,11 +100,13 @@ void api_ready_add(struct api *, bool (*ready)(void *arg), void *arg);
 /* ---- control ---- */
 struct reconciler {
     const char *name;
-    const char *const *kinds; /* kinds whose events wake it, NULL-terminated; the object is passed. One that is
+    const char *const
+        *kinds; /* kinds whose events wake it, NULL-terminated; the object is passed. One that is
                                * not there (any more) has id 0 and no spec: only kind, project and name. */
     /* Level-based and idempotent. ev is the event that woke it, NULL on start and on a timer (then once per
      * stored object of kinds[0]). *again_ms: call again for this object after so long (0: only on events). */
-    err (*step)(void *self, struct arena *a, const struct object *, const struct event *ev, int64_t *again_ms);
+    err (*step)(void *self, struct arena *a, const struct object *, const struct event *ev,
+                int64_t *again_ms);
     void *self;
 };
 /* Starts the control thread: first every object once, then events as they come. An error is logged and the

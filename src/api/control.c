@@ -37,6 +37,7 @@ struct control {
     size_t n;
     pthread_t thread;
     _Atomic bool stop;
+    int64_t seen;      /* events up to here are tasks already; the thread's, once it runs */
     pthread_mutex_t m; /* of the tasks */
     struct task **slots;
     size_t slots_n;
@@ -375,24 +376,24 @@ static struct task *task_take(struct control *c, int64_t *wait_ms)
     return t;
 }
 
-static err events_read(struct control *c, struct arena *a, int64_t *seen)
+static err events_read(struct control *c, struct arena *a)
 {
     int64_t last = event_last(c->store);
-    if (last == *seen)
+    if (last == c->seen)
         return NULL;
     struct events news;
-    TRY(event_list(c->store, a, *seen, S(""), S(""), S(""), EVENTS_MAX, &news));
+    TRY(event_list(c->store, a, c->seen, S(""), S(""), S(""), EVENTS_MAX, &news));
     for (size_t i = 0; i < news.n; i++)
         on_event(c, &news.v[i]);
-    *seen = news.n ? news.v[news.n - 1].seq : last;
+    c->seen = news.n ? news.v[news.n - 1].seq : last;
     arena_reset(a);
     return NULL;
 }
 
-static void control_turn(struct control *c, struct arena *a, int64_t *seen)
+static void control_turn(struct control *c, struct arena *a)
 {
     int64_t wait_ms;
-    err e = events_read(c, a, seen);
+    err e = events_read(c, a);
     if (e) {
         log_err("events.unread", e);
         err_reset();
@@ -402,14 +403,13 @@ static void control_turn(struct control *c, struct arena *a, int64_t *seen)
     if (t)
         task_run(c, a, t);
     else
-        event_wait(c->store, *seen, wait_ms);
+        event_wait(c->store, c->seen, wait_ms);
 }
 
 static void *control_main(void *arg)
 {
     struct control *c = arg;
     auto_arena struct arena *a = arena_new(STEP_BYTES_MAX);
-    int64_t seen = event_last(c->store);
     for (size_t i = 0; i < c->n && !atomic_load(&c->stop); i++)
         for (err e; (e = first_tasks_of(c, &c->list[i])) && !atomic_load(&c->stop);) {
             log_err("objects.unread", e);
@@ -417,7 +417,7 @@ static void *control_main(void *arg)
             event_wait(c->store, INT64_MAX - 1, PAUSE_MIN_MS);
         }
     while (!atomic_load(&c->stop))
-        control_turn(c, a, &seen);
+        control_turn(c, a);
     return NULL;
 }
 
@@ -432,6 +432,7 @@ err control_start(struct store *store, const struct reconciler *list, size_t n, 
     if (n)
         memcpy(c->list, list, n * sizeof *list);
     pthread_mutex_init(&c->m, NULL);
+    c->seen = event_last(store); /* here: nothing that comes after the return is missed */
     *out = c;
     err e = thread_start("control", control_main, c, &c->thread);
     if (!e)

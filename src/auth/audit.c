@@ -182,7 +182,8 @@ err audit_verify(struct store *store, struct arena *a, int64_t *entries, struct 
         auto_arena struct arena *page = arena_new(0);
         w.a = page;
         w.rows = 0;
-        TRY(store_query(store, audit_sql.walk, BIND(B_I(w.seq ? w.seq : INT64_MIN), B_I(PAGE)), on_walked, &w));
+        TRY(store_query(store, audit_sql.walk, BIND(B_I(w.seq ? w.seq : INT64_MIN), B_I(PAGE)), on_walked,
+                        &w));
     }
     if (w.seq < before.seq)
         FAIL(INVALID, "audit entry %lld is missing: the log ends at %lld, its head names %lld",

@@ -3,17 +3,18 @@
  * tokens, writes refusals, and writes when tokens were last used. */
 #include "auth/internal.h"
 #include <stdlib.h>
+#include <unistd.h>
 
-static err cache_follow(struct auth *auth, struct arena *a, int64_t *seen)
+static err cache_follow(struct auth *auth, struct arena *a)
 {
-    int64_t last = event_wait(auth->store, *seen, KEEPER_MS);
-    if (last == *seen)
+    int64_t last = event_wait(auth->store, auth->seen, KEEPER_MS);
+    if (last == auth->seen)
         return NULL;
     struct events news;
-    TRY(event_list(auth->store, a, *seen, S("Token"), S(""), S(""), 1, &news));
+    TRY(event_list(auth->store, a, auth->seen, S("Token"), S(""), S(""), 1, &news));
     if (news.n)
         TRY(cache_reload(&auth->cache, auth->store));
-    *seen = last;
+    auth->seen = last;
     return NULL;
 }
 
@@ -22,10 +23,10 @@ static void *keeper(void *arg)
 {
     struct auth *auth = arg;
     auto_arena struct arena *a = arena_new(0);
-    int64_t seen = event_last(auth->store), saved_ns = mono_ns();
+    int64_t saved_ns = mono_ns();
     while (!atomic_load(&auth->stop)) {
-        if (cache_follow(auth, a, &seen))
-            seen--; /* again next time */
+        if (cache_follow(auth, a))
+            usleep(KEEPER_MS * 1000); /* the same again, but not in a hurry */
         (void)refusals_write(auth);
         if (mono_ns() - saved_ns > SAVE_USED_MS * 1000000ll) {
             (void)cache_save_used(&auth->cache, auth->store);
@@ -41,6 +42,7 @@ static err auth_start(struct auth *auth)
 {
     TRY(audit_tables(auth->store));
     TRY(token_tables(auth->store));
+    auth->seen = event_last(auth->store); /* before the tokens are read */
     TRY(cache_reload(&auth->cache, auth->store));
     TRY(thread_start("auth", keeper, auth, &auth->keeper));
     auth->keeper_runs = true;

@@ -37,12 +37,12 @@ err auth_check_routes(const struct route *const *tables);
 bool role_parse(struct str, enum role *out);
 
 struct principal {
-    struct str name;      /* of the token, for the audit log */
-    struct str token_id;  /* public part */
-    struct str project;   /* "*": all */
-    uint32_t roles;       /* bit per enum role */
-    struct strs scopes;   /* empty: all that the roles give; else permissions or "noun.*" */
-    int64_t expires;      /* µs */
+    struct str name;     /* of the token, for the audit log */
+    struct str token_id; /* public part */
+    struct str project;  /* "*": all */
+    uint32_t roles;      /* bit per enum role */
+    struct strs scopes;  /* empty: all that the roles give; else permissions or "noun.*" */
+    int64_t expires;     /* µs */
 };
 
 err auth_open(struct store *, struct auth **out); /* makes the tables */
@@ -83,10 +83,10 @@ SCHEMA(project_spec, PROJECT_SPEC); /* kind Project, listed by api's table of re
 
 /* ---- audit: a chain of hashes ---- */
 struct audit_entry {
-    struct str who, action;            /* "datasets.create", "token.revoke", "auth.refused" */
+    struct str who, action; /* "datasets.create", "token.revoke", "auth.refused" */
     struct str project, kind, name;
-    struct str outcome;                /* "ok" or the error's code */
-    struct str detail;                 /* JSON object, no secrets */
+    struct str outcome; /* "ok" or the error's code */
+    struct str detail;  /* JSON object, no secrets */
     struct str request_id;
 };
 /* In the same transaction as what it records. */

@@ -86,6 +86,7 @@ struct auth {
     struct cache cache;
     struct refusals refused;
     pthread_t keeper;
+    int64_t seen; /* the cache knows of events up to here; the keeper's, once it runs */
     bool keeper_runs;
     _Atomic bool stop;
 };
