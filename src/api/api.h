@@ -77,9 +77,9 @@ struct api_config {
     struct store *store;
     struct auth *auth;
     const struct resource *const *resources; /* NULL-terminated list of kinds */
-    const struct route *const
-        *routes; /* the other modules' tables, NULL-terminated; for OpenAPI and metrics */
-    void *app;   /* struct app of main.c, reached by actions through api_app() */
+    /* The other modules' tables, NULL-terminated; for OpenAPI and metrics. */
+    const struct route *const *routes;
+    void *app; /* struct app of main.c, reached by actions through api_app() */
 };
 err api_open(const struct api_config *, struct api **out);
 void api_close(struct api *);
@@ -100,9 +100,9 @@ void api_ready_add(struct api *, bool (*ready)(void *arg), void *arg);
 /* ---- control ---- */
 struct reconciler {
     const char *name;
-    const char *const
-        *kinds; /* kinds whose events wake it, NULL-terminated; the object is passed. One that is
-                               * not there (any more) has id 0 and no spec: only kind, project and name. */
+    /* Kinds whose events wake it, NULL-terminated; the object is passed. One that is not there (any more) has
+     * id 0 and no spec: only kind, project and name. */
+    const char *const *kinds;
     /* Level-based and idempotent. ev is the event that woke it, NULL on start and on a timer (then once per
      * stored object of kinds[0]). *again_ms: call again for this object after so long (0: only on events). */
     err (*step)(void *self, struct arena *a, const struct object *, const struct event *ev,

@@ -11,10 +11,10 @@
 enum {
     LIST_DEFAULT = 100,
     LIST_MAX = 1000,
-    PAGE = 500,             /* objects read at once when labels filter */
-    SCAN_MAX = 100000,      /* objects looked at by one such list */
-    REFERRERS_MAX = 10,     /* named when a delete is refused */
-    CHANGES_MAX = 200,      /* of one diff */
+    PAGE = 500,         /* objects read at once when labels filter */
+    SCAN_MAX = 100000,  /* objects looked at by one such list */
+    REFERRERS_MAX = 10, /* named when a delete is refused */
+    CHANGES_MAX = 200,  /* of one diff */
     PUT_TRIES = 8,
     BODY_MAX = 4 << 20,
     WATCHERS_MAX = 1024,
@@ -25,7 +25,10 @@ enum {
 
 #define SQL_MEMBER(name, text) const char *name;
 #define SQL_VALUE(name, text) .name = text,
-#define SQL_TABLE(module, LIST) static const struct { LIST(SQL_MEMBER) } module##_sql = { LIST(SQL_VALUE) }
+#define SQL_TABLE(module, LIST) \
+    static const struct {       \
+        LIST(SQL_MEMBER)        \
+    } module##_sql = { LIST(SQL_VALUE) }
 
 /* What a generic route works on. */
 struct place {
@@ -91,11 +94,13 @@ bool schema_refers_to(const struct schema *s, struct str kind);
 err refs_exist(struct api *, struct arena *a, const struct refs *, struct str project);
 err refs_exist_tx(struct api *, struct tx *, const struct refs *, struct str project);
 /* CONFLICT naming those which refer to the object. */
-err referrers_refuse(struct api *, struct tx *, const struct resource *res, struct str project, struct str name);
+err referrers_refuse(struct api *, struct tx *, const struct resource *res, struct str project,
+                     struct str name);
 
 /* ---- what changed ---- */
 /* [{path, before, after}] of two JSON texts, into an open array. *n: how many. */
-err diff_write(struct arena *a, struct str path, struct str before, struct str after, struct json *out, size_t *n);
+err diff_write(struct arena *a, struct str path, struct str before, struct str after, struct json *out,
+               size_t *n);
 /* Their paths only. */
 err diff_paths(struct arena *a, struct str path, struct str before, struct str after, struct strs *out);
 
