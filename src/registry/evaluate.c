@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 enum { BATCH = 4096 };
-#define ROWS_BYTES_MAX ((int64_t)64 << 30) /* the job's own memory limit is the one that counts */
 
 /* ---- in the daemon ---- */
 
@@ -32,6 +31,7 @@ static err evaluate_prepare(struct job_context *c, const struct job *job, struct
     TRY(registry_alias_get(c->store, c->a, job->project, w->model, ALIAS_CHAMPION, &champion));
     if (champion.n && !str_eq(champion, w->version))
         TRY(judged_put(c, job->project, "champion", champion, w->model, spec));
+    json_ki64(spec, "memory", job->spec.memory);
     return rows_prepare(c, job->project, w->rows, spec);
 }
 
@@ -138,12 +138,12 @@ static void rows_keep(struct rows *r, size_t from, size_t n)
     r->n = n;
 }
 
-/* Only rows with since ≤ at < until (0: no bound), in order. */
+/* Only rows with a label and since ≤ at < until (0: no bound), in order. */
 static void rows_between(struct rows *r, int64_t since, int64_t until)
 {
     size_t n = 0;
     for (size_t i = 0; i < r->n; i++) {
-        if ((since && r->at[i] < since) || (until && r->at[i] >= until))
+        if (isnan(r->y[i]) || (since && r->at[i] < since) || (until && r->at[i] >= until))
             continue;
         if (n != i) {
             memmove(r->x + n * r->features, r->x + i * r->features, r->features * sizeof *r->x);
@@ -159,14 +159,13 @@ static void rows_between(struct rows *r, int64_t since, int64_t until)
 static err rows_select(struct worker *w, struct rows *rows)
 {
     const struct evaluate_with *with = w->with;
-    TRY(rows_read(w, ROWS_BYTES_MAX, rows));
+    TRY(rows_read(w, yyjson_get_sint(yyjson_obj_get(w->spec, "memory")), rows));
     if (with->holdout) {
         struct rows_split split;
         TRY(rows_split(rows, with->holdout, w->a, &split));
         rows_keep(rows, split.train, split.valid);
     }
-    if (with->from || with->until)
-        rows_between(rows, with->from, with->until);
+    rows_between(rows, with->from, with->until);
     if (!rows->n)
         FAIL(INVALID, "there are no rows to judge on");
     return NULL;

@@ -80,7 +80,7 @@ static void tensors_write(struct json *j, const char *key, const struct tensor_s
     for (size_t i = 0; i < n; i++) {
         json_obj(j);
         json_kstr(j, "name", v[i].name);
-        json_kstr(j, "type", tensor_onnx_name(v[i].type));
+        json_kstr(j, "type", tensor_protocol_name(v[i].type));
         json_key(j, S("shape"));
         if (v[i].shaped) {
             json_arr(j);
