@@ -84,6 +84,8 @@ struct app {
     struct pipelines *pipelines;
     struct control *control;
     struct net *net;
+    const struct route **routes;
+    size_t routes_n;
     struct str first_token;
 };
 
@@ -136,24 +138,31 @@ static err make_views(struct app *app)
     return NULL;
 }
 
-static err open_api(struct app *app, const struct app_config *cfg)
+/* The modules' tables, the busiest first; net and api get the same ones. */
+static void make_routes(struct app *app)
 {
-    const struct route *const modules[] = {
-        auth_routes(app->auth, app->a),        sched_routes(app->sched, app->a),
-        data_routes(app->store, app->a),       feature_routes(app->features, app->a),
-        registry_routes(app->store, app->a),   serve_routes(app->serve, app->a),
-    };
-    size_t n = sizeof modules / sizeof *modules;
-    const struct route **own = NEW_N(app->a, const struct route *, n + 1);
-    memcpy(own, modules, sizeof modules);
-    struct api_config ac = { app->store, app->auth, cli_resources(), own, app };
+    size_t n = 0;
+    app->routes = NEW_N(app->a, const struct route *, 16);
+    app->routes[n++] = serve_routes(app->serve, app->a);
+    app->routes[n++] = feature_routes(app->features, app->a);
+    app->routes[n++] = auth_routes(app->auth, app->a);
+    app->routes[n++] = sched_routes(app->sched, app->a);
+    app->routes[n++] = data_routes(app->store, app->a);
+    app->routes[n++] = registry_routes(app->store, app->a);
+    app->routes_n = n;
+}
+
+static err open_api(struct app *app)
+{
+    make_routes(app);
+    struct api_config ac = { app->store, app->auth, cli_resources(), app->routes, app };
     TRY(api_open(&ac, &app->api));
+    app->routes[app->routes_n] = api_routes(app->api);
     TRY(make_views(app));
     api_metrics_add(app->api, feature_metrics, app->features);
     api_metrics_add(app->api, serve_metrics, app->serve);
     api_metrics_add(app->api, monitors_metrics, app->monitors);
     api_ready_add(app->api, serve_ready, app->serve);
-    (void)cfg;
     return NULL;
 }
 
@@ -187,20 +196,11 @@ static void after(const struct req *r, int status, int64_t took_ns)
 
 static err start_net(struct app *app, const struct app_config *cfg)
 {
-    const struct route **routes = NEW_N(app->a, const struct route *, 16);
-    size_t n = 0;
-    routes[n++] = serve_routes(app->serve, app->a); /* the busiest first */
-    routes[n++] = feature_routes(app->features, app->a);
-    routes[n++] = api_routes(app->api);
-    routes[n++] = auth_routes(app->auth, app->a);
-    routes[n++] = sched_routes(app->sched, app->a);
-    routes[n++] = data_routes(app->store, app->a);
-    routes[n++] = registry_routes(app->store, app->a);
     struct net_config nc = { .listen = cfg->listen,
                              .allow_public = cfg->allow_public,
                              .loops = cfg->loops,
                              .workers = cfg->workers,
-                             .routes = routes,
+                             .routes = app->routes,
                              .app = app,
                              .before = before,
                              .fail = api_fail,
@@ -217,7 +217,7 @@ err app_start(const struct app_config *cfg, struct app **out)
     if (!e)
         e = open_stages(app, cfg);
     if (!e)
-        e = open_api(app, cfg);
+        e = open_api(app);
     if (!e)
         e = start_control(app);
     if (!e)

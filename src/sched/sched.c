@@ -393,14 +393,13 @@ static err sched_step(void *self, struct arena *a, const struct object *o, const
     struct sched *s = self;
     struct view v;
     LOCKED(&s->lock);
-    if (ev && str_is(ev->type, "deleted")) {
+    (void)ev;
+    err e = view_load(s, a, o->project, o->name, &v);
+    if (e && e->code == NOT_FOUND) { /* deleted */
         entry_drop(s, o->project, o->name);
         poke_queued(s);
         return NULL;
     }
-    err e = view_load(s, a, o->project, o->name, &v);
-    if (e && e->code == NOT_FOUND)
-        return NULL;
     if (e && v.meta.id && v.status.phase == JOB_QUEUED) { /* a bad spec that slipped in: say so once */
         job_failed(&v, e->text, false);
         return status_save(&v);
