@@ -11,8 +11,7 @@ static void token_table(struct cli *c, yyjson_val *v)
     struct table out = table_new(c->a, 6);
     for (size_t k = 0; k < 6; k++)
         table_cell(&out, str_of(columns[k]));
-    yyjson_arr_foreach(yyjson_obj_get(v, "items"), i, n, t)
-    {
+    yyjson_arr_foreach (yyjson_obj_get(v, "items"), i, n, t) {
         for (size_t k = 0; k < 6; k++)
             table_cell(&out, json_text_at(c->a, t, columns[k]));
     }
@@ -67,7 +66,8 @@ static err token_run(struct cli *c)
     }
     if (!str_is(what, "revoke") || c->n_args < 2)
         return err_hint(err_new(INVALID, "token takes create NAME, list, or revoke ID"), "dhow token --help");
-    TRY(cli_call(c, M_DELETE, fmt(c->a, "/api/v1/tokens/%.*s", STR(url_encode(c->a, str_of(c->args[1])))), S(""), NULL));
+    TRY(cli_call(c, M_DELETE, fmt(c->a, "/api/v1/tokens/%.*s", STR(url_encode(c->a, str_of(c->args[1])))),
+                 S(""), NULL));
     printf("token %s revoked\n", c->args[1]);
     return NULL;
 }
@@ -80,8 +80,7 @@ static void audit_table(struct cli *c, yyjson_val *v)
     struct table t = table_new(c->a, 7);
     for (size_t k = 0; k < 7; k++)
         table_cell(&t, str_of(columns[k]));
-    yyjson_arr_foreach(yyjson_obj_get(v, "items"), i, n, e)
-    {
+    yyjson_arr_foreach (yyjson_obj_get(v, "items"), i, n, e) {
         for (size_t k = 0; k < 7; k++)
             table_cell(&t, json_text_at(c->a, e, columns[k]));
     }
@@ -113,7 +112,8 @@ static err audit_run(struct cli *c)
         TRY(cli_call(c, M_GET, S("/api/v1/audit/verify"), S(""), &v));
         if (c->output != OUT_TABLE)
             return cli_show(c, v, NULL);
-        printf("%.*s entries hold; head %.*s\n", STR(json_text_at(c->a, v, "entries")), STR(json_text_at(c->a, v, "head")));
+        printf("%.*s entries hold; head %.*s\n", STR(json_text_at(c->a, v, "entries")),
+               STR(json_text_at(c->a, v, "head")));
         return NULL;
     }
     if (!str_is(what, "list"))
@@ -130,8 +130,10 @@ static err version_run(struct cli *c)
 }
 
 static const struct option token_options[] = {
-    { "role", 0, "ROLE", "viewer, consumer, editor, operator, approver, admin or auditor; may be given again.", NULL, true },
-    { "scope", 0, "PERMISSION", "Only this permission of the roles (noun.verb or noun.*); may be given again.", NULL, true },
+    { "role", 0, "ROLE",
+      "viewer, consumer, editor, operator, approver, admin or auditor; may be given again.", NULL, true },
+    { "scope", 0, "PERMISSION",
+      "Only this permission of the roles (noun.verb or noun.*); may be given again.", NULL, true },
     { "expires", 0, "DURATION", "How long it lives, at most a year.", "90d", false },
     { 0 },
 };

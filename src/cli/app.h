@@ -5,11 +5,11 @@
 
 struct app;
 struct app_config {
-    struct str listen, data;      /* "127.0.0.1:7300", folder */
-    struct str sources;           /* folder where Source.path starts */
-    struct str token_file;        /* the first admin token goes there; empty: to stderr */
+    struct str listen, data; /* "127.0.0.1:7300", folder */
+    struct str sources;      /* folder where Source.path starts */
+    struct str token_file;   /* the first admin token goes there; empty: to stderr */
     bool allow_public;
-    int loops, workers;           /* 0: by the machine */
+    int loops, workers; /* 0: by the machine */
 };
 /* Opens the store, starts the reconcilers, then listens. */
 err app_start(const struct app_config *, struct app **out);

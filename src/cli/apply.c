@@ -33,8 +33,9 @@ static err document_add(struct cli *c, const char *file, struct str json, struct
     d.kind = json_text_at(c->a, v, "kind");
     d.name = json_text_at(c->a, v, "metadata.name");
     if (!d.kind.n || !d.name.n)
-        return err_hint(err_new(INVALID, "%s: a document has no %s", file, d.kind.n ? "metadata.name" : "kind"),
-                        "start it with apiVersion: dhow/v1, kind: …, metadata: {name: …}");
+        return err_hint(
+            err_new(INVALID, "%s: a document has no %s", file, d.kind.n ? "metadata.name" : "kind"),
+            "start it with apiVersion: dhow/v1, kind: …, metadata: {name: …}");
     struct str project = json_text_at(c->a, v, "metadata.project"), before = c->project;
     if (project.n)
         c->project = project;
@@ -164,7 +165,7 @@ static err diff_run(struct cli *c)
             continue;
         c->exit = 1;
         printf("%s/%.*s would be %.*s\n", d->res->plural, STR(d->name), STR(word));
-        yyjson_arr_foreach(yyjson_obj_get(v, "changes"), k, n, change)
+        yyjson_arr_foreach (yyjson_obj_get(v, "changes"), k, n, change)
             change_print(c, change);
     }
     return NULL;
@@ -183,7 +184,8 @@ const struct cli_verb verb_apply = {
     .name = "apply",
     .args = "",
     .doc = "Create or change what files describe; the same file twice changes nothing.",
-    .examples = "  dhow apply -f dhow.yaml\n  dhow apply -f models/ -p risk\n  dhow get dataset flights -o yaml | dhow apply -f -",
+    .examples =
+        "  dhow apply -f dhow.yaml\n  dhow apply -f models/ -p risk\n  dhow get dataset flights -o yaml | dhow apply -f -",
     .options = apply_options,
     .run = apply_run,
     .client = true,

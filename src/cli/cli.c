@@ -20,7 +20,8 @@ static void help_options(const struct option *o, FILE *f)
         char left[64];
         snprintf(left, sizeof left, "%s%c%s--%s%s%s", o->letter ? "-" : "  ", o->letter ? o->letter : ' ',
                  o->letter ? ", " : "  ", o->name, o->value ? " " : "", o->value ? o->value : "");
-        fprintf(f, "  %-28s %s%s%s%s\n", left, o->doc, o->def ? " [" : "", o->def ? o->def : "", o->def ? "]" : "");
+        fprintf(f, "  %-28s %s%s%s%s\n", left, o->doc, o->def ? " [" : "", o->def ? o->def : "",
+                o->def ? "]" : "");
     }
 }
 
@@ -39,13 +40,15 @@ void help_verb(const struct cli_verb *v, FILE *f)
 
 void help_all(FILE *f)
 {
-    fprintf(f, "dhow %s: a machine-learning platform in one program\n\n"
-               "examples:\n"
-               "  dhow serve                          start the daemon; data in ./dhow_data\n"
-               "  dhow apply -f dhow.yaml             create or change what the file describes\n"
-               "  dhow run late                       run a pipeline and watch it\n"
-               "  dhow get modelversions              list things of a kind\n\n"
-               "verbs:\n", DHOW_VERSION);
+    fprintf(f,
+            "dhow %s: a machine-learning platform in one program\n\n"
+            "examples:\n"
+            "  dhow serve                          start the daemon; data in ./dhow_data\n"
+            "  dhow apply -f dhow.yaml             create or change what the file describes\n"
+            "  dhow run late                       run a pipeline and watch it\n"
+            "  dhow get modelversions              list things of a kind\n\n"
+            "verbs:\n",
+            DHOW_VERSION);
     for (const struct cli_verb *const *v = verbs; *v; v++)
         if (!(*v)->hidden)
             fprintf(f, "  %-12s %s\n", (*v)->name, (*v)->doc);
@@ -56,14 +59,17 @@ static void markdown_options(struct buf *b, const struct option *o)
 {
     for (; o && o->name; o++)
         buf_fmt(b, "| `--%s%s%s`%s%c%s | %s | %s |\n", o->name, o->value ? " " : "", o->value ? o->value : "",
-                o->letter ? ", `-" : "", o->letter ? o->letter : ' ', o->letter ? "`" : "", o->def ? o->def : "", o->doc);
+                o->letter ? ", `-" : "", o->letter ? o->letter : ' ', o->letter ? "`" : "",
+                o->def ? o->def : "", o->doc);
 }
 
 void help_markdown(struct buf *b)
 {
-    buf_fmt(b, "# Commands\n\nPrinted by `dhow gen`. Exit codes: 0 success, 1 failed, 2 usage or invalid input, 3 a gate "
-               "refused it, 4 login, 5 conflict.\n\nEvery verb that talks to a daemon takes:\n\n"
-               "| option | default | meaning |\n|---|---|---|\n");
+    buf_fmt(
+        b,
+        "# Commands\n\nPrinted by `dhow gen`. Exit codes: 0 success, 1 failed, 2 usage or invalid input, 3 a gate "
+        "refused it, 4 login, 5 conflict.\n\nEvery verb that talks to a daemon takes:\n\n"
+        "| option | default | meaning |\n|---|---|---|\n");
     markdown_options(b, client_options);
     for (const struct cli_verb *const *v = verbs; *v; v++) {
         if ((*v)->hidden)
@@ -207,8 +213,8 @@ static err verb_unknown(struct arena *a, const char *name)
         if (!(*v)->hidden)
             push(a, &names, str_of((*v)->name));
     struct str near = str_nearest(str_of(name), names.v, names.n);
-    return err_hint(err_new(INVALID, "dhow has no verb '%s'", name), near.n ? "did you mean `dhow %.*s`?" : "dhow --help%.*s",
-                    STR(near));
+    return err_hint(err_new(INVALID, "dhow has no verb '%s'", name),
+                    near.n ? "did you mean `dhow %.*s`?" : "dhow --help%.*s", STR(near));
 }
 
 static err client_setup(struct cli *c)

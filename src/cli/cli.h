@@ -19,19 +19,19 @@ struct option {
     char letter;       /* 'f' for -f; 0: none */
     const char *value; /* what it takes: "FILE"; NULL: a switch */
     const char *doc;
-    const char *def;   /* shown in help; NULL: none */
-    bool many;         /* may be given more than once */
+    const char *def; /* shown in help; NULL: none */
+    bool many;       /* may be given more than once */
 };
 struct cli_verb {
     const char *name;
-    const char *args;     /* "KIND [NAME]" */
-    const char *doc;      /* one line */
-    const char *examples; /* lines, each a whole command */
+    const char *args;             /* "KIND [NAME]" */
+    const char *doc;              /* one line */
+    const char *examples;         /* lines, each a whole command */
     const struct option *options; /* ended by {0}; may be NULL */
     int args_min, args_max;       /* -1: any */
     err (*run)(struct cli *);     /* sets cli->exit for an exit code of its own */
-    bool hidden;          /* not for people: worker, shim */
-    bool client;          /* takes the options of a client: --server, --token-file, --project, -o */
+    bool hidden;                  /* not for people: worker, shim */
+    bool client;                  /* takes the options of a client: --server, --token-file, --project, -o */
 };
 extern const struct cli_verb *const verbs[]; /* NULL-terminated, main.c */
 
@@ -40,7 +40,10 @@ struct cli {
     const struct cli_verb *verb;
     const char *const *args; /* what is left: not options */
     int n_args;
-    struct { const struct option *option; const char *value; } given[64];
+    struct {
+        const struct option *option;
+        const char *value;
+    } given[64];
     int n_given;
     const char *const *rest; /* after "--" */
     int n_rest;
@@ -99,6 +102,7 @@ void help_all(FILE *);
 /* The reference of all verbs as Markdown. */
 void help_markdown(struct buf *);
 
-extern const struct cli_verb verb_serve, verb_apply, verb_diff, verb_get, verb_describe, verb_delete, verb_run, verb_cancel,
-    verb_resume, verb_logs, verb_predict, verb_replay, verb_lineage, verb_drift, verb_rollback, verb_doctor, verb_audit,
-    verb_token, verb_completion, verb_gen, verb_explain, verb_worker, verb_shim, verb_version;
+extern const struct cli_verb verb_serve, verb_apply, verb_diff, verb_get, verb_describe, verb_delete,
+    verb_run, verb_cancel, verb_resume, verb_logs, verb_predict, verb_replay, verb_lineage, verb_drift,
+    verb_rollback, verb_doctor, verb_audit, verb_token, verb_completion, verb_gen, verb_explain, verb_worker,
+    verb_shim, verb_version;

@@ -101,8 +101,8 @@ err cli_path(struct cli *c, struct str kind, struct str name, const char *action
         for (const struct resource *const *k = cli_resources(); *k; k++)
             push(c->a, &names, str_of((*k)->plural));
         struct str near = str_nearest(kind, names.v, names.n);
-        return err_hint(err_new(INVALID, "there is no kind '%.*s'", STR(kind)), near.n ? "did you mean '%.*s'?" : "`dhow explain` lists the kinds%.*s",
-                        STR(near));
+        return err_hint(err_new(INVALID, "there is no kind '%.*s'", STR(kind)),
+                        near.n ? "did you mean '%.*s'?" : "`dhow explain` lists the kinds%.*s", STR(near));
     }
     struct buf b = buf_new(c->a);
     if (r->global)

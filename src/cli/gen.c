@@ -17,8 +17,10 @@ static err write_to(struct cli *c, const char *into, const char *path, struct st
 static struct str kinds_markdown(struct arena *a)
 {
     struct buf b = buf_new(a);
-    buf_fmt(&b, "# Kinds\n\nPrinted by `dhow gen`. A resource is `apiVersion: dhow/v1`, `kind`, `metadata` (name, project, "
-               "labels) and `spec`; `status` is written by dhow alone.\n");
+    buf_fmt(
+        &b,
+        "# Kinds\n\nPrinted by `dhow gen`. A resource is `apiVersion: dhow/v1`, `kind`, `metadata` (name, project, "
+        "labels) and `spec`; `status` is written by dhow alone.\n");
     for (const struct resource *const *r = cli_resources(); *r; r++) {
         buf_fmt(&b, "\n## %s\n\n%s\n\n", (*r)->kind, (*r)->doc);
         schema_markdown((*r)->spec, &b, S("spec"));
@@ -31,10 +33,11 @@ static struct str kinds_markdown(struct arena *a)
 static struct str errors_markdown(struct arena *a)
 {
     struct buf b = buf_new(a);
-    buf_fmt(&b, "# Errors\n\nPrinted by `dhow gen`.\n\n| code | HTTP | exit | meaning |\n|---|---|---|---|\n");
+    buf_fmt(&b,
+            "# Errors\n\nPrinted by `dhow gen`.\n\n| code | HTTP | exit | meaning |\n|---|---|---|---|\n");
     for (int i = 1; i < ERR_COUNT; i++)
-        buf_fmt(&b, "| %.*s | %d | %d | %.*s |\n", STR(err_table[i].name), err_table[i].http, err_table[i].exit,
-                STR(err_table[i].doc));
+        buf_fmt(&b, "| %.*s | %d | %d | %.*s |\n", STR(err_table[i].name), err_table[i].http,
+                err_table[i].exit, STR(err_table[i].doc));
     return buf_get(&b);
 }
 
@@ -47,7 +50,9 @@ static err openapi_make(struct cli *c, struct str *out)
     if (!dir || !mkdtemp(dir))
         FAIL(INTERNAL, "cannot make a folder in %s", tmp ? tmp : "/tmp");
     log_setup(LOG_WARN, false);
-    err e = app_start(&(struct app_config){ .listen = S("127.0.0.1:0"), .data = str_of(dir), .sources = str_of(dir) }, &app);
+    err e = app_start(
+        &(struct app_config){ .listen = S("127.0.0.1:0"), .data = str_of(dir), .sources = str_of(dir) },
+        &app);
     if (!e) {
         *out = app_openapi(app, c->a);
         app_stop(app);
@@ -76,19 +81,22 @@ static err completion_run(struct cli *c)
     if (strcmp(c->args[0], "bash"))
         return err_hint(err_new(INVALID, "completion is there for bash, not for %s", c->args[0]),
                         "eval \"$(dhow completion bash)\"");
-    printf("_dhow() {\n  local cur=${COMP_WORDS[COMP_CWORD]}\n  if [ \"$COMP_CWORD\" = 1 ]; then\n    COMPREPLY=($(compgen -W '");
+    printf(
+        "_dhow() {\n  local cur=${COMP_WORDS[COMP_CWORD]}\n  if [ \"$COMP_CWORD\" = 1 ]; then\n    COMPREPLY=($(compgen -W '");
     for (const struct cli_verb *const *v = verbs; *v; v++)
         if (!(*v)->hidden)
             printf("%s ", (*v)->name);
-    printf("' -- \"$cur\"))\n    return\n  fi\n  case ${COMP_WORDS[1]} in\n  get|describe|delete|explain|lineage)\n    "
-           "[ \"$COMP_CWORD\" = 2 ] && COMPREPLY=($(compgen -W '");
+    printf(
+        "' -- \"$cur\"))\n    return\n  fi\n  case ${COMP_WORDS[1]} in\n  get|describe|delete|explain|lineage)\n    "
+        "[ \"$COMP_CWORD\" = 2 ] && COMPREPLY=($(compgen -W '");
     for (const struct resource *const *r = cli_resources(); *r; r++)
         printf("%s ", (*r)->plural);
-    printf("' -- \"$cur\"))\n    [ \"$COMP_CWORD\" = 3 ] && COMPREPLY=($(compgen -W \"$(dhow get \"${COMP_WORDS[2]}\" "
-           "2>/dev/null | awk 'NR>1{print $1}')\" -- \"$cur\")) ;;\n"
-           "  run) COMPREPLY=($(compgen -W \"$(dhow get pipelines 2>/dev/null | awk 'NR>1{print $1}')\" -- \"$cur\")) ;;\n"
-           "  predict|rollback) COMPREPLY=($(compgen -W \"$(dhow get deployments 2>/dev/null | awk 'NR>1{print $1}')\" -- "
-           "\"$cur\")) ;;\n  *) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n  esac\n}\ncomplete -F _dhow dhow\n");
+    printf(
+        "' -- \"$cur\"))\n    [ \"$COMP_CWORD\" = 3 ] && COMPREPLY=($(compgen -W \"$(dhow get \"${COMP_WORDS[2]}\" "
+        "2>/dev/null | awk 'NR>1{print $1}')\" -- \"$cur\")) ;;\n"
+        "  run) COMPREPLY=($(compgen -W \"$(dhow get pipelines 2>/dev/null | awk 'NR>1{print $1}')\" -- \"$cur\")) ;;\n"
+        "  predict|rollback) COMPREPLY=($(compgen -W \"$(dhow get deployments 2>/dev/null | awk 'NR>1{print $1}')\" -- "
+        "\"$cur\")) ;;\n  *) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n  esac\n}\ncomplete -F _dhow dhow\n");
     return NULL;
 }
 

@@ -74,8 +74,7 @@ static void list_table(struct cli *c, yyjson_val *v)
     heading(c, &t, r->spec);
     heading(c, &t, r->status);
     table_cell(&t, S("AGE"));
-    yyjson_arr_foreach(items, i, n, item)
-    {
+    yyjson_arr_foreach (items, i, n, item) {
         int64_t us = 0;
         table_cell(&t, json_text_at(c->a, item, "metadata.name"));
         cells(c, &t, r->spec, yyjson_obj_get(item, "spec"));
@@ -118,8 +117,7 @@ static void lineage_print(struct cli *c, yyjson_val *edges, const char *title, c
     if (!yyjson_arr_size(edges))
         return;
     printf("%s:\n", title);
-    yyjson_arr_foreach(edges, i, n, e)
-    {
+    yyjson_arr_foreach (edges, i, n, e) {
         int depth = (int)yyjson_get_sint(yyjson_obj_get(e, "depth"));
         printf("%*s%.*s\n", 2 * (depth > 0 ? depth : 1), "", STR(json_text_at(c->a, e, side)));
     }
@@ -133,8 +131,9 @@ static void lineage_table(struct cli *c, yyjson_val *v)
 
 static err lineage_get(struct cli *c, const struct resource *r, struct str name, yyjson_val **out)
 {
-    return cli_call(c, M_GET, fmt(c->a, "/api/v1/projects/%.*s/lineage?ref=%s/%.*s", STR(c->project), r->kind,
-                                  STR(url_encode(c->a, name))),
+    return cli_call(c, M_GET,
+                    fmt(c->a, "/api/v1/projects/%.*s/lineage?ref=%s/%.*s", STR(c->project), r->kind,
+                        STR(url_encode(c->a, name))),
                     S(""), out);
 }
 

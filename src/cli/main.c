@@ -15,10 +15,10 @@
 #include <unistd.h>
 
 const struct cli_verb *const verbs[] = {
-    &verb_serve,   &verb_apply,    &verb_diff,   &verb_get,    &verb_describe, &verb_delete,     &verb_run,
-    &verb_cancel,  &verb_resume,   &verb_logs,   &verb_predict, &verb_replay,  &verb_lineage,    &verb_drift,
-    &verb_rollback, &verb_doctor,  &verb_audit,  &verb_token,  &verb_explain,  &verb_completion, &verb_gen,
-    &verb_version, &verb_worker,   &verb_shim,   NULL,
+    &verb_serve,    &verb_apply,  &verb_diff,  &verb_get,     &verb_describe, &verb_delete,     &verb_run,
+    &verb_cancel,   &verb_resume, &verb_logs,  &verb_predict, &verb_replay,   &verb_lineage,    &verb_drift,
+    &verb_rollback, &verb_doctor, &verb_audit, &verb_token,   &verb_explain,  &verb_completion, &verb_gen,
+    &verb_version,  &verb_worker, &verb_shim,  NULL,
 };
 
 /* ---- kinds ---- */
@@ -47,7 +47,8 @@ static const struct worker_type command_type = {
     .name = "command",
     .doc = "Any program of the machine, with its arguments.",
 };
-static const struct step_type *const step_types[] = { &registry_register, &registry_gate, &serve_deploy, NULL };
+static const struct step_type *const step_types[] = { &registry_register, &registry_gate, &serve_deploy,
+                                                      NULL };
 
 /* features: NULL in the child, which only runs. */
 static const struct worker_type *const *worker_types(struct features *features, struct arena *a)

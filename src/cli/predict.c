@@ -52,11 +52,11 @@ static void predict_table(struct cli *c, yyjson_val *v)
 {
     size_t i, n, k, m;
     yyjson_val *out, *value;
-    printf("%.*s version %.*s\n", STR(json_text_at(c->a, v, "model_name")), STR(json_text_at(c->a, v, "model_version")));
-    yyjson_arr_foreach(yyjson_obj_get(v, "outputs"), i, n, out)
-    {
+    printf("%.*s version %.*s\n", STR(json_text_at(c->a, v, "model_name")),
+           STR(json_text_at(c->a, v, "model_version")));
+    yyjson_arr_foreach (yyjson_obj_get(v, "outputs"), i, n, out) {
         printf("%.*s:", STR(json_text_at(c->a, out, "name")));
-        yyjson_arr_foreach(yyjson_obj_get(out, "data"), k, m, value)
+        yyjson_arr_foreach (yyjson_obj_get(out, "data"), k, m, value)
             printf(" %.*s", STR(json_value_text(c->a, value)));
         printf("\n");
     }
@@ -99,15 +99,14 @@ static void drift_table(struct cli *c, yyjson_val *v)
     yyjson_val *f;
     struct table t = table_new(c->a, 4);
     double bound = yyjson_get_num(json_at(v, "spec.features.wasserstein"));
-    printf("monitor %.*s: %.*s  realised AUC %.*s  windows %.*s\n", STR(json_text_at(c->a, v, "metadata.name")),
-           STR(json_text_at(c->a, v, "status.alarm")), STR(json_text_at(c->a, v, "status.auc")),
-           STR(json_text_at(c->a, v, "status.windowsClosed")));
+    printf("monitor %.*s: %.*s  realised AUC %.*s  windows %.*s\n",
+           STR(json_text_at(c->a, v, "metadata.name")), STR(json_text_at(c->a, v, "status.alarm")),
+           STR(json_text_at(c->a, v, "status.auc")), STR(json_text_at(c->a, v, "status.windowsClosed")));
     table_cell(&t, S("FEATURE"));
     table_cell(&t, S("WASSERSTEIN"));
     table_cell(&t, S("PSI"));
     table_cell(&t, S("DRIFT"));
-    yyjson_arr_foreach(json_at(v, "status.drift"), i, n, f)
-    {
+    yyjson_arr_foreach (json_at(v, "status.drift"), i, n, f) {
         double w = yyjson_get_num(yyjson_obj_get(f, "wasserstein"));
         table_cell(&t, json_text_at(c->a, f, "name"));
         table_cell(&t, fmt(c->a, "%.3f", w));
@@ -136,8 +135,9 @@ const struct cli_verb verb_predict = {
     .name = "predict",
     .args = "DEPLOYMENT",
     .doc = "Ask a deployment for a prediction.",
-    .examples = "  dhow predict late -k origin=ATL -k destination=ORD -k date=2001-06-15T17:00 -k ts=2001-06-15T23:00 -k distance=606\n"
-                "  dhow predict late -d @request.json -o json",
+    .examples =
+        "  dhow predict late -k origin=ATL -k destination=ORD -k date=2001-06-15T17:00 -k ts=2001-06-15T23:00 -k distance=606\n"
+        "  dhow predict late -d @request.json -o json",
     .options = predict_options,
     .args_min = 1,
     .args_max = 1,

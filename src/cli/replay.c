@@ -16,16 +16,16 @@ struct replay {
     struct columns rows, offline;
     const struct column *id, *at, *known, *label;
     struct strs inputs;
-    size_t *by_at, *by_known;   /* row numbers in order of time */
-    size_t pushed, asked;       /* how far each order was gone through */
+    size_t *by_at, *by_known; /* row numbers in order of time */
+    size_t pushed, asked;     /* how far each order was gone through */
     int64_t from, until;
     /* what came back */
-    float *score;               /* per row; NaN: not asked */
+    float *score; /* per row; NaN: not asked */
     VEC(double) ask_ms;
     int64_t requests, failed, push_requests, push_rows;
     int64_t ask_ns, push_ns, start_ns, paused_ns;
     /* online against offline */
-    size_t *offline_row;        /* row of the offline table per row of this one; SIZE_MAX: none */
+    size_t *offline_row; /* row of the offline table per row of this one; SIZE_MAX: none */
     int64_t compare_left, compared, mismatches;
     struct str first_mismatch;
     /* the clock waits while this pipeline trains */
@@ -40,14 +40,15 @@ static err version_load(struct cli *c, struct str version, struct columns *out)
     yyjson_val *v;
     size_t i, n;
     yyjson_val *file;
-    struct str path = fmt(c->a, "/api/v1/projects/%.*s/datasetversions/%.*s", STR(c->project), STR(url_encode(c->a, version)));
+    struct str path = fmt(c->a, "/api/v1/projects/%.*s/datasetversions/%.*s", STR(c->project),
+                          STR(url_encode(c->a, version)));
     TRY(cli_call(c, M_GET, path, S(""), &v));
     yyjson_val *files = json_at(v, "spec.files");
-    const char *dir = fmtz(c->a, "%s/dhow-replay-%d", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", (int)getpid());
+    const char *dir = fmtz(c->a, "%s/dhow-replay-%d", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp",
+                           (int)getpid());
     struct strs paths = { 0 };
     err e = dir_make(dir);
-    yyjson_arr_foreach(files, i, n, file)
-    {
+    yyjson_arr_foreach (files, i, n, file) {
         struct http_reply r;
         const char *local = fmtz(c->a, "%s/%zu.parquet", dir, i);
         if (!e)
@@ -107,8 +108,8 @@ static void column_write(struct json *j, const struct column *c, const size_t *r
     json_arr_end(j);
 }
 
-static err exchange(struct replay *r, struct arena *a, struct str path, const struct json *body, int64_t *took,
-                    struct http_reply *out)
+static err exchange(struct replay *r, struct arena *a, struct str path, const struct json *body,
+                    int64_t *took, struct http_reply *out)
 {
     int64_t start = mono_ns();
     TRY(http_do(r->http, a, M_POST, path, S("application/json"), json_get(body), out));
@@ -141,10 +142,10 @@ static err push_rows(struct replay *r, struct arena *a, const size_t *row, size_
 /* The features that came back, against the offline row of the same id: every bit must agree. */
 static void compare(struct replay *r, struct arena *a, yyjson_val *reply, const size_t *row, size_t n)
 {
-    yyjson_val *outputs = yyjson_obj_get(reply, "outputs"), *out, *names = json_at(reply, "parameters.features"), *name;
+    yyjson_val *outputs = yyjson_obj_get(reply, "outputs"), *out,
+               *names = json_at(reply, "parameters.features"), *name;
     size_t i, count, k, m;
-    yyjson_arr_foreach(outputs, i, count, out)
-    {
+    yyjson_arr_foreach (outputs, i, count, out) {
         if (!str_is(json_text_at(a, out, "name"), "features"))
             continue;
         yyjson_val *data = yyjson_obj_get(out, "data");
@@ -154,18 +155,18 @@ static void compare(struct replay *r, struct arena *a, yyjson_val *reply, const 
             if (off == SIZE_MAX || r->compare_left <= 0)
                 continue;
             bool same = true;
-            yyjson_arr_foreach(names, k, m, name)
-            {
+            yyjson_arr_foreach (names, k, m, name) {
                 const struct column *c = columns_find(&r->offline, json_value_text(a, name));
                 yyjson_val *v = yyjson_arr_get(data, x * width + k);
-                double online = yyjson_is_num(v) ? yyjson_get_num(v) : NAN, offline = c ? column_f64(c, off) : INFINITY;
+                double online = yyjson_is_num(v) ? yyjson_get_num(v) : NAN,
+                       offline = c ? column_f64(c, off) : INFINITY;
                 bool both = isnan(online) && isnan(offline);
                 if (both || memcmp(&online, &offline, sizeof online) == 0)
                     continue;
                 if (same && !r->first_mismatch.n)
                     r->first_mismatch = fmt(r->c->a, "row %.*s, %.*s: online %.17g, offline %.17g",
-                                            STR(column_text(r->c->a, r->id, row[x])), STR(json_value_text(r->c->a, name)),
-                                            online, offline);
+                                            STR(column_text(r->c->a, r->id, row[x])),
+                                            STR(json_value_text(r->c->a, name)), online, offline);
                 same = false;
             }
             if (!m)
@@ -215,7 +216,9 @@ static err ask(struct replay *r, struct arena *a, const size_t *row, size_t n)
     TRY(json_parse(a, reply.body, &v));
     size_t i, m;
     data = json_at(yyjson_arr_get_first(yyjson_obj_get(v, "outputs")), "data");
-    yyjson_arr_foreach(data, i, m, item) if (i < n) r->score[row[i]] = (float)yyjson_get_num(item);
+    yyjson_arr_foreach (data, i, m, item)
+        if (i < n)
+            r->score[row[i]] = (float)yyjson_get_num(item);
     if (comparing)
         compare(r, a, v, row, n);
     return NULL;
@@ -230,22 +233,22 @@ static err training(struct replay *r, struct arena *a, bool *out)
     yyjson_val *v, *run, *step;
     size_t i, n, k, m;
     *out = false;
-    TRY(http_do(r->http, a, M_GET, fmt(a, "/api/v1/projects/%.*s/pipelineruns?limit=1000", STR(r->c->project)), S(""),
-                S(""), &reply));
+    TRY(http_do(r->http, a, M_GET,
+                fmt(a, "/api/v1/projects/%.*s/pipelineruns?limit=1000", STR(r->c->project)), S(""), S(""),
+                &reply));
     if (reply.status != 200)
         return NULL;
     TRY(json_parse(a, reply.body, &v));
-    yyjson_arr_foreach(yyjson_obj_get(v, "items"), i, n, run)
-    {
+    yyjson_arr_foreach (yyjson_obj_get(v, "items"), i, n, run) {
         struct str phase = json_text_at(a, run, "status.phase");
         bool over = str_is(phase, "succeeded") || str_is(phase, "failed") || str_is(phase, "cancelled");
         if (over || !str_eq(json_text_at(a, run, "spec.pipeline"), str_of(r->pause_for)))
             continue;
         bool begun = false;
-        yyjson_arr_foreach(json_at(run, "status.steps"), k, m, step)
-        {
+        yyjson_arr_foreach (json_at(run, "status.steps"), k, m, step) {
             struct str p = json_text_at(a, step, "phase");
-            begun = begun || (str_eq(json_text_at(a, step, "name"), str_of(r->pause_until)) && p.n && !str_is(p, "waiting"));
+            begun = begun || (str_eq(json_text_at(a, step, "name"), str_of(r->pause_until)) && p.n &&
+                              !str_is(p, "waiting"));
         }
         *out = *out || !begun;
     }
@@ -274,8 +277,9 @@ static err pause_while_training(struct replay *r)
 static void progress(const struct replay *r, int64_t now, size_t done, size_t total)
 {
     auto_arena struct arena *a = arena_new(0);
-    cli_progress("%.*s  %zu of %zu asked, %.0f/s, %lld failed", STR(str_sub(time_text(a, now), 0, 16)), done, total,
-                 (double)done / ((double)(mono_ns() - r->start_ns - r->paused_ns) / 1e9), (long long)r->failed);
+    cli_progress("%.*s  %zu of %zu asked, %.0f/s, %lld failed", STR(str_sub(time_text(a, now), 0, 16)), done,
+                 total, (double)done / ((double)(mono_ns() - r->start_ns - r->paused_ns) / 1e9),
+                 (long long)r->failed);
 }
 
 /* Everything known by `now` that was not pushed yet. */
@@ -442,7 +446,8 @@ static err replay_run(struct cli *c)
     struct replay r = { .c = c, .deployment = str_of(c->args[0]) };
     const char *version = cli_option(c, "version"), *inputs = cli_option(c, "inputs");
     if (!version || !inputs)
-        return err_hint(err_new(INVALID, "replay needs --%s", version ? "inputs" : "version"), "dhow replay --help");
+        return err_hint(err_new(INVALID, "replay needs --%s", version ? "inputs" : "version"),
+                        "dhow replay --help");
     r.dataset = str_of(cli_option(c, "dataset"));
     r.pause_for = cli_option(c, "pause-for");
     r.pause_until = cli_option(c, "pause-until");
@@ -482,7 +487,8 @@ static const struct option replay_options[] = {
     { "label", 0, "COLUMN", "The outcome.", "late", false },
     { "from", 0, "TIME", "Start of the clock.", NULL, false },
     { "until", 0, "TIME", "Its end.", NULL, false },
-    { "compare", 0, "VERSION", "Training-set version whose features must equal the online ones.", NULL, false },
+    { "compare", 0, "VERSION", "Training-set version whose features must equal the online ones.", NULL,
+      false },
     { "compare-rows", 0, "N", "Rows to compare.", "10000", false },
     { "pause-for", 0, "PIPELINE", "The clock waits while a run of this pipeline is at work …", NULL, false },
     { "pause-until", 0, "STEP", "… until this step of it begins.", "deploy", false },
@@ -492,8 +498,9 @@ const struct cli_verb verb_replay = {
     .name = "replay",
     .args = "DEPLOYMENT",
     .doc = "Play a dataset version as live traffic: predict, and push each outcome when it became known.",
-    .examples = "  dhow replay late --version history.1 --dataset flights --from 2001-05-01 --until 2001-07-01 \\\n"
-                "    --inputs origin,destination,date,ts,distance --pause-for late -o json",
+    .examples =
+        "  dhow replay late --version history.1 --dataset flights --from 2001-05-01 --until 2001-07-01 \\\n"
+        "    --inputs origin,destination,date,ts,distance --pause-for late -o json",
     .options = replay_options,
     .args_min = 1,
     .args_max = 1,

@@ -8,8 +8,8 @@ enum { LOOK_US = 150000, STEPS_MAX = 100 };
 
 static struct str run_path(struct cli *c, const char *plural, struct str name, const char *action)
 {
-    return fmt(c->a, "/api/v1/projects/%.*s/%s/%.*s%s%s", STR(c->project), plural, STR(url_encode(c->a, name)),
-               action ? "/" : "", action ? action : "");
+    return fmt(c->a, "/api/v1/projects/%.*s/%s/%.*s%s%s", STR(c->project), plural,
+               STR(url_encode(c->a, name)), action ? "/" : "", action ? action : "");
 }
 
 static double seconds_of(struct cli *c, yyjson_val *step)
@@ -28,11 +28,11 @@ static void progress_line(struct cli *c, struct str run, yyjson_val *steps)
     struct buf b = buf_new(c->a);
     size_t i, n;
     yyjson_val *s;
-    yyjson_arr_foreach(steps, i, n, s)
-    {
+    yyjson_arr_foreach (steps, i, n, s) {
         if (!str_is(json_text_at(c->a, s, "phase"), "running"))
             continue;
-        double total = yyjson_get_num(json_at(s, "progress.total")), done = yyjson_get_num(json_at(s, "progress.done"));
+        double total = yyjson_get_num(json_at(s, "progress.total")),
+               done = yyjson_get_num(json_at(s, "progress.done"));
         buf_fmt(&b, "  %.*s %.0fs", STR(json_text_at(c->a, s, "name")), seconds_of(c, s));
         if (total > 0)
             buf_fmt(&b, " %.0f%% %.*s", 100 * done / total, STR(json_text_at(c->a, s, "progress.what")));
@@ -44,8 +44,8 @@ static void step_print(struct cli *c, yyjson_val *s)
 {
     struct str phase = json_text_at(c->a, s, "phase");
     cli_progress_end();
-    fprintf(stderr, "  %-10.*s %-10.*s %6.1fs  %.*s\n", STR(json_text_at(c->a, s, "name")), STR(phase), seconds_of(c, s),
-            STR(str_is(phase, "succeeded") ? S("") : json_text_at(c->a, s, "error")));
+    fprintf(stderr, "  %-10.*s %-10.*s %6.1fs  %.*s\n", STR(json_text_at(c->a, s, "name")), STR(phase),
+            seconds_of(c, s), STR(str_is(phase, "succeeded") ? S("") : json_text_at(c->a, s, "error")));
 }
 
 err run_watch(struct cli *c, struct str run, int *exit_code)
@@ -65,8 +65,7 @@ err run_watch(struct cli *c, struct str run, int *exit_code)
         struct str phase = json_text_at(a, v, "status.phase");
         over = str_is(phase, "succeeded") || str_is(phase, "failed") || str_is(phase, "cancelled");
         yyjson_val *steps = json_at(v, "status.steps");
-        yyjson_arr_foreach(steps, i, n, s)
-        {
+        yyjson_arr_foreach (steps, i, n, s) {
             struct str p = json_text_at(a, s, "phase");
             if (i < STEPS_MAX && !told[i] && p.n && !str_is(p, "waiting") && !str_is(p, "running")) {
                 step_print(c, s);
@@ -78,7 +77,8 @@ err run_watch(struct cli *c, struct str run, int *exit_code)
             cli_progress_end();
             *exit_code = (int)yyjson_get_sint(json_at(v, "status.exitCode"));
             struct str message = json_text_at(a, v, "status.message");
-            fprintf(stderr, "run %.*s %.*s%s%.*s\n", STR(run), STR(phase), message.n ? ": " : "", STR(message));
+            fprintf(stderr, "run %.*s %.*s%s%.*s\n", STR(run), STR(phase), message.n ? ": " : "",
+                    STR(message));
         }
         c->a = outer;
     }
@@ -129,12 +129,15 @@ static err command_run(struct cli *c)
         struct http_reply log;
         TRY(cli_call(c, M_GET, run_path(c, "jobs", name, NULL), S(""), &v));
         struct str phase = json_text_at(c->a, v, "status.phase");
-        TRY(cli_call_raw(c, M_GET, fmt(c->a, "%.*s?offset=%zu", STR(run_path(c, "jobs", name, "logs")), shown), S(""), &log));
+        TRY(cli_call_raw(c, M_GET,
+                         fmt(c->a, "%.*s?offset=%zu", STR(run_path(c, "jobs", name, "logs")), shown), S(""),
+                         &log));
         fwrite(log.body.p, 1, log.body.n, stdout);
         fflush(stdout);
         shown += log.body.n;
         if (str_is(phase, "failed") || str_is(phase, "cancelled"))
-            FAIL(INTERNAL, "job '%.*s' %.*s: %.*s", STR(name), STR(phase), STR(json_text_at(c->a, v, "status.reason")));
+            FAIL(INTERNAL, "job '%.*s' %.*s: %.*s", STR(name), STR(phase),
+                 STR(json_text_at(c->a, v, "status.reason")));
         if (str_is(phase, "succeeded") && !log.body.n)
             return NULL;
     }
@@ -146,7 +149,8 @@ static err run_run(struct cli *c)
     if (c->n_rest)
         return command_run(c);
     if (!c->n_args)
-        return err_hint(err_new(INVALID, "run needs a pipeline, or a command after --"), "dhow get pipelines");
+        return err_hint(err_new(INVALID, "run needs a pipeline, or a command after --"),
+                        "dhow get pipelines");
     struct json j = json_new(c->a);
     yyjson_val *v;
     TRY(params_write(c, &j));
@@ -196,8 +200,7 @@ static err job_find(struct cli *c, struct str *job)
         return NULL;
     TRY(e);
     *job = S("");
-    yyjson_arr_foreach(json_at(v, "status.steps"), i, n, s)
-    {
+    yyjson_arr_foreach (json_at(v, "status.steps"), i, n, s) {
         struct str its = json_text_at(c->a, s, "job"), step = json_text_at(c->a, s, "name");
         if (its.n && (c->n_args < 2 || str_eq(step, str_of(c->args[1]))))
             *job = its;
@@ -218,7 +221,8 @@ static err logs_run(struct cli *c)
         yyjson_val *v;
         TRY(cli_call(c, M_GET, run_path(c, "jobs", job, NULL), S(""), &v));
         struct str phase = json_text_at(c->a, v, "status.phase");
-        TRY(cli_call_raw(c, M_GET, fmt(c->a, "%.*s?offset=%zu", STR(run_path(c, "jobs", job, "logs")), shown), S(""), &r));
+        TRY(cli_call_raw(c, M_GET, fmt(c->a, "%.*s?offset=%zu", STR(run_path(c, "jobs", job, "logs")), shown),
+                         S(""), &r));
         fwrite(r.body.p, 1, r.body.n, stdout);
         fflush(stdout);
         shown += r.body.n;
@@ -236,7 +240,8 @@ static const struct option run_options[] = {
     { 0 },
 };
 static const struct option resume_options[] = { { "detach", 'd', NULL, "Do not wait.", NULL, false }, { 0 } };
-static const struct option logs_options[] = { { "follow", 'f', NULL, "Go on until it ends.", NULL, false }, { 0 } };
+static const struct option logs_options[] = { { "follow", 'f', NULL, "Go on until it ends.", NULL, false },
+                                              { 0 } };
 const struct cli_verb verb_run = {
     .name = "run",
     .args = "PIPELINE | -- COMMAND...",

@@ -59,9 +59,10 @@ static err serve_run(struct cli *c)
         app_stop(app);
         return e;
     }
-    fprintf(stderr, "dhow %s listens on http://%.*s, data in %.*s\n", DHOW_VERSION, STR(app_address(app)), STR(cfg.data));
-    log_info("dhow.started", KV("address", app_address(app)), KV("took_ms", (double)(mono_ns() - start) / 1e6),
-             KV("pid", (int64_t)getpid()));
+    fprintf(stderr, "dhow %s listens on http://%.*s, data in %.*s\n", DHOW_VERSION, STR(app_address(app)),
+            STR(cfg.data));
+    log_info("dhow.started", KV("address", app_address(app)),
+             KV("took_ms", (double)(mono_ns() - start) / 1e6), KV("pid", (int64_t)getpid()));
     sigwait(&stop, &sig);
     log_info("dhow.stopping", KV("signal", (int64_t)sig));
     pthread_sigmask(SIG_UNBLOCK, &stop, NULL); /* a second one ends it at once */
@@ -87,7 +88,8 @@ static err shim_run(struct cli *c)
 }
 
 static const struct option serve_options[] = {
-    { "listen", 0, "ADDRESS:PORT", "Where to listen; only loopback unless --allow-public.", "127.0.0.1:7300", false },
+    { "listen", 0, "ADDRESS:PORT", "Where to listen; only loopback unless --allow-public.", "127.0.0.1:7300",
+      false },
     { "data", 0, "DIR", "Folder for everything it keeps.", "./dhow_data", false },
     { "sources", 0, "DIR", "Folder that the paths of Sources start in.", ".", false },
     { "first-token", 0, "FILE", "Write the first admin token there instead of showing it.", NULL, false },
@@ -98,7 +100,8 @@ static const struct option serve_options[] = {
     { "verbose", 'v', NULL, "Log more.", NULL, false },
     { 0 },
 };
-static const struct option worker_options[] = { { "dir", 0, "DIR", "The job's folder.", NULL, false }, { 0 } };
+static const struct option worker_options[] = { { "dir", 0, "DIR", "The job's folder.", NULL, false },
+                                                { 0 } };
 const struct cli_verb verb_serve = {
     .name = "serve",
     .args = "",

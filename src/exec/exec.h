@@ -22,23 +22,23 @@ enum exec_phase { EXEC_RUNNING, EXEC_DONE, EXEC_LOST /* neither a process nor ex
 struct exec_state {
     enum exec_phase phase;
     int64_t pid;
-    int exit_code;           /* valid for DONE */
+    int exit_code; /* valid for DONE */
     int signal;
-    struct str reason;       /* "", "out of memory", "timeout", "cancelled", "signal 11", "exit 3" */
+    struct str reason; /* "", "out of memory", "timeout", "cancelled", "signal 11", "exit 3" */
     double cpu_seconds;
     int64_t memory_peak;
     int64_t started, finished; /* µs */
 };
 struct exec;
 struct exec_ops {
-    const char *name;                                                             /* "local" */
+    const char *name; /* "local" */
     /* must. dir: the store's folder; program: this binary, which is also the shim. */
     err (*open)(const char *dir, const char *program, struct exec **out);
-    err (*start)(struct exec *, const struct exec_job *);                         /* must; returns once the shim runs */
+    err (*start)(struct exec *, const struct exec_job *); /* must; returns once the shim runs */
     err (*poll)(struct exec *, struct arena *a, struct str id, struct exec_state *out); /* must */
-    err (*cancel)(struct exec *, struct str id);                                  /* must; SIGTERM, then SIGKILL */
-    err (*remove)(struct exec *, struct str id);                                  /* must; the folder of a finished job */
-    void (*close)(struct exec *);                                                 /* must; leaves jobs running */
+    err (*cancel)(struct exec *, struct str id); /* must; SIGTERM, then SIGKILL */
+    err (*remove)(struct exec *, struct str id); /* must; the folder of a finished job */
+    void (*close)(struct exec *);                /* must; leaves jobs running */
 };
 extern const struct exec_ops exec_local;
 extern const struct exec_ops *const exec_backends[]; /* NULL-terminated */

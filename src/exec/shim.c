@@ -68,9 +68,10 @@ int64_t session_rss(int64_t session)
         long sid = 0, rss = 0;
         if (e->d_name[0] < '1' || e->d_name[0] > '9' || !stat_fields(atoll(e->d_name), text, sizeof text, &f))
             continue;
-        if (sscanf(f,
-                   ") %*c %*d %*d %ld %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %*u %*u %ld",
-                   &sid, &rss) == 2 &&
+        if (sscanf(
+                f,
+                ") %*c %*d %*d %ld %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %*u %*u %ld",
+                &sid, &rss) == 2 &&
             sid == session)
             pages += rss;
     }
@@ -223,7 +224,8 @@ static void end_write(struct shim *s, int status, const struct rusage *used, int
         end.reason = fmt(s->a, "signal %lld", (long long)end.signal);
     else if (end.exit_code)
         end.reason = fmt(s->a, "exit %lld", (long long)end.exit_code);
-    err e = file_write(fmtz(s->a, "%s/exit.json", s->dir), schema_text(&exec_exit_schema, s->a, &end, WRITE_DEFAULTS));
+    err e = file_write(fmtz(s->a, "%s/exit.json", s->dir),
+                       schema_text(&exec_exit_schema, s->a, &end, WRITE_DEFAULTS));
     if (e)
         log_err("shim.end_lost", e);
 }

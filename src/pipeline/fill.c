@@ -11,8 +11,9 @@ struct fill {
 static err name_find(const struct fill *f, struct str name, struct str *out)
 {
     if (!f->lookup(f->arg, f->a, name, out))
-        return err_hint(err_new(INVALID, "${%.*s} names nothing", STR(name)),
-                        "use ${params.NAME}, ${steps.STEP.OUTPUT} of a step in `needs`, ${event.KEY} or ${run.name}");
+        return err_hint(
+            err_new(INVALID, "${%.*s} names nothing", STR(name)),
+            "use ${params.NAME}, ${steps.STEP.OUTPUT} of a step in `needs`, ${event.KEY} or ${run.name}");
     return NULL;
 }
 
@@ -78,15 +79,15 @@ static err fill_value(const struct fill *f, yyjson_val *v, struct json *out)
         return fill_text(f, (struct str){ yyjson_get_str(v), yyjson_get_len(v) }, out);
     if (yyjson_is_obj(v)) {
         json_obj(out);
-        yyjson_obj_foreach(v, i, n, key, item)
-        {
+        yyjson_obj_foreach (v, i, n, key, item) {
             json_key(out, (struct str){ yyjson_get_str(key), yyjson_get_len(key) });
             TRY(fill_value(f, item, out));
         }
         json_obj_end(out);
     } else if (yyjson_is_arr(v)) {
         json_arr(out);
-        yyjson_arr_foreach(v, i, n, item) TRY(fill_value(f, item, out));
+        yyjson_arr_foreach (v, i, n, item)
+            TRY(fill_value(f, item, out));
         json_arr_end(out);
     } else if (yyjson_is_int(v)) {
         json_i64(out, yyjson_get_sint(v));

@@ -3,7 +3,9 @@
 #include "pipeline/internal.h"
 
 const char *const run_phases[] = { "waiting", "running", "succeeded", "failed", "cancelled", NULL };
-const char *const step_phases[] = { "waiting", "running", "succeeded", "failed", "skipped", "cancelled", NULL };
+const char *const step_phases[] = {
+    "waiting", "running", "succeeded", "failed", "skipped", "cancelled", NULL
+};
 SCHEMA_TABLE(pipeline_trigger, PIPELINE_TRIGGER, "An event that starts a run.");
 SCHEMA_TABLE(pipeline_step, PIPELINE_STEP, "One node of the graph.");
 SCHEMA_TABLE(pipeline_spec, PIPELINE_SPEC, "Steps, what starts them, and their parameters.");
@@ -59,8 +61,9 @@ static err pipeline_check(const struct resource_check *c)
     for (size_t i = 0; i < s->steps.n; i++) {
         const struct pipeline_step *step = &steps_of(&s->steps)[i];
         if (step_index(&s->steps, step->name) != (int)i)
-            return err_field(err_new(INVALID, "spec.steps[%zu].name: '%.*s' is there twice", i, STR(step->name)),
-                             fmt(c->a, "spec.steps[%zu].name", i));
+            return err_field(
+                err_new(INVALID, "spec.steps[%zu].name: '%.*s' is there twice", i, STR(step->name)),
+                fmt(c->a, "spec.steps[%zu].name", i));
         for (size_t k = 0; k < step->needs.n; k++)
             if (step_index(&s->steps, step->needs.v[k]) < 0)
                 return err_field(err_new(INVALID, "spec.steps[%zu].needs: there is no step '%.*s'", i,
@@ -86,7 +89,8 @@ static struct pair *pair_find(struct pairs *p, struct str key)
     return NULL;
 }
 
-static err params_merge(struct arena *a, const struct pairs *defaults, const struct pairs *given, struct pairs *out)
+static err params_merge(struct arena *a, const struct pairs *defaults, const struct pairs *given,
+                        struct pairs *out)
 {
     *out = (struct pairs){ 0 };
     for (size_t i = 0; i < defaults->n; i++)
@@ -148,8 +152,8 @@ static err action_run(struct api *api, struct req *r, struct str project, struct
                       struct json *out)
 {
     struct str run;
-    TRY(pipeline_run(api_store(api), r->a, req_who(r)->name, project, name, &((const struct run_request *)in)->params,
-                     &run));
+    TRY(pipeline_run(api_store(api), r->a, req_who(r)->name, project, name,
+                     &((const struct run_request *)in)->params, &run));
     json_obj(out);
     json_kstr(out, "run", run);
     json_obj_end(out);
@@ -181,13 +185,13 @@ static err run_change_tx(struct tx *tx, void *arg)
     spec.resumes += !c->cancel;
     o.spec = schema_text(&pipelinerun_spec_schema, a, &spec, WRITE_SECRETS | WRITE_PERSONAL);
     TRY(object_put(tx, c->who, &o, -1, &after, &changed));
-    return audit_append(tx, &(struct audit_entry){ .who = c->who,
-                                                   .action = c->cancel ? S("pipelineruns.cancel")
-                                                                       : S("pipelineruns.resume"),
-                                                   .project = c->project,
-                                                   .kind = S("PipelineRun"),
-                                                   .name = c->name,
-                                                   .outcome = S("ok") });
+    return audit_append(
+        tx, &(struct audit_entry){ .who = c->who,
+                                   .action = c->cancel ? S("pipelineruns.cancel") : S("pipelineruns.resume"),
+                                   .project = c->project,
+                                   .kind = S("PipelineRun"),
+                                   .name = c->name,
+                                   .outcome = S("ok") });
 }
 
 static err run_change(struct api *api, struct req *r, struct str project, struct str name, bool cancel,

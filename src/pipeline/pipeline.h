@@ -79,9 +79,9 @@ extern const struct resource pipeline_resource, pipelinerun_resource;
 
 struct pipelines_config {
     struct store *store;
-    struct sched *sched;                   /* for its worker types */
-    const struct step_type *const *steps;  /* NULL-terminated */
-    struct job_context context;            /* .a is set per call */
+    struct sched *sched;                  /* for its worker types */
+    const struct step_type *const *steps; /* NULL-terminated */
+    struct job_context context;           /* .a is set per call */
 };
 err pipelines_open(const struct pipelines_config *, struct pipelines **out);
 void pipelines_close(struct pipelines *);
@@ -94,5 +94,6 @@ struct reconciler pipelines_trigger_reconciler(struct pipelines *);
 err pipeline_run(struct store *, struct arena *a, struct str who, struct str project, struct str pipeline,
                  const struct pairs *params, struct str *run);
 /* Fills ${…} in every text of a JSON value. lookup gives the JSON text of a dotted name, or false. */
-err pipeline_fill(struct arena *a, struct str json, bool (*lookup)(void *arg, struct arena *a, struct str name, struct str *out),
-                  void *arg, struct str *out);
+err pipeline_fill(struct arena *a, struct str json,
+                  bool (*lookup)(void *arg, struct arena *a, struct str name, struct str *out), void *arg,
+                  struct str *out);

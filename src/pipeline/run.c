@@ -114,8 +114,9 @@ static err job_start(struct run *r, const struct pipeline_step *plan, struct run
     job.owner = fmt(r->a, "PipelineRun/%.*s", STR(r->meta.name));
     job.cpu = 2;
     resources_take(r->a, with, &job);
-    s->job = s->attempts > 0 ? fmt(r->a, "%.*s-%.*s-r%lld", STR(r->meta.name), STR(plan->name), (long long)s->attempts)
-                             : fmt(r->a, "%.*s-%.*s", STR(r->meta.name), STR(plan->name));
+    s->job = s->attempts > 0
+                 ? fmt(r->a, "%.*s-%.*s-r%lld", STR(r->meta.name), STR(plan->name), (long long)s->attempts)
+                 : fmt(r->a, "%.*s-%.*s", STR(r->meta.name), STR(plan->name));
     err e = resource_create(r->p->cfg.store, r->a, &job_resource, job.owner, r->meta.project, s->job, &job);
     return e && e->code == CONFLICT ? NULL : e; /* made before a crash: go on with it */
 }
@@ -130,11 +131,13 @@ static err step_start(struct run *r, size_t i)
     if (type) {
         if (type->with) { /* say what is wrong here, before a job is made */
             void *out = arena_alloc(r->a, type->with->size, 16);
-            TRY(schema_read_text(type->with, r->a, fmt(r->a, "steps.%.*s.with", STR(plan->name)), with, 0, out));
+            TRY(schema_read_text(type->with, r->a, fmt(r->a, "steps.%.*s.with", STR(plan->name)), with, 0,
+                                 out));
         }
         TRY(job_start(r, plan, s, with));
     } else if (!step_type_find(r->p, plan->uses)) {
-        FAIL(INVALID, "step '%.*s' uses '%.*s', which this dhow does not know", STR(plan->name), STR(plan->uses));
+        FAIL(INVALID, "step '%.*s' uses '%.*s', which this dhow does not know", STR(plan->name),
+             STR(plan->uses));
     }
     s->phase = STEP_RUNNING;
     s->started = now_us();
@@ -185,7 +188,8 @@ static err daemon_step(struct run *r, size_t i)
         return NULL;
     }
     if (now_us() - s->started > plan->timeout * 1000) {
-        step_end(r, s, STEP_FAILED, fmt(r->a, "took longer than %.*s", STR(duration_text(r->a, plan->timeout))));
+        step_end(r, s, STEP_FAILED,
+                 fmt(r->a, "took longer than %.*s", STR(duration_text(r->a, plan->timeout))));
         return NULL;
     }
     TRY(pipeline_fill(r->a, plan->with, run_lookup, r, &text));
@@ -246,7 +250,8 @@ static err step_move(struct run *r, size_t i)
 static err run_load(struct pipelines *p, struct arena *a, const struct object *o, struct run *r)
 {
     *r = (struct run){ .p = p, .a = a };
-    TRY(resource_get(p->cfg.store, a, &pipelinerun_resource, o->project, o->name, &r->meta, &r->spec, &r->status));
+    TRY(resource_get(p->cfg.store, a, &pipelinerun_resource, o->project, o->name, &r->meta, &r->spec,
+                     &r->status));
     r->plan = r->spec.steps.v;
     r->steps = r->status.steps.v;
     if (r->status.steps.n == r->spec.steps.n)
@@ -281,11 +286,12 @@ static err may_begin(struct run *r, bool *out)
             continue;
         TRY(schema_read_text(&pipelinerun_spec_schema, r->a, S("spec"), all.v[i].spec, READ_LENIENT, &other));
         TRY(schema_read_text(&pipelinerun_status_schema, r->a, S("status"),
-                             all.v[i].status.n ? all.v[i].status : S("{}"), READ_LENIENT | READ_PARTIAL, &status));
+                             all.v[i].status.n ? all.v[i].status : S("{}"), READ_LENIENT | READ_PARTIAL,
+                             &status));
         before += str_eq(other.pipeline, r->spec.pipeline) && status.phase < RUN_SUCCEEDED;
     }
-    err e = resource_get(r->p->cfg.store, r->a, &pipeline_resource, r->meta.project, r->spec.pipeline, NULL, &spec,
-                         NULL);
+    err e = resource_get(r->p->cfg.store, r->a, &pipeline_resource, r->meta.project, r->spec.pipeline, NULL,
+                         &spec, NULL);
     *out = before < (e ? 1 : spec.concurrency);
     return e && e->code != NOT_FOUND ? e : NULL;
 }
@@ -331,11 +337,12 @@ static err run_end(struct run *r, bool *over)
     json_kstr(&j, "phase", str_of(run_phases[r->status.phase]));
     json_kstr(&j, "message", r->status.message);
     json_obj_end(&j);
-    return resource_event(r->p->cfg.store, &pipelinerun_resource, S("pipeline"), r->meta.project, r->meta.name,
-                          "pipelinerun.ended", json_get(&j));
+    return resource_event(r->p->cfg.store, &pipelinerun_resource, S("pipeline"), r->meta.project,
+                          r->meta.name, "pipelinerun.ended", json_get(&j));
 }
 
-static err run_step_all(void *self, struct arena *a, const struct object *o, const struct event *ev, int64_t *again_ms)
+static err run_step_all(void *self, struct arena *a, const struct object *o, const struct event *ev,
+                        int64_t *again_ms)
 {
     struct run r;
     bool over = false, begin = true;

@@ -21,7 +21,8 @@ static bool event_lookup(void *arg, struct arena *a, struct str name, struct str
     if (str_is(key, "name") || str_is(key, "kind") || str_is(key, "type")) {
         json_str(&j, str_is(key, "name") ? ev->name : str_is(key, "kind") ? ev->kind : ev->type);
     } else {
-        yyjson_val *v = ev->data.n && !json_parse(a, ev->data, &data) ? yyjson_obj_getn(data, key.p, key.n) : NULL;
+        yyjson_val *v = ev->data.n && !json_parse(a, ev->data, &data) ? yyjson_obj_getn(data, key.p, key.n)
+                                                                      : NULL;
         char *text = v ? yyjson_val_write(v, 0, NULL) : NULL;
         if (!text)
             return false;
@@ -51,8 +52,8 @@ static err params_fill(struct arena *a, const struct pairs *in, const struct eve
     return NULL;
 }
 
-static err trigger_fire(struct pipelines *p, struct arena *a, const struct meta *m, const struct pipeline_trigger *t,
-                        const struct event *ev)
+static err trigger_fire(struct pipelines *p, struct arena *a, const struct meta *m,
+                        const struct pipeline_trigger *t, const struct event *ev)
 {
     struct pairs params;
     struct str run;
@@ -92,7 +93,8 @@ static err pipeline_look(struct pipelines *p, struct arena *a, struct str projec
         for (size_t i = 0; i < events.n; i++) {
             for (size_t t = 0; t < spec.triggers.n; t++)
                 if (trigger_wants(&((struct pipeline_trigger *)spec.triggers.v)[t], &events.v[i]))
-                    TRY(trigger_fire(p, a, &m, &((struct pipeline_trigger *)spec.triggers.v)[t], &events.v[i]));
+                    TRY(trigger_fire(p, a, &m, &((struct pipeline_trigger *)spec.triggers.v)[t],
+                                     &events.v[i]));
             cursor = events.v[i].seq;
         }
         if (events.n < EVENTS_AT_ONCE)
@@ -106,7 +108,8 @@ static err pipeline_look(struct pipelines *p, struct arena *a, struct str projec
     return resource_status(p->cfg.store, a, &pipeline_resource, project, name, -1, &status);
 }
 
-static err trigger_step(void *self, struct arena *a, const struct object *o, const struct event *ev, int64_t *again_ms)
+static err trigger_step(void *self, struct arena *a, const struct object *o, const struct event *ev,
+                        int64_t *again_ms)
 {
     struct pipelines *p = self;
     struct objects all;
@@ -126,8 +129,10 @@ static err trigger_step(void *self, struct arena *a, const struct object *o, con
 
 struct reconciler pipelines_trigger_reconciler(struct pipelines *p)
 {
-    static const char *const kinds[] = { "Pipeline", "Monitor", "Dataset", "Model", "Deployment", "PipelineRun", NULL };
-    return (struct reconciler){ .name = "pipeline-triggers", .kinds = kinds, .step = trigger_step, .self = p };
+    static const char *const kinds[] = { "Pipeline",   "Monitor",     "Dataset", "Model",
+                                         "Deployment", "PipelineRun", NULL };
+    return (
+        struct reconciler){ .name = "pipeline-triggers", .kinds = kinds, .step = trigger_step, .self = p };
 }
 
 err pipelines_open(const struct pipelines_config *cfg, struct pipelines **out)

@@ -9,13 +9,16 @@ static err job_check(const struct resource_check *c)
 {
     const struct job_spec *s = c->spec;
     if (str_is(s->type, "command") && !s->command.n)
-        return err_field(err_new(INVALID, "spec.command: a job of type command needs one"), S("spec.command"));
+        return err_field(err_new(INVALID, "spec.command: a job of type command needs one"),
+                         S("spec.command"));
     if (!str_is(s->type, "command") && s->command.n)
-        return err_field(err_new(INVALID, "spec.command: only jobs of type command have one"), S("spec.command"));
+        return err_field(err_new(INVALID, "spec.command: only jobs of type command have one"),
+                         S("spec.command"));
     for (size_t i = 0; i < s->env.n; i++)
         if (str_find(s->env.v[i].key, '=') < s->env.v[i].key.n || !s->env.v[i].key.n)
-            return err_field(err_new(INVALID, "spec.env: '%.*s' is no name of a variable", STR(s->env.v[i].key)),
-                             S("spec.env"));
+            return err_field(
+                err_new(INVALID, "spec.env: '%.*s' is no name of a variable", STR(s->env.v[i].key)),
+                S("spec.env"));
     return NULL;
 }
 
@@ -61,7 +64,8 @@ static err job_cancel(struct api *api, struct req *r, struct str project, struct
 }
 
 static const struct action job_actions[] = {
-    { "cancel", job_cancel, NULL, "cancel", "Stops a job: at once if it waits, politely, then by force if it runs." },
+    { "cancel", job_cancel, NULL, "cancel",
+      "Stops a job: at once if it waits, politely, then by force if it runs." },
     { 0 },
 };
 const struct resource job_resource = {
@@ -80,8 +84,8 @@ const struct resource job_resource = {
 
 static err job_status_of(struct sched *s, struct req *r, struct meta *m, struct job_status *st)
 {
-    return resource_get(s->cfg.store, r->a, &job_resource, req_param(r, S("project")), req_param(r, S("name")), m,
-                        NULL, st);
+    return resource_get(s->cfg.store, r->a, &job_resource, req_param(r, S("project")),
+                        req_param(r, S("name")), m, NULL, st);
 }
 
 /* Output from ?offset= on, at most 1 MiB; a follower asks again with what it has. */

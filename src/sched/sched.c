@@ -125,13 +125,14 @@ static err view_load(struct sched *s, struct arena *a, struct str project, struc
     if (!v->type->with)
         return NULL;
     v->job.with = arena_alloc(a, v->type->with->size, 16);
-    return schema_read_text(v->type->with, a, S("spec.with"), v->job.spec.with.n ? v->job.spec.with : S("{}"), 0,
-                            v->job.with);
+    return schema_read_text(v->type->with, a, S("spec.with"), v->job.spec.with.n ? v->job.spec.with : S("{}"),
+                            0, v->job.with);
 }
 
 static err status_save(struct view *v)
 {
-    return resource_status(v->s->cfg.store, v->a, &job_resource, v->meta.project, v->meta.name, -1, &v->status);
+    return resource_status(v->s->cfg.store, v->a, &job_resource, v->meta.project, v->meta.name, -1,
+                           &v->status);
 }
 
 static struct job_context context_of(struct view *v)
@@ -142,7 +143,9 @@ static struct job_context context_of(struct view *v)
     return c;
 }
 
-static const char *const passed_on[] = { "DHOW_ORT_LIB", "DHOW_DUCKDB_LIB", "DHOW_XGBOOST_LIB", "TZ", "LANG", NULL };
+static const char *const passed_on[] = {
+    "DHOW_ORT_LIB", "DHOW_DUCKDB_LIB", "DHOW_XGBOOST_LIB", "TZ", "LANG", NULL
+};
 
 static const char *const *job_env(struct view *v, const char *dir)
 {
@@ -158,7 +161,8 @@ static const char *const *job_env(struct view *v, const char *dir)
         if (getenv(passed_on[i]))
             push(v->a, &env, fmtz(v->a, "%s=%s", passed_on[i], getenv(passed_on[i])));
     for (size_t i = 0; i < v->job.spec.env.n; i++)
-        push(v->a, &env, fmtz(v->a, "%.*s=%.*s", STR(v->job.spec.env.v[i].key), STR(v->job.spec.env.v[i].value)));
+        push(v->a, &env,
+             fmtz(v->a, "%.*s=%.*s", STR(v->job.spec.env.v[i].key), STR(v->job.spec.env.v[i].value)));
     push(v->a, &env, NULL);
     return env.v;
 }
@@ -218,8 +222,8 @@ static err attempt_finish(struct view *v)
         struct str text;
         yyjson_val *result = NULL;
         if (v->type->run) {
-            TRY_AS(file_read(v->a, fmtz(v->a, "%s/result.json", dir), 64 << 20, &text), "job '%.*s' left no result",
-                   STR(v->meta.name));
+            TRY_AS(file_read(v->a, fmtz(v->a, "%s/result.json", dir), 64 << 20, &text),
+                   "job '%.*s' left no result", STR(v->meta.name));
             TRY(json_parse(v->a, text, &result));
         }
         struct job_context c = context_of(v);
@@ -242,7 +246,8 @@ static void job_failed(struct view *v, struct str why, bool may_retry)
 {
     bool again = may_retry && v->status.attempts <= v->job.spec.retries && !v->job.spec.cancel;
     v->status.phase = again ? JOB_QUEUED : v->job.spec.cancel ? JOB_CANCELLED : JOB_FAILED;
-    v->status.reason = again ? fmt(v->a, "attempt %lld failed: %.*s", (long long)v->status.attempts, STR(why)) : why;
+    v->status.reason = again ? fmt(v->a, "attempt %lld failed: %.*s", (long long)v->status.attempts, STR(why))
+                             : why;
     v->status.finished_at = now_us();
 }
 
@@ -335,7 +340,8 @@ static struct str failure_text(struct view *v, const struct exec_state *st, bool
     struct str text;
     yyjson_val *said;
     *may_retry = true;
-    if (file_read(v->a, fmtz(v->a, "%s/error.json", dir), ERROR_BYTES_MAX, &text) || json_parse(v->a, text, &said))
+    if (file_read(v->a, fmtz(v->a, "%s/error.json", dir), ERROR_BYTES_MAX, &text) ||
+        json_parse(v->a, text, &said))
         return st->reason;
     const char *what = yyjson_get_str(yyjson_obj_get(said, "text"));
     *may_retry = !yyjson_get_bool(yyjson_obj_get(said, "final"));
@@ -347,7 +353,8 @@ static void log_keep(struct view *v)
     const char *path = fmtz(v->a, "%s/out.log", job_attempt_dir(v->s, v->a, v->meta.id, v->status.attempts));
     struct str text;
     if (!file_map(v->a, path, &text))
-        (void)blob_put(store_blobs(v->s->cfg.store), v->a, text, &v->status.log); /* the log is not worth a failure */
+        (void)blob_put(store_blobs(v->s->cfg.store), v->a, text,
+                       &v->status.log); /* the log is not worth a failure */
 }
 
 static err step_ended(struct view *v, struct entry *entry, const struct exec_state *st)
@@ -379,8 +386,8 @@ static err step_running(struct view *v, struct entry *entry, int64_t *again_ms)
         TRY(v->s->cfg.exec->ops->cancel(v->s->cfg.exec, id));
     const char *dir = job_attempt_dir(v->s, v->a, v->meta.id, v->status.attempts);
     yyjson_val *progress;
-    if (!file_read(v->a, fmtz(v->a, "%s/progress.json", dir), 4096, &text) && !json_parse(v->a, text, &progress) &&
-        !str_eq(text, v->status.progress)) {
+    if (!file_read(v->a, fmtz(v->a, "%s/progress.json", dir), 4096, &text) &&
+        !json_parse(v->a, text, &progress) && !str_eq(text, v->status.progress)) {
         v->status.progress = text;
         TRY(status_save(v));
     }
@@ -388,18 +395,38 @@ static err step_running(struct view *v, struct entry *entry, int64_t *again_ms)
     return NULL;
 }
 
-static err sched_step(void *self, struct arena *a, const struct object *o, const struct event *ev, int64_t *again_ms)
+/* Its process is stopped; called again until the last attempt has ended. */
+static err job_deleted(struct sched *s, struct arena *a, const struct object *o, int64_t *again_ms)
+{
+    const struct exec_ops *ops = s->cfg.exec->ops;
+    struct entry *entry = entry_find(s, o->project, o->name);
+    if (!entry || entry->hook)
+        return NULL;
+    for (int64_t attempt = 1;; attempt++) {
+        struct str id = job_attempt_id(a, entry->id, attempt);
+        struct exec_state st;
+        if (ops->poll(s->cfg.exec, a, id, &st)) /* no such folder: that was the last one */
+            break;
+        if (st.phase == EXEC_RUNNING) {
+            *again_ms = POLL_MS;
+            return ops->cancel(s->cfg.exec, id);
+        }
+    }
+    entry_drop(s, o->project, o->name);
+    poke_queued(s);
+    return NULL;
+}
+
+static err sched_step(void *self, struct arena *a, const struct object *o, const struct event *ev,
+                      int64_t *again_ms)
 {
     struct sched *s = self;
     struct view v;
     LOCKED(&s->lock);
     (void)ev;
     err e = view_load(s, a, o->project, o->name, &v);
-    if (e && e->code == NOT_FOUND) { /* deleted */
-        entry_drop(s, o->project, o->name);
-        poke_queued(s);
-        return NULL;
-    }
+    if (e && e->code == NOT_FOUND)
+        return job_deleted(s, a, o, again_ms);
     if (e && v.meta.id && v.status.phase == JOB_QUEUED) { /* a bad spec that slipped in: say so once */
         job_failed(&v, e->text, false);
         return status_save(&v);
@@ -417,11 +444,16 @@ static err sched_step(void *self, struct arena *a, const struct object *o, const
     if (entry->hook)
         return NULL; /* its end pokes us */
     switch ((enum job_phase)v.status.phase) {
-    case JOB_QUEUED: return step_queued(&v, entry);
-    case JOB_STARTING: return step_starting(&v, entry);
-    case JOB_RUNNING: return step_running(&v, entry, again_ms);
-    case JOB_FINISHING: return hook_start(&v, entry, attempt_finish);
-    default: return NULL;
+    case JOB_QUEUED:
+        return step_queued(&v, entry);
+    case JOB_STARTING:
+        return step_starting(&v, entry);
+    case JOB_RUNNING:
+        return step_running(&v, entry, again_ms);
+    case JOB_FINISHING:
+        return hook_start(&v, entry, attempt_finish);
+    default:
+        return NULL;
     }
 }
 
@@ -450,8 +482,9 @@ static err entries_load(struct sched *s)
         struct job_spec spec;
         struct job_status status;
         TRY(schema_read_text(&job_spec_schema, a, S("spec"), all.v[i].spec, READ_LENIENT, &spec));
-        TRY(schema_read_text(&job_status_schema, a, S("status"), all.v[i].status.n ? all.v[i].status : S("{}"),
-                             READ_LENIENT | READ_PARTIAL, &status));
+        TRY(schema_read_text(&job_status_schema, a, S("status"),
+                             all.v[i].status.n ? all.v[i].status : S("{}"), READ_LENIENT | READ_PARTIAL,
+                             &status));
         if (status.phase < JOB_SUCCEEDED)
             entry_add(s, &m, &spec)->active = status.phase != JOB_QUEUED;
     }

@@ -15,7 +15,15 @@
 
 struct sched;
 
-enum job_phase { JOB_QUEUED, JOB_STARTING, JOB_RUNNING, JOB_FINISHING, JOB_SUCCEEDED, JOB_FAILED, JOB_CANCELLED };
+enum job_phase {
+    JOB_QUEUED,
+    JOB_STARTING,
+    JOB_RUNNING,
+    JOB_FINISHING,
+    JOB_SUCCEEDED,
+    JOB_FAILED,
+    JOB_CANCELLED
+};
 extern const char *const job_phases[];
 
 // clang-format off
@@ -55,7 +63,7 @@ err job_cancel_request(struct store *, struct str who, struct str project, struc
 struct job {
     struct str project, name; /* of the resource */
     struct job_spec spec;
-    void *with;               /* struct of the type's .with schema */
+    void *with; /* struct of the type's .with schema */
 };
 
 /* What a worker (the child process) knows. */
@@ -64,29 +72,33 @@ struct worker {
     struct str project, job; /* names */
     const char *dir;         /* DIR/jobs/ID */
     struct blobs *blobs;
-    yyjson_val *spec;        /* spec.json: {"type":…,"with":{…},"project":…,"job":…, and what prepare added} */
-    void *with;              /* struct of the type's .with schema */
+    yyjson_val *spec; /* spec.json: {"type":…,"with":{…},"project":…,"job":…, and what prepare added} */
+    void *with;       /* struct of the type's .with schema */
 };
-void worker_progress(struct worker *, int64_t done, int64_t total, const char *what); /* cheap: 5 a second at most reach the disk */
-void worker_metric(struct worker *, const char *name, int64_t step, double value);    /* appended to metrics.jsonl */
-__attribute__((format(printf, 2, 3))) void worker_say(struct worker *, const char *f, ...); /* a line of the log */
-bool worker_stopped(const struct worker *); /* SIGTERM came: finish soon */
+void worker_progress(struct worker *, int64_t done, int64_t total,
+                     const char *what); /* cheap: 5 a second at most reach the disk */
+void worker_metric(struct worker *, const char *name, int64_t step,
+                   double value); /* appended to metrics.jsonl */
+__attribute__((format(printf, 2, 3))) void worker_say(struct worker *, const char *f,
+                                                      ...); /* a line of the log */
+bool worker_stopped(const struct worker *);                 /* SIGTERM came: finish soon */
 /* result.json; the last thing a successful run does. text: a JSON object. */
 err worker_result(struct worker *, struct str text);
 
 struct job_context {
     struct store *store;
     struct arena *a;
-    void *app; /* struct app of main.c */
+    void *app;              /* struct app of main.c */
     struct str code_commit; /* of the build or the environment; for lineage */
     struct str sources_dir; /* where Source.path starts */
     void *self;             /* the type's .self, set per call */
 };
 struct worker_type {
     const char *name, *doc;
-    const struct schema *with;                                        /* may be NULL */
-    err (*prepare)(struct job_context *, const struct job *, struct json *spec); /* adds keys to the open object; may be NULL */
-    err (*run)(struct worker *);                                      /* in the child; NULL only for "command" */
+    const struct schema *with; /* may be NULL */
+    err (*prepare)(struct job_context *, const struct job *,
+                   struct json *spec); /* adds keys to the open object; may be NULL */
+    err (*run)(struct worker *);       /* in the child; NULL only for "command" */
     /* After success, before the job counts as succeeded; idempotent. result: parsed result.json (may be NULL for
      * commands); outputs: an open JSON object to add text values to. May block. May be NULL. */
     err (*finish)(struct job_context *, const struct job *, yyjson_val *result, struct json *outputs);
@@ -100,8 +112,8 @@ struct worker_type {
 struct step_type {
     const char *name, *doc;
     const struct schema *with;
-    err (*step)(struct job_context *, struct str project, struct str run, const void *with, struct json *outputs,
-                bool *done);
+    err (*step)(struct job_context *, struct str project, struct str run, const void *with,
+                struct json *outputs, bool *done);
 };
 
 struct sched_config {
@@ -109,8 +121,8 @@ struct sched_config {
     struct exec *exec;
     const struct worker_type *const *types; /* NULL-terminated */
     struct job_context context;             /* .a is set per call */
-    int64_t cpu, memory;                    /* what jobs may use in all; 0: cores of the machine, 80 % of its memory */
-    const char *program;                    /* path of this binary, for `dhow worker` and `dhow shim` */
+    int64_t cpu, memory; /* what jobs may use in all; 0: cores of the machine, 80 % of its memory */
+    const char *program; /* path of this binary, for `dhow worker` and `dhow shim` */
 };
 err sched_open(const struct sched_config *, struct sched **out);
 void sched_close(struct sched *); /* leaves jobs running; waits for hooks under way */

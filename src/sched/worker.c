@@ -56,7 +56,8 @@ void worker_metric(struct worker *w, const char *name, int64_t step, double valu
     json_ki64(&j, "time", now_us());
     json_obj_end(&j);
     struct str line = fmt(a, "%.*s\n", STR(json_get(&j)));
-    auto_close int fd = open(fmtz(a, "%s/metrics.jsonl", w->dir), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    auto_close int fd = open(fmtz(a, "%s/metrics.jsonl", w->dir), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC,
+                             0600);
     if (fd >= 0)
         (void)!write(fd, line.p, line.n);
 }

@@ -38,12 +38,18 @@ static void ground_close(struct ground *g)
     arena_free(g->a);
 }
 
-static void start(struct ground *g, const char *id, const char *script, int64_t memory, int64_t timeout, int64_t log)
+static void start(struct ground *g, const char *id, const char *script, int64_t memory, int64_t timeout,
+                  int64_t log)
 {
     const char *argv[] = { "/bin/sh", "-c", script, NULL };
     const char *env[] = { "PATH=/usr/bin:/bin", "GREETING=salaam", NULL };
-    struct exec_job job = { .id = str_of(id), .argv = argv, .env = env, .spec = S("{}"), .memory_bytes = memory,
-                            .timeout_ms = timeout, .log_bytes_max = log };
+    struct exec_job job = { .id = str_of(id),
+                            .argv = argv,
+                            .env = env,
+                            .spec = S("{}"),
+                            .memory_bytes = memory,
+                            .timeout_ms = timeout,
+                            .log_bytes_max = log };
     CHECK_OK(g->exec->ops->start(g->exec, &job));
 }
 
@@ -67,13 +73,14 @@ static struct str output_of(struct ground *g, const char *id)
     return text;
 }
 
-#define EACH_BACKEND(g)                                                              \
-    for (const struct exec_ops *const *ops_ = exec_backends; *ops_; ops_++)          \
+#define EACH_BACKEND(g)                                                     \
+    for (const struct exec_ops *const *ops_ = exec_backends; *ops_; ops_++) \
         for (struct ground g, *once_ = (ground_open(&g, *ops_), &g); once_; once_ = (ground_close(&g), NULL))
 
 TEST(output_and_exit_code_are_kept)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         start(&g, "1-1", "echo $GREETING; echo oops >&2; exit 7", 0, 0, 0);
         struct exec_state s = end_of(&g, "1-1");
         CHECK(s.phase == EXEC_DONE && s.exit_code == 7 && s.signal == 0);
@@ -86,7 +93,8 @@ TEST(output_and_exit_code_are_kept)
 TEST(nothing_of_the_daemons_environment_is_passed_on)
 {
     setenv("DHOW_SECRET", "x", 1);
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         start(&g, "1-1", "test -z \"$DHOW_SECRET\"", 0, 0, 0);
         CHECK(end_of(&g, "1-1").exit_code == 0);
     }
@@ -94,8 +102,10 @@ TEST(nothing_of_the_daemons_environment_is_passed_on)
 
 TEST(a_job_over_its_memory_is_stopped_and_says_so)
 {
-    EACH_BACKEND(g) {
-        start(&g, "1-1", "head -c 200000000 /dev/zero | tail -c 200000000 | (sleep 5; cat >/dev/null)", 64 << 20, 0, 0);
+    EACH_BACKEND(g)
+    {
+        start(&g, "1-1", "head -c 200000000 /dev/zero | tail -c 200000000 | (sleep 5; cat >/dev/null)",
+              64 << 20, 0, 0);
         struct exec_state s = end_of(&g, "1-1");
         CHECK(s.exit_code != 0);
         CHECK_STR(s.reason, "out of memory");
@@ -105,7 +115,8 @@ TEST(a_job_over_its_memory_is_stopped_and_says_so)
 
 TEST(a_job_over_its_time_is_stopped_with_all_its_children)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         int64_t begin = mono_ns();
         start(&g, "1-1", "sleep 30 & sleep 30", 0, 300, 0);
         struct exec_state s = end_of(&g, "1-1");
@@ -116,7 +127,8 @@ TEST(a_job_over_its_time_is_stopped_with_all_its_children)
 
 TEST(cancel_stops_a_job_and_a_second_one_is_fine)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         start(&g, "1-1", "sleep 30", 0, 0, 0);
         CHECK_OK(g.exec->ops->cancel(g.exec, S("1-1")));
         CHECK_STR(end_of(&g, "1-1").reason, "cancelled");
@@ -126,9 +138,11 @@ TEST(cancel_stops_a_job_and_a_second_one_is_fine)
 
 TEST(a_job_that_ends_well_despite_sigterm_counts_as_done)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         start(&g, "1-1", "trap 'exit 0' TERM; echo up; while :; do sleep 0.05; done", 0, 0, 0);
-        while (!file_exists(fmtz(g.a, "%s/out.log", exec_dir(g.a, g.dir, S("1-1")))) || !output_of(&g, "1-1").n)
+        while (!file_exists(fmtz(g.a, "%s/out.log", exec_dir(g.a, g.dir, S("1-1")))) ||
+               !output_of(&g, "1-1").n)
             usleep(10000);
         CHECK_OK(g.exec->ops->cancel(g.exec, S("1-1")));
         CHECK(end_of(&g, "1-1").exit_code == 0);
@@ -137,7 +151,8 @@ TEST(a_job_that_ends_well_despite_sigterm_counts_as_done)
 
 TEST(a_crash_is_told_by_its_signal)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         start(&g, "1-1", "kill -SEGV $$", 0, 0, 0);
         struct exec_state s = end_of(&g, "1-1");
         CHECK(s.signal == SIGSEGV);
@@ -147,7 +162,8 @@ TEST(a_crash_is_told_by_its_signal)
 
 TEST(output_over_its_limit_is_cut_with_a_note)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         start(&g, "1-1", "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end", 0, 0, 1000);
         CHECK(end_of(&g, "1-1").exit_code == 0);
         struct str log = output_of(&g, "1-1");
@@ -157,9 +173,12 @@ TEST(output_over_its_limit_is_cut_with_a_note)
 
 TEST(a_program_that_is_not_there_is_a_failed_job)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         const char *argv[] = { "/no/such/program", NULL };
-        struct exec_job job = { .id = S("1-1"), .argv = argv, .env = (const char *[]){ NULL }, .spec = S("{}") };
+        struct exec_job job = {
+            .id = S("1-1"), .argv = argv, .env = (const char *[]){ NULL }, .spec = S("{}")
+        };
         CHECK_OK(g.exec->ops->start(g.exec, &job));
         struct exec_state s = end_of(&g, "1-1");
         CHECK(s.phase == EXEC_DONE && s.exit_code == 127);
@@ -169,7 +188,8 @@ TEST(a_program_that_is_not_there_is_a_failed_job)
 
 TEST(another_daemon_finds_a_running_job_again)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         start(&g, "1-1", "sleep 1; echo after", 0, 0, 0);
         char self[PATH_MAX] = "";
         CHECK(readlink("/proc/self/exe", self, sizeof self - 1) > 0);
@@ -186,7 +206,8 @@ TEST(another_daemon_finds_a_running_job_again)
 
 TEST(a_killed_shim_leaves_a_lost_job_not_a_running_one)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         struct exec_state s;
         start(&g, "1-1", "sleep 1", 0, 0, 0);
         CHECK_OK(g.exec->ops->poll(g.exec, g.a, S("1-1"), &s));
@@ -197,10 +218,13 @@ TEST(a_killed_shim_leaves_a_lost_job_not_a_running_one)
 
 TEST(a_job_is_never_started_twice)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         start(&g, "1-1", "echo once; sleep 0.5", 0, 0, 0);
         const char *argv[] = { "/bin/echo", "twice", NULL };
-        struct exec_job job = { .id = S("1-1"), .argv = argv, .env = (const char *[]){ NULL }, .spec = S("{}") };
+        struct exec_job job = {
+            .id = S("1-1"), .argv = argv, .env = (const char *[]){ NULL }, .spec = S("{}")
+        };
         (void)g.exec->ops->start(g.exec, &job);
         end_of(&g, "1-1");
         CHECK_STR(output_of(&g, "1-1"), "once\n");
@@ -209,7 +233,8 @@ TEST(a_job_is_never_started_twice)
 
 TEST(removed_jobs_are_not_found)
 {
-    EACH_BACKEND(g) {
+    EACH_BACKEND(g)
+    {
         struct exec_state s;
         start(&g, "1-1", "true", 0, 0, 0);
         end_of(&g, "1-1");

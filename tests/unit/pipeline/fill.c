@@ -29,8 +29,10 @@ static struct str filled(struct arena *a, const char *json)
 TEST(a_whole_value_keeps_its_type)
 {
     auto_arena struct arena *a = arena_new(0);
-    CHECK_STR(filled(a, "{\"m\":\"${steps.judge.metrics}\",\"n\":\"${ steps.count.n }\",\"u\":\"${params.until}\"}"),
-              "{\"m\":{\"auc\":0.75},\"n\":7,\"u\":\"2001-05-01\"}");
+    CHECK_STR(
+        filled(a,
+               "{\"m\":\"${steps.judge.metrics}\",\"n\":\"${ steps.count.n }\",\"u\":\"${params.until}\"}"),
+        "{\"m\":{\"auc\":0.75},\"n\":7,\"u\":\"2001-05-01\"}");
 }
 
 TEST(inside_a_text_it_becomes_text)
@@ -42,7 +44,8 @@ TEST(inside_a_text_it_becomes_text)
 TEST(all_else_is_left_as_it_is)
 {
     auto_arena struct arena *a = arena_new(0);
-    CHECK_STR(filled(a, "{\"a\":[1,2.5,true,null,\"$x {y} ${open\"]}"), "{\"a\":[1,2.5,true,null,\"$x {y} ${open\"]}");
+    CHECK_STR(filled(a, "{\"a\":[1,2.5,true,null,\"$x {y} ${open\"]}"),
+              "{\"a\":[1,2.5,true,null,\"$x {y} ${open\"]}");
     CHECK_STR(filled(a, ""), "{}");
 }
 

@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define PROBE_WITH(F, O, L, T)                                                       \
-    F(T, STR,  say,   0, "What it outputs.")                                         \
-    F(T, I64,  calls, 0, "Calls it takes.", .def = "1")                              \
-    F(T, STR,  fail,  0, "gate, invalid or once: how it fails.")
+#define PROBE_WITH(F, O, L, T)                         \
+    F(T, STR, say, 0, "What it outputs.")              \
+    F(T, I64, calls, 0, "Calls it takes.", .def = "1") \
+    F(T, STR, fail, 0, "gate, invalid or once: how it fails.")
 SCHEMA(probe_with, PROBE_WITH);
 SCHEMA_TABLE(probe_with, PROBE_WITH, "A step that does as it is told.");
 
@@ -50,12 +50,14 @@ struct ground {
     char dir[64];
 };
 
-static const struct resource *const kinds[] = { &job_resource, &pipeline_resource, &pipelinerun_resource, NULL };
+static const struct resource *const kinds[] = { &job_resource, &pipeline_resource, &pipelinerun_resource,
+                                                NULL };
 static const struct route *const no_routes[] = { NULL };
 
 static void reconcilers_start(struct ground *g)
 {
-    struct reconciler list[] = { pipelines_run_reconciler(g->pipelines), pipelines_trigger_reconciler(g->pipelines) };
+    struct reconciler list[] = { pipelines_run_reconciler(g->pipelines),
+                                 pipelines_trigger_reconciler(g->pipelines) };
     CHECK_OK(control_start(g->store, list, 2, &g->control));
 }
 
@@ -69,9 +71,14 @@ static void ground_open(struct ground *g)
     CHECK_OK(api_open(&(struct api_config){ g->store, g->auth, kinds, no_routes, NULL }, &g->api));
     CHECK_OK(exec_local.open(g->dir, "/bin/false", &g->exec));
     struct job_context context = { .store = g->store };
-    CHECK_OK(sched_open(&(struct sched_config){ .store = g->store, .exec = g->exec, .types = no_workers,
-                                                .context = context, .program = "/bin/false" }, &g->sched));
-    CHECK_OK(pipelines_open(&(struct pipelines_config){ g->store, g->sched, probes, context }, &g->pipelines));
+    CHECK_OK(sched_open(&(struct sched_config){ .store = g->store,
+                                                .exec = g->exec,
+                                                .types = no_workers,
+                                                .context = context,
+                                                .program = "/bin/false" },
+                        &g->sched));
+    CHECK_OK(
+        pipelines_open(&(struct pipelines_config){ g->store, g->sched, probes, context }, &g->pipelines));
     reconcilers_start(g);
 }
 
@@ -125,9 +132,11 @@ TEST(steps_run_in_the_order_of_their_needs_and_pass_outputs_on)
 {
     struct ground g;
     ground_open(&g);
-    define(&g, "p", "{\"steps\":[{\"name\":\"c\",\"uses\":\"probe\",\"needs\":[\"b\"],\"with\":{\"say\":\"${steps.b.said}c\"}},"
-                    "{\"name\":\"b\",\"uses\":\"probe\",\"needs\":[\"a\"],\"with\":{\"say\":\"${steps.a.said}b\",\"calls\":2}},"
-                    "{\"name\":\"a\",\"uses\":\"probe\",\"with\":{\"say\":\"a\"}}]}");
+    define(
+        &g, "p",
+        "{\"steps\":[{\"name\":\"c\",\"uses\":\"probe\",\"needs\":[\"b\"],\"with\":{\"say\":\"${steps.b.said}c\"}},"
+        "{\"name\":\"b\",\"uses\":\"probe\",\"needs\":[\"a\"],\"with\":{\"say\":\"${steps.a.said}b\",\"calls\":2}},"
+        "{\"name\":\"a\",\"uses\":\"probe\",\"with\":{\"say\":\"a\"}}]}");
     struct pipelinerun_status s = end_of(&g, begin(&g, "p"));
     CHECK(s.phase == RUN_SUCCEEDED && s.exit_code == 0);
     CHECK_STR(order, "aababc");
@@ -138,8 +147,9 @@ TEST(a_refusing_gate_ends_the_run_with_3_and_skips_the_rest)
 {
     struct ground g;
     ground_open(&g);
-    define(&g, "p", "{\"steps\":[{\"name\":\"gate\",\"uses\":\"probe\",\"with\":{\"fail\":\"gate\"}},"
-                    "{\"name\":\"deploy\",\"uses\":\"probe\",\"needs\":[\"gate\"]}]}");
+    define(&g, "p",
+           "{\"steps\":[{\"name\":\"gate\",\"uses\":\"probe\",\"with\":{\"fail\":\"gate\"}},"
+           "{\"name\":\"deploy\",\"uses\":\"probe\",\"needs\":[\"gate\"]}]}");
     struct pipelinerun_status s = end_of(&g, begin(&g, "p"));
     const struct run_step *steps = s.steps.v;
     CHECK(s.phase == RUN_FAILED && s.exit_code == 3);
@@ -178,8 +188,10 @@ TEST(resume_goes_on_from_what_failed_and_keeps_what_succeeded)
 {
     struct ground g;
     ground_open(&g);
-    define(&g, "p", "{\"steps\":[{\"name\":\"a\",\"uses\":\"probe\",\"with\":{\"say\":\"a\"}},"
-                    "{\"name\":\"b\",\"uses\":\"probe\",\"needs\":[\"a\"],\"with\":{\"say\":\"b\",\"fail\":\"once\"}}]}");
+    define(
+        &g, "p",
+        "{\"steps\":[{\"name\":\"a\",\"uses\":\"probe\",\"with\":{\"say\":\"a\"}},"
+        "{\"name\":\"b\",\"uses\":\"probe\",\"needs\":[\"a\"],\"with\":{\"say\":\"b\",\"fail\":\"once\"}}]}");
     struct str run = begin(&g, "p");
     CHECK(end_of(&g, run).phase == RUN_FAILED);
     change_spec(&g, run, false);
@@ -216,8 +228,10 @@ TEST(an_event_starts_one_run_also_across_a_restart)
 {
     struct ground g;
     ground_open(&g);
-    define(&g, "p", "{\"params\":{\"until\":\"x\"},\"triggers\":[{\"event\":\"pipeline.poked\",\"params\":{\"until\":\"${event.time}\"}}],"
-                    "\"steps\":[{\"name\":\"a\",\"uses\":\"probe\",\"with\":{\"say\":\"${params.until}\"}}]}");
+    define(
+        &g, "p",
+        "{\"params\":{\"until\":\"x\"},\"triggers\":[{\"event\":\"pipeline.poked\",\"params\":{\"until\":\"${event.time}\"}}],"
+        "\"steps\":[{\"name\":\"a\",\"uses\":\"probe\",\"with\":{\"say\":\"${params.until}\"}}]}");
     struct pipeline_status st = { 0 };
     for (int i = 0; i < 200 && !st.cursor; i++) { /* the trigger has taken its place in the log */
         usleep(20000);
@@ -245,7 +259,8 @@ TEST(an_unknown_parameter_is_named)
     ground_open(&g);
     define(&g, "p", "{\"params\":{\"until\":\"x\"},\"steps\":[{\"name\":\"a\",\"uses\":\"probe\"}]}");
     struct pair wrong = { S("untli"), S("y") };
-    err e = pipeline_run(g.store, g.a, S("test"), S("default"), S("p"), &(struct pairs){ &wrong, 1, 1 }, &run);
+    err e = pipeline_run(g.store, g.a, S("test"), S("default"), S("p"), &(struct pairs){ &wrong, 1, 1 },
+                         &run);
     CHECK_ERR(e, INVALID);
     CHECK_STR(e->text, "the pipeline has no parameter 'untli'");
     ground_close(&g);
@@ -263,8 +278,15 @@ TEST(circles_doubles_and_unknown_needs_are_refused)
 {
     auto_arena struct arena *a = arena_new(0);
     CHECK_ERR(check_text(a, "{\"steps\":[]}"), INVALID);
-    CHECK_ERR(check_text(a, "{\"steps\":[{\"name\":\"a\",\"uses\":\"x\",\"needs\":[\"b\"]},{\"name\":\"b\",\"uses\":\"x\",\"needs\":[\"a\"]}]}"), INVALID);
-    CHECK_ERR(check_text(a, "{\"steps\":[{\"name\":\"a\",\"uses\":\"x\"},{\"name\":\"a\",\"uses\":\"x\"}]}"), INVALID);
+    CHECK_ERR(
+        check_text(
+            a,
+            "{\"steps\":[{\"name\":\"a\",\"uses\":\"x\",\"needs\":[\"b\"]},{\"name\":\"b\",\"uses\":\"x\",\"needs\":[\"a\"]}]}"),
+        INVALID);
+    CHECK_ERR(check_text(a, "{\"steps\":[{\"name\":\"a\",\"uses\":\"x\"},{\"name\":\"a\",\"uses\":\"x\"}]}"),
+              INVALID);
     CHECK_ERR(check_text(a, "{\"steps\":[{\"name\":\"a\",\"uses\":\"x\",\"needs\":[\"z\"]}]}"), INVALID);
-    CHECK_OK(check_text(a, "{\"steps\":[{\"name\":\"a\",\"uses\":\"x\"},{\"name\":\"b\",\"uses\":\"x\",\"needs\":[\"a\"]}]}"));
+    CHECK_OK(check_text(
+        a,
+        "{\"steps\":[{\"name\":\"a\",\"uses\":\"x\"},{\"name\":\"b\",\"uses\":\"x\",\"needs\":[\"a\"]}]}"));
 }

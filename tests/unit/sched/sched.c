@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define LAB_WITH(F, O, L, T)                                   \
-    F(T, STR, say,  0, "What it results in.")                  \
+#define LAB_WITH(F, O, L, T)                 \
+    F(T, STR, say, 0, "What it results in.") \
     F(T, STR, fail, 0, "invalid, broken or slow.")
 SCHEMA(lab_with, LAB_WITH);
 SCHEMA_TABLE(lab_with, LAB_WITH, "A worker that does as it is told.");
@@ -40,7 +40,8 @@ static err lab_finish(struct job_context *c, const struct job *j, yyjson_val *re
     return NULL;
 }
 
-static const struct worker_type lab = { "lab", "Does as it is told.", &lab_with_schema, NULL, lab_run, lab_finish };
+static const struct worker_type lab = { "lab",     "Does as it is told.", &lab_with_schema, NULL, lab_run,
+                                        lab_finish };
 static const struct worker_type *const types[] = { &lab, NULL };
 
 __attribute__((constructor)) static void child_entry(int argc, char **argv)
@@ -67,9 +68,14 @@ static const struct route *const no_routes[] = { NULL };
 static void daemon_start(struct ground *g)
 {
     CHECK_OK(exec_local.open(g->dir, g->self, &g->exec));
-    CHECK_OK(sched_open(&(struct sched_config){ .store = g->store, .exec = g->exec, .types = types, .cpu = 2,
-                                                .memory = 1 << 30, .context = { .store = g->store },
-                                                .program = g->self }, &g->sched));
+    CHECK_OK(sched_open(&(struct sched_config){ .store = g->store,
+                                                .exec = g->exec,
+                                                .types = types,
+                                                .cpu = 2,
+                                                .memory = 1 << 30,
+                                                .context = { .store = g->store },
+                                                .program = g->self },
+                        &g->sched));
     struct reconciler r = sched_reconciler(g->sched);
     CHECK_OK(control_start(g->store, &r, 1, &g->control));
     sched_set_control(g->sched, g->control);
