@@ -2,6 +2,7 @@
 /* Composition: which verbs, kinds, work and routes there are, and how the modules are joined to one daemon. */
 #include "cli/app.h"
 #include "cli/cli.h"
+#include "cli/version.h"
 #include "data/data.h"
 #include "feature/feature.h"
 #include "monitor/monitor.h"
@@ -9,7 +10,6 @@
 #include "registry/registry.h"
 #include "serve/serve.h"
 #include "train/train.h"
-#include "version.h"
 #include <limits.h>
 #include <stdlib.h>
 #include <unistd.h>
