@@ -24,7 +24,7 @@ void *monitor_alloc(size_t n, size_t size);
 
 /* ---- auc.c ---- */
 struct auc {
-    int64_t n[2];             /* negatives, positives */
+    int64_t n[2]; /* negatives, positives */
     uint32_t bins[AUC_ALL][2];
 };
 void auc_add(struct auc *, float score, bool positive);
@@ -105,18 +105,18 @@ struct watch {
     struct watch *next;
     struct arena *a;
     struct str project, name;
-    int64_t generation;       /* of the spec that was read; 0: none yet */
-    struct arena *spec_a;     /* of the four that follow */
+    int64_t generation;   /* of the spec that was read; 0: none yet */
+    struct arena *spec_a; /* of the four that follow */
     struct monitor_spec spec;
     struct str model, id_column;
-    uint64_t key;             /* watch_key() */
-    struct lens *lens;        /* NULL: nothing to compare with */
+    uint64_t key;              /* watch_key() */
+    struct lens *lens;         /* NULL: nothing to compare with */
     struct outcomes *outcomes; /* NULL: none are wanted, or their dataset is not there */
-    struct closed *waiting;   /* windows to be judged */
-    pthread_mutex_t m;        /* of the status: metrics read it */
+    struct closed *waiting;    /* windows to be judged */
+    pthread_mutex_t m;         /* of the status: metrics read it */
     struct arena *status_a;
     struct monitor_status status;
-    struct str event;         /* data of a monitor.drifted that is not written yet; in status_a */
+    struct str event; /* data of a monitor.drifted that is not written yet; in status_a */
     int64_t wrote_ns;
     uint64_t wrote_hash;
 };

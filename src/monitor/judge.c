@@ -13,7 +13,9 @@ static struct monitor_drift drift_of(const struct monitor_features *bounds, cons
     for (size_t i = 0; i < STRIPES_MAX; i++)
         if (c->parts[i])
             sketch_merge(&all, &c->parts[i][k]);
-    struct monitor_drift d = { .name = name, .wasserstein = sketch_wasserstein(&all), .psi = sketch_psi(&all) };
+    struct monitor_drift d = { .name = name,
+                               .wasserstein = sketch_wasserstein(&all),
+                               .psi = sketch_psi(&all) };
     d.over = d.wasserstein >= bounds->wasserstein || d.psi >= bounds->psi; /* NaN is not */
     return d;
 }
@@ -22,7 +24,8 @@ void judge(struct arena *a, const struct monitor_features *bounds, const struct 
            const struct closed *c, struct verdict *out)
 {
     size_t over = 0, measured = 0;
-    *out = (struct verdict){ .drift = NEW_N(a, struct monitor_drift, base->n + 1), .share = NAN,
+    *out = (struct verdict){ .drift = NEW_N(a, struct monitor_drift, base->n + 1),
+                             .share = NAN,
                              .wasserstein_max = NAN };
     for (size_t k = 0; k < base->n; k++) {
         struct monitor_drift d = drift_of(bounds, c, k, &base->features[k], base->features[k].name);
@@ -48,7 +51,8 @@ static void alarm_set(struct monitor_status *st, enum monitor_alarm alarm, int64
     st->since = since;
 }
 
-bool alarm_step(const struct monitor_spec *spec, const struct verdict *v, int64_t until, struct monitor_status *st)
+bool alarm_step(const struct monitor_spec *spec, const struct verdict *v, int64_t until,
+                struct monitor_status *st)
 {
     if (!v->judged)
         return false;

@@ -16,8 +16,9 @@ const struct resource monitor_resources[] = {
     { .kind = "Monitor",
       .plural = "monitors",
       .one = "monitor",
-      .doc = "Compares what a deployment is asked with what its model learned from, and its answers with what became "
-             "true.",
+      .doc =
+          "Compares what a deployment is asked with what its model learned from, and its answers with what became "
+          "true.",
       .spec = &monitor_spec_schema,
       .status = &monitor_status_schema,
       .verbs = V_ALL },

@@ -122,12 +122,14 @@ static err others_step(struct monitors *m, struct arena *a, const struct object 
     bool model = str_is(o->kind, "Model");
     int64_t again_ms;
     for (struct watch *w = m->first; w; w = w->next)
-        if (w->generation && str_eq(w->project, o->project) && str_eq(model ? w->model : w->spec.deployment, o->name))
+        if (w->generation && str_eq(w->project, o->project) &&
+            str_eq(model ? w->model : w->spec.deployment, o->name))
             TRY(watch_turn(m, w, a, true, &again_ms));
     return NULL;
 }
 
-static err step(void *self, struct arena *a, const struct object *o, const struct event *ev, int64_t *again_ms)
+static err step(void *self, struct arena *a, const struct object *o, const struct event *ev,
+                int64_t *again_ms)
 {
     struct monitors *m = self;
     (void)ev;
@@ -163,8 +165,8 @@ static void label_put(struct buf *out, struct str value)
     }
 }
 
-static void line_put(struct buf *out, const char *name, const struct shown *s, const char *label, struct str value,
-                     double v)
+static void line_put(struct buf *out, const char *name, const struct shown *s, const char *label,
+                     struct str value, double v)
 {
     char number[32];
     if (isnan(v))

@@ -199,8 +199,8 @@ struct auc *outcomes_window(struct outcomes *o, struct str version, int64_t from
 /* ---- joining ---- */
 
 /* True: e was filled and its outcome was there already. */
-static bool entry_put(struct shard *s, uint64_t key, int64_t at, float score, uint32_t version, struct entry *out,
-                      bool *positive)
+static bool entry_put(struct shard *s, uint64_t key, int64_t at, float score, uint32_t version,
+                      struct entry *out, bool *positive)
 {
     LOCKED(&s->m);
     struct entry *e = ring_find(&s->predictions, key), *early;
@@ -234,7 +234,8 @@ void outcomes_predicted(struct outcomes *o, const struct prediction *p)
         bool positive;
         uint64_t key = hash64(p->ids[i]);
         if (p->ids[i].n && isfinite(p->scores[i]) &&
-            entry_put(&o->shards[key >> 60], key, p->at ? p->at[i] : p->time, p->scores[i], version, &e, &positive))
+            entry_put(&o->shards[key >> 60], key, p->at ? p->at[i] : p->time, p->scores[i], version, &e,
+                      &positive))
             joined(o, &e, positive);
     }
 }

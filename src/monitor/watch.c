@@ -35,25 +35,25 @@ void watch_free(struct watch *w)
 
 /* ---- the status ---- */
 
-static void list_copy(struct arena *a, const struct list *from, size_t skip, size_t room, size_t size, struct list *to)
+/* With room for one more. */
+static void list_copy(struct arena *a, const struct list *from, size_t size, struct list *to)
 {
-    *to = (struct list){ arena_alloc(a, arena_mul(from->n - skip + room, size), 16), from->n - skip };
+    *to = (struct list){ arena_alloc(a, arena_mul(from->n + 1, size), 16), from->n };
     if (to->n)
-        memcpy(to->v, (const char *)from->v + skip * size, to->n * size);
+        memcpy(to->v, from->v, to->n * size);
 }
 
-/* A copy of the status in an arena of its own, with room for one more window in its history. */
 static void status_copy(const struct monitor_status *st, struct arena *a, struct monitor_status *out)
 {
     *out = *st;
     out->version = str_dup(a, st->version);
     out->message = str_dup(a, st->message);
-    list_copy(a, &st->drift, 0, 0, sizeof(struct monitor_drift), &out->drift);
+    list_copy(a, &st->drift, sizeof(struct monitor_drift), &out->drift);
     for (size_t i = 0; i < out->drift.n; i++) {
         struct monitor_drift *d = (struct monitor_drift *)out->drift.v + i;
         d->name = str_dup(a, d->name);
     }
-    list_copy(a, &st->history, st->history.n >= MONITOR_HISTORY, 1, sizeof(struct monitor_past), &out->history);
+    list_copy(a, &st->history, sizeof(struct monitor_past), &out->history);
     for (size_t i = 0; i < out->history.n; i++) {
         struct monitor_past *p = (struct monitor_past *)out->history.v + i;
         p->version = str_dup(a, p->version);
@@ -97,12 +97,14 @@ static void status_anew(struct watch *w, struct str version)
     status_set(w, a, &st, S(""));
 }
 
-static void versions_show(const struct outcome_figures *f, int64_t min, struct arena *a, struct monitor_status *st)
+static void versions_show(const struct outcome_figures *f, int64_t min, struct arena *a,
+                          struct monitor_status *st)
 {
     struct monitor_version *v = NEW_N(a, struct monitor_version, f->versions_n + 1);
     for (size_t i = 0; i < f->versions_n; i++) {
         bool enough = f->versions[i].n >= min;
-        v[i] = (struct monitor_version){ .version = f->versions[i].version, .outcomes = f->versions[i].n,
+        v[i] = (struct monitor_version){ .version = f->versions[i].version,
+                                         .outcomes = f->versions[i].n,
                                          .auc = enough ? f->versions[i].auc : NAN,
                                          .auc_error = enough ? f->versions[i].error : NAN };
         if (str_eq(v[i].version, st->version)) {
@@ -142,8 +144,12 @@ static err status_tx(struct tx *tx, void *arg)
 {
     const struct writing *x = arg;
     const struct watch *w = x->w;
-    struct event ev = { .type = S("monitor.drifted"), .kind = S("Monitor"), .project = w->project, .name = w->name,
-                        .who = S("dhow"), .data = w->event };
+    struct event ev = { .type = S("monitor.drifted"),
+                        .kind = S("Monitor"),
+                        .project = w->project,
+                        .name = w->name,
+                        .who = S("dhow"),
+                        .data = w->event };
     if (w->event.n)
         TRY(event_append(tx, &ev, NULL));
     return resource_status_tx(tx, tx_arena(tx), &monitor_resource, w->project, w->name, -1, x->status);
@@ -210,7 +216,8 @@ err watch_read(struct monitors *m, struct watch *w, struct arena *a, const struc
     struct arena *spec_a = arena_new(1 << 20);
     struct monitor_spec spec;
     (void)a;
-    err e = schema_read_text(&monitor_spec_schema, spec_a, S("spec"), str_dup(spec_a, o->spec), READ_LENIENT, &spec);
+    err e = schema_read_text(&monitor_spec_schema, spec_a, S("spec"), str_dup(spec_a, o->spec), READ_LENIENT,
+                             &spec);
     if (!e && w->generation == 0 && o->status.n)
         e = status_first(w, o->status);
     if (e) {
@@ -227,11 +234,13 @@ err watch_read(struct monitors *m, struct watch *w, struct arena *a, const struc
 /* ---- the champion ---- */
 
 /* Empty with a message if there is none. */
-static err champion_find(struct monitors *m, struct watch *w, struct arena *a, struct str *version, struct str *message)
+static err champion_find(struct monitors *m, struct watch *w, struct arena *a, struct str *version,
+                         struct str *message)
 {
     struct deployment_spec d;
     *version = S("");
-    err e = resource_get(m->cfg.store, a, &deployment_resource, w->project, w->spec.deployment, NULL, &d, NULL);
+    err e = resource_get(m->cfg.store, a, &deployment_resource, w->project, w->spec.deployment, NULL, &d,
+                         NULL);
     if (!e) {
         if (!str_eq(w->model, d.model))
             w->model = str_dup(w->spec_a, d.model);
@@ -241,15 +250,17 @@ static err champion_find(struct monitors *m, struct watch *w, struct arena *a, s
     }
     if (e && e->code != NOT_FOUND)
         return e;
-    *message = e ? str_dup(a, e->text) : version->n ? S("") : fmt(a, "model '%.*s' has no champion yet", STR(d.model));
+    *message = e            ? str_dup(a, e->text)
+               : version->n ? S("")
+                            : fmt(a, "model '%.*s' has no champion yet", STR(d.model));
     if (e)
         *version = S("");
     return NULL;
 }
 
 /* The version's baseline; an empty one with a message if it has none that can be read. */
-static err baseline_find(struct monitors *m, struct watch *w, struct arena *a, struct str version, struct arena *to,
-                         struct baseline *out, struct str *message)
+static err baseline_find(struct monitors *m, struct watch *w, struct arena *a, struct str version,
+                         struct arena *to, struct baseline *out, struct str *message)
 {
     struct model_version_spec v;
     struct str bytes;
@@ -279,8 +290,9 @@ static err outcomes_follow(struct monitors *m, struct watch *w, struct arena *a,
     struct dataset_spec d = { 0 };
     if (w->outcomes || !want->dataset.n)
         return NULL;
-    err e = want->id.n ? NULL
-                       : resource_get(m->cfg.store, a, &dataset_resource, w->project, want->dataset, NULL, &d, NULL);
+    err e = want->id.n
+                ? NULL
+                : resource_get(m->cfg.store, a, &dataset_resource, w->project, want->dataset, NULL, &d, NULL);
     if (e && e->code != NOT_FOUND)
         return e;
     if (e) {
@@ -305,7 +317,8 @@ static void lens_replace(struct monitors *m, struct watch *w, struct lens *next)
     lens_free(before);
 }
 
-static err lens_load(struct monitors *m, struct watch *w, struct arena *a, struct str version, struct str *message)
+static err lens_load(struct monitors *m, struct watch *w, struct arena *a, struct str version,
+                     struct str *message)
 {
     struct arena *to = arena_new(0);
     struct baseline *base = NEW(to, struct baseline);
@@ -346,6 +359,14 @@ static double window_auc(const struct watch *w, const struct closed *c)
     return auc_count(c->auc) >= w->spec.outcome.min ? auc_value(c->auc) : NAN;
 }
 
+static void history_add(struct list *history, const struct monitor_past *p)
+{
+    struct monitor_past *v = history->v;
+    if (history->n >= MONITOR_HISTORY)
+        memmove(v, v + 1, --history->n * sizeof *v);
+    v[history->n++] = *p;
+}
+
 static void window_judge(struct watch *w, const struct closed *c)
 {
     struct arena *a = arena_new(STATUS_BYTES_MAX);
@@ -359,10 +380,13 @@ static void window_judge(struct watch *w, const struct closed *c)
     st.drift = (struct list){ v.drift, v.n };
     st.share = v.share;
     st.auc = window_auc(w, c);
-    ((struct monitor_past *)st.history.v)[st.history.n++] = (struct monitor_past){
-        .from = c->from, .until = c->until, .version = st.version, .predictions = c->predictions,
-        .share = v.share, .auc = st.auc, .wasserstein_max = v.wasserstein_max
-    };
+    history_add(&st.history, &(struct monitor_past){ .from = c->from,
+                                                     .until = c->until,
+                                                     .version = st.version,
+                                                     .predictions = c->predictions,
+                                                     .share = v.share,
+                                                     .auc = st.auc,
+                                                     .wasserstein_max = v.wasserstein_max });
     bool tell = alarm_step(&w->spec, &v, c->until, &st);
     status_set(w, a, &st, tell ? drifted_data(a, &w->spec, &st, &v, c->until) : S(""));
 }

@@ -8,9 +8,9 @@
 
 struct stripe {
     pthread_mutex_t m;
-    int64_t from, until;   /* 0, 0: no window yet */
-    int64_t rows, calls;   /* in this window */
-    int64_t total, late;   /* rows of all windows; left out */
+    int64_t from, until; /* 0, 0: no window yet */
+    int64_t rows, calls; /* in this window */
+    int64_t total, late; /* rows of all windows; left out */
     struct sketch *sketches;
 } __attribute__((aligned(64)));
 
@@ -22,7 +22,7 @@ struct lens {
     struct outcomes *outcomes;
     size_t stripes_n; /* a power of two */
     struct stripe stripes[STRIPES_MAX];
-    pthread_mutex_t clock;                /* of what follows */
+    pthread_mutex_t clock; /* of what follows */
     int64_t from, until;
     int64_t far_at, far_calls, far_since; /* requests far from the window; its requests when they began */
     struct closed *first, **last;
@@ -188,7 +188,8 @@ static bool clock_move(struct lens *l, int64_t t, struct call *call)
 
 /* ---- adding ---- */
 
-static void row_add(const struct lens *l, struct stripe *s, const struct prediction *p, size_t row, bool features)
+static void row_add(const struct lens *l, struct stripe *s, const struct prediction *p, size_t row,
+                    bool features)
 {
     size_t n = l->base->n;
     if (!s->sketches) {
