@@ -132,6 +132,18 @@ struct str sql_name(struct arena *a, struct str s)
     return buf_get(&b);
 }
 
+struct str sql_parquet(struct arena *a, const struct strs *paths)
+{
+    struct buf b = buf_new(a);
+    buf_str(&b, S("read_parquet(["));
+    for (size_t i = 0; i < paths->n; i++) {
+        buf_str(&b, i ? S(",") : S(""));
+        buf_str(&b, sql_text(a, paths->v[i]));
+    }
+    buf_str(&b, S("])"));
+    return buf_get(&b);
+}
+
 static bool has(const char *text, const char *word)
 {
     return strstr(text, word) != NULL;
@@ -556,18 +568,6 @@ err duck_describe(struct duck *d, struct arena *a, struct str sql, struct duck_c
 
 /* ---- Parquet ---- */
 
-static struct str paths_sql(struct arena *a, const struct strs *paths)
-{
-    struct buf b = buf_new(a);
-    buf_str(&b, S("read_parquet(["));
-    for (size_t i = 0; i < paths->n; i++) {
-        buf_str(&b, i ? S(",") : S(""));
-        buf_str(&b, sql_text(a, paths->v[i]));
-    }
-    buf_str(&b, S("])"));
-    return buf_get(&b);
-}
-
 err parquet_load(struct arena *a, const struct strs *paths, const struct str *names, size_t n, struct columns *out)
 {
     auto_arena struct arena *tmp = arena_new(0);
@@ -578,7 +578,7 @@ err parquet_load(struct arena *a, const struct strs *paths, const struct str *na
         buf_str(&b, i ? S(", ") : S(""));
         buf_str(&b, sql_name(tmp, names[i]));
     }
-    struct str sql = fmt(tmp, "SELECT %.*s FROM %.*s", STR(n ? buf_get(&b) : S("*")), STR(paths_sql(tmp, paths)));
+    struct str sql = fmt(tmp, "SELECT %.*s FROM %.*s", STR(n ? buf_get(&b) : S("*")), STR(sql_parquet(tmp, paths)));
     TRY_AS(duck_load(d, a, sql, out), "reading %.*s", STR(paths->n ? paths->v[0] : S("nothing")));
     return NULL;
 }

@@ -49,6 +49,8 @@ err reader_next(struct reader *, struct columns *chunk);
 void duck_interrupt(struct duck *);
 /* Share of the running statement that is done, 0 to 1; -1 unknown. Any thread. */
 double duck_progress(struct duck *);
+/* "read_parquet(['…', …])": a table of the files' rows, one file after the other. */
+struct str sql_parquet(struct arena *a, const struct strs *paths);
 /* 'it''s' and "a ""name""". */
 struct str sql_text(struct arena *a, struct str s);
 struct str sql_name(struct arena *a, struct str s);

@@ -236,7 +236,9 @@ static err rows_write(struct ingest *in)
 /* One pass over what was written: the counts of all rules and the statistics of all columns. */
 static err rows_measure(struct ingest *in)
 {
-    struct str from = fmt(in->a, "read_parquet(%.*s)", STR(sql_text(in->a, str_of(in->out))));
+    struct str file = str_of(in->out);
+    struct strs paths = { &file, 1, 1 };
+    struct str from = sql_parquet(in->a, &paths);
     struct columns row;
     struct buf sql = buf_new(in->a);
     step_begin(in, "checking rows", 65, 90);
@@ -250,7 +252,7 @@ static err rows_measure(struct ingest *in)
     TRY_AS(checks_examples(in->duck, in->a, &in->checks, in->spec.id, from), "checking dataset '%.*s'", STR(in->name));
     statistics_take(in->a, &in->columns, &row, &in->version.columns);
     step_begin(in, "measuring columns", 90, 95);
-    return statistics_sample(in->duck, in->a, str_of(in->out), in->rows, &in->version.columns);
+    return statistics_sample(in->duck, in->a, &paths, in->rows, &in->version.columns);
 }
 
 static err rows_judge(struct ingest *in)

@@ -58,11 +58,10 @@ err checks_result(struct arena *a, const struct checks *, struct str dataset);
 void statistics_sql(struct arena *a, const struct duck_columns *, struct buf *out);
 /* The row that came back → version_column list, roles IS_VALUE. */
 void statistics_take(struct arena *a, const struct duck_columns *, const struct columns *row, struct list *out);
-/* Quantiles and most frequent texts of a sample of the file. */
-err statistics_sample(struct duck *, struct arena *a, struct str file, int64_t rows, struct list *columns);
+/* Quantiles and most frequent texts of a sample of the files. */
+err statistics_sample(struct duck *, struct arena *a, const struct strs *paths, int64_t rows, struct list *columns);
 
 /* ---- shared ---- */
-extern const struct str version_ddl_name;
 struct str time_sql(struct arena *a, struct str column, struct str type); /* microseconds of a time column */
 
 /* GET …/datasetversions/{name}/files/{index}; .self is the store. */

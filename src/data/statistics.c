@@ -144,7 +144,7 @@ static struct str top(struct arena *a, const struct column *c, size_t rows)
     return json_get(&j);
 }
 
-err statistics_sample(struct duck *d, struct arena *a, struct str file, int64_t rows, struct list *columns)
+err statistics_sample(struct duck *d, struct arena *a, const struct strs *paths, int64_t rows, struct list *columns)
 {
     auto_arena struct arena *tmp = arena_new(0);
     struct buf sql = buf_new(tmp);
@@ -159,9 +159,8 @@ err statistics_sample(struct duck *d, struct arena *a, struct str file, int64_t 
         }
     if (!sql.n || !rows)
         return NULL;
-    TRY(duck_load(d, tmp, fmt(tmp, "SELECT %.*s FROM read_parquet(%.*s, file_row_number = true) WHERE "
-                                   "file_row_number %% %lld = 0",
-                              STR(buf_get(&sql)), STR(sql_text(tmp, file)), (long long)step),
+    TRY(duck_load(d, tmp, fmt(tmp, "SELECT %.*s FROM %.*s WHERE file_row_number %% %lld = 0", STR(buf_get(&sql)),
+                              STR(sql_parquet(tmp, paths)), (long long)step),
                   &sample));
     for (size_t i = 0; i < columns->n; i++) {
         const struct column *c = columns_find(&sample, v[i].name);
@@ -173,9 +172,9 @@ err statistics_sample(struct duck *d, struct arena *a, struct str file, int64_t 
     return NULL;
 }
 
-err version_columns(struct duck *d, struct arena *a, const char *path, int64_t rows, struct list *columns)
+err version_columns(struct duck *d, struct arena *a, const struct strs *paths, int64_t rows, struct list *columns)
 {
-    struct str file = str_of(path), from = fmt(a, "read_parquet(%.*s)", STR(sql_text(a, file)));
+    struct str from = sql_parquet(a, paths);
     struct duck_columns cols;
     struct columns row;
     struct buf sql = buf_new(a);
@@ -184,5 +183,5 @@ err version_columns(struct duck *d, struct arena *a, const char *path, int64_t r
     statistics_sql(a, &cols, &sql);
     TRY(duck_load(d, a, fmt(a, "%.*s FROM %.*s", STR(buf_get(&sql)), STR(from)), &row));
     statistics_take(a, &cols, &row, columns);
-    return statistics_sample(d, a, file, rows, columns);
+    return statistics_sample(d, a, paths, rows, columns);
 }

@@ -3,7 +3,6 @@
 
 /* ---- tables ---- */
 
-const struct str version_ddl_name = S_INIT("data");
 static const char data_ddl[] =
     "create table if not exists dataset_fingerprint (project text not null, subject text not null, "
     "fingerprint text not null, version text not null, primary key (project, subject, fingerprint));\n"
