@@ -67,8 +67,13 @@ void baseline_column_make(struct arena *a, struct str name, const float *v, size
     for (size_t i = 0; i < n; i++)
         if (isfinite(v[i * stride]))
             sorted[have++] = v[i * stride] + 0.0f; /* no −0: it equals 0 but sorts before it */
-    *out = (struct baseline_column){ .name = name, .n = (int64_t)have, .nulls = (int64_t)(n - have),
-                                     .mean = NAN, .std = NAN, .min = NAN, .max = NAN };
+    *out = (struct baseline_column){ .name = name,
+                                     .n = (int64_t)have,
+                                     .nulls = (int64_t)(n - have),
+                                     .mean = NAN,
+                                     .std = NAN,
+                                     .min = NAN,
+                                     .max = NAN };
     if (have == 0)
         return;
     sort_floats(a, sorted, NULL, have);
@@ -205,7 +210,8 @@ static err column_read(struct arena *a, yyjson_val *in, struct baseline_column *
     yyjson_val *name = yyjson_obj_get(in, "name");
     if (!yyjson_is_str(name))
         FAIL(INVALID, "name is not text");
-    *out = (struct baseline_column){ .name = str_dup(a, (struct str){ yyjson_get_str(name), yyjson_get_len(name) }) };
+    *out = (struct baseline_column){ .name = str_dup(
+                                         a, (struct str){ yyjson_get_str(name), yyjson_get_len(name) }) };
     TRY(count_read(in, "n", &out->n));
     TRY(count_read(in, "nulls", &out->nulls));
     out->mean = number_of(yyjson_obj_get(in, "mean"));

@@ -1,26 +1,30 @@
 /* baseline: what each feature and the score looked like in training; sketch: what they look like now.
- * Flow     train --baseline_make--> baseline.json --baseline_read--> monitor --sketch_new, sketch_add per request-->
+ * Flow     train --baseline_make--> baseline.json --baseline_read--> monitor --sketch_init, sketch_add per request-->
  *          sketch_wasserstein, sketch_psi at the end of a window.
  * Values   are the floats that the model was given; NaN is a null and counted apart.
- * Edges    the distinct values among the percentiles 0, 0.1, 0.5, 1, 2, … 99, 99.5, 99.9, 100 (percentile p of n sorted
- *          values: the ⌈p·n/100⌉-th, the first for 0): the first and the last are the least and the greatest. Cells: 2i holds the values equal to
- *          edge i, 2i + 1 those between edges i and i + 1. Counts are exact, so features with few values
- *          (hours, flags, many zeros) lose nothing.
+ * Edges    the distinct values among the percentiles 0, 0.1, 0.5, 1, 2, … 99, 99.5, 99.9, 100 (percentile p of
+ *          n sorted values: the ⌈p·n/100⌉-th, the first for 0): the first and the last are the least and the
+ *          greatest. Cell 2i holds the values equal to edge i, cell 2i + 1 those between edges i and i + 1.
+ *          Counts are exact, so features with few values (hours, flags, many zeros) lose nothing.
  * Threads  a baseline may be read by any; a sketch is filled by one thread and merged by another when it stopped. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "base/base.h"
 
-enum { BASELINE_EDGES_MAX = 105, BASELINE_CELLS_MAX = 2 * BASELINE_EDGES_MAX - 1, BASELINE_DECILES = 11,
-       BASELINE_COLUMNS_MAX = 10000 };
+enum {
+    BASELINE_EDGES_MAX = 105,
+    BASELINE_CELLS_MAX = 2 * BASELINE_EDGES_MAX - 1,
+    BASELINE_DECILES = 11,
+    BASELINE_COLUMNS_MAX = 10000
+};
 
 struct baseline_column {
     struct str name;
-    int64_t n, nulls;               /* rows with a value, rows without */
-    double mean, std, min, max;     /* of the values; std with n − 1; NaN without values */
-    float deciles[BASELINE_DECILES]; /* percentiles 0, 10, … 100 */
-    size_t edges_n;                 /* 0 without values, 1 if all are the same */
-    float edges[BASELINE_EDGES_MAX]; /* strictly ascending; first is min, last is max */
+    int64_t n, nulls;                  /* rows with a value, rows without */
+    double mean, std, min, max;        /* of the values; std with n − 1; NaN without values */
+    float deciles[BASELINE_DECILES];   /* percentiles 0, 10, … 100 */
+    size_t edges_n;                    /* 0 without values, 1 if all are the same */
+    float edges[BASELINE_EDGES_MAX];   /* strictly ascending; first is min, last is max */
     int64_t cells[BASELINE_CELLS_MAX]; /* 2 edges_n − 1 counts */
 };
 struct baseline {
@@ -51,7 +55,7 @@ void sketch_init(struct sketch *, const struct baseline_column *ref);
 /* One value, about 10 ns; NaN counts as null, infinities as null too. */
 void sketch_add(struct sketch *, float v);
 void sketch_merge(struct sketch *into, const struct sketch *from); /* of the same ref */
-double sketch_mean(const struct sketch *); /* NaN without values */
+double sketch_mean(const struct sketch *);                         /* NaN without values */
 double sketch_std(const struct sketch *);
 
 /* Wasserstein-1 distance between the two distributions, in standard deviations of the reference: the area

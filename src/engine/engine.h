@@ -1,6 +1,6 @@
 /* engine: pure compute, no I/O: ONNX bytes, tree ensembles, metrics, baselines and sketches.
  * Flow     trained trees --trees_to_onnx--> bytes --onnx_check--> facts; rows --baseline_make--> baseline
- *          --sketch_new/add--> sketch --sketch_wasserstein/psi--> drift.
+ *          --sketch_init, sketch_add--> sketch --sketch_wasserstein/psi--> drift.
  * Owns     nothing; what is made lives in the arena given.
  * Threads  any; a struct sketch belongs to one thread at a time.
  * Errors   INVALID (foreign bytes break a rule; the text names the node or tensor), TOO_LARGE (over a limit).

@@ -25,7 +25,8 @@ struct pb_rules {
     size_t n;
 };
 /* Calls on for each field that has a rule, in order; INVALID for what cannot be read. */
-err pb_walk(const struct pb_rules *, struct str bytes, err (*on)(void *arg, const struct pb_field *), void *arg);
+err pb_walk(const struct pb_rules *, struct str bytes, err (*on)(void *arg, const struct pb_field *),
+            void *arg);
 /* The last BYTES field of that number that can be read; empty if there is none. For messages of errors. */
 struct str pb_find(struct str bytes, int number);
 /* Numbers in a repeated field: 1 if it is not packed. INVALID if a packed one is cut short. */

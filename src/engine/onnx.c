@@ -99,7 +99,7 @@ struct check {
     struct onnx_facts *facts;
     struct strs given;  /* names of the main graph's initialisers */
     struct strs inputs; /* bytes of its inputs, until it is known which of them are given */
-    int64_t depth;     /* of graphs; 1: the main one */
+    int64_t depth;      /* of graphs; 1: the main one */
 };
 
 /* A foreign name, fit for a message. */
@@ -179,25 +179,38 @@ static err on_tensor(void *arg, const struct pb_field *f)
 {
     struct tensor_seen *t = arg;
     switch (f->number) {
-    case TENSOR_DIMS: return dims_add(f, t->dims, &t->rank);
-    case TENSOR_TYPE: t->type = (int64_t)f->value; return NULL;
-    case TENSOR_SEGMENT: FAIL(INVALID, "it is in segments");
-    case TENSOR_FLOATS: return count_add(f, PB_FLOATS, &t->floats);
-    case TENSOR_INT32S: return count_add(f, PB_VARINTS, &t->int32s);
-    case TENSOR_INT64S: return count_add(f, PB_VARINTS, &t->int64s);
-    case TENSOR_DOUBLES: return count_add(f, PB_DOUBLES, &t->doubles);
-    case TENSOR_UINT64S: return count_add(f, PB_VARINTS, &t->uint64s);
-    case TENSOR_STRINGS: t->strings++; return NULL;
+    case TENSOR_DIMS:
+        return dims_add(f, t->dims, &t->rank);
+    case TENSOR_TYPE:
+        t->type = (int64_t)f->value;
+        return NULL;
+    case TENSOR_SEGMENT:
+        FAIL(INVALID, "it is in segments");
+    case TENSOR_FLOATS:
+        return count_add(f, PB_FLOATS, &t->floats);
+    case TENSOR_INT32S:
+        return count_add(f, PB_VARINTS, &t->int32s);
+    case TENSOR_INT64S:
+        return count_add(f, PB_VARINTS, &t->int64s);
+    case TENSOR_DOUBLES:
+        return count_add(f, PB_DOUBLES, &t->doubles);
+    case TENSOR_UINT64S:
+        return count_add(f, PB_VARINTS, &t->uint64s);
+    case TENSOR_STRINGS:
+        t->strings++;
+        return NULL;
     case TENSOR_RAW:
         t->raw = (int64_t)f->bytes.n;
         t->has_raw = true;
         return NULL;
-    case TENSOR_EXTERNAL: FAIL(INVALID, "its data is in another file (external_data)");
+    case TENSOR_EXTERNAL:
+        FAIL(INVALID, "its data is in another file (external_data)");
     case TENSOR_LOCATION:
         if (f->value != 0)
             FAIL(INVALID, "its data is in another file (data_location)");
         return NULL;
-    default: return NULL;
+    default:
+        return NULL;
     }
 }
 
@@ -223,12 +236,18 @@ static const struct type_row type_rows[] = {
 static int64_t entries_of(const struct tensor_seen *t, enum held_in in)
 {
     switch (in) {
-    case IN_FLOATS: return t->floats;
-    case IN_INT32S: return t->int32s;
-    case IN_INT64S: return t->int64s;
-    case IN_DOUBLES: return t->doubles;
-    case IN_UINT64S: return t->uint64s;
-    default: return t->strings;
+    case IN_FLOATS:
+        return t->floats;
+    case IN_INT32S:
+        return t->int32s;
+    case IN_INT64S:
+        return t->int64s;
+    case IN_DOUBLES:
+        return t->doubles;
+    case IN_UINT64S:
+        return t->uint64s;
+    default:
+        return t->strings;
     }
 }
 
@@ -259,7 +278,8 @@ static err tensor_read(struct check *c, struct str bytes, int64_t *count)
     struct tensor_seen t = { .c = c };
     TRY(pb_walk(&tensor_rules, bytes, on_tensor, &t));
     if (!tensor_count(t.dims, t.rank, c->limits.elements_max, count))
-        FAIL(TOO_LARGE, "its shape is negative or has more than %lld elements", (long long)c->limits.elements_max);
+        FAIL(TOO_LARGE, "its shape is negative or has more than %lld elements",
+             (long long)c->limits.elements_max);
     return tensor_data_ok(&t, *count);
 }
 
@@ -292,7 +312,8 @@ static err check_sparse(struct check *c, struct str bytes)
     TRY(pb_walk(&sparse_rules, bytes, on_sparse, &s));
     if (!tensor_count(s.dims, s.rank, c->limits.elements_max, &count))
         FAIL(TOO_LARGE, "sparse tensor '%.*s': its shape is negative or has more than %lld elements",
-             STR(shown(c, pb_find(pb_find(bytes, SPARSE_VALUES), TENSOR_NAME))), (long long)c->limits.elements_max);
+             STR(shown(c, pb_find(pb_find(bytes, SPARSE_VALUES), TENSOR_NAME))),
+             (long long)c->limits.elements_max);
     return NULL;
 }
 
@@ -304,14 +325,20 @@ static err on_attribute(void *arg, const struct pb_field *f)
     int64_t count;
     switch (f->number) {
     case ATTR_TENSOR:
-    case ATTR_TENSORS: return check_tensor(c, f->bytes, &count);
+    case ATTR_TENSORS:
+        return check_tensor(c, f->bytes, &count);
     case ATTR_SPARSE:
-    case ATTR_SPARSES: return check_sparse(c, f->bytes);
+    case ATTR_SPARSES:
+        return check_sparse(c, f->bytes);
     case ATTR_GRAPH:
-    case ATTR_GRAPHS: return check_graph(c, f->bytes);
-    case ATTR_FLOATS: return pb_count(f, PB_FLOATS, &count);
-    case ATTR_INTS: return pb_count(f, PB_VARINTS, &count);
-    default: return NULL;
+    case ATTR_GRAPHS:
+        return check_graph(c, f->bytes);
+    case ATTR_FLOATS:
+        return pb_count(f, PB_FLOATS, &count);
+    case ATTR_INTS:
+        return pb_count(f, PB_VARINTS, &count);
+    default:
+        return NULL;
     }
 }
 
@@ -326,17 +353,20 @@ static err on_node(void *arg, const struct pb_field *f)
 {
     struct check *c = arg;
     switch (f->number) {
-    case NODE_ATTRIBUTE: return check_attribute(c, f->bytes);
-    case NODE_DOMAIN: return domain_ok(c, f->bytes, "an operator");
-    default: return NULL;
+    case NODE_ATTRIBUTE:
+        return check_attribute(c, f->bytes);
+    case NODE_DOMAIN:
+        return domain_ok(c, f->bytes, "an operator");
+    default:
+        return NULL;
     }
 }
 
 static err check_node(struct check *c, struct str bytes)
 {
     TRY(count_up(&c->facts->nodes, c->limits.nodes_max, "nodes"));
-    TRY_AS(pb_walk(&node_rules, bytes, on_node, c), "node '%.*s' (%.*s)", STR(shown(c, pb_find(bytes, NODE_NAME))),
-           STR(shown(c, pb_find(bytes, NODE_OP))));
+    TRY_AS(pb_walk(&node_rules, bytes, on_node, c), "node '%.*s' (%.*s)",
+           STR(shown(c, pb_find(bytes, NODE_NAME))), STR(shown(c, pb_find(bytes, NODE_OP))));
     return NULL;
 }
 
@@ -367,7 +397,8 @@ static err on_tensor_type(void *arg, const struct pb_field *f)
     struct tensor_spec *spec = arg;
     if (f->number == TENSOR_TYPE_ELEM) {
         spec->type = f->value < 64 && tensor_onnx_name((enum tensor_type)f->value).n > 0
-            ? (enum tensor_type)f->value : TENSOR_NONE;
+                         ? (enum tensor_type)f->value
+                         : TENSOR_NONE;
         return NULL;
     }
     spec->shaped = true;
@@ -391,7 +422,8 @@ static err on_value(void *arg, const struct pb_field *f)
 static err value_read(struct check *c, struct str bytes, const char *what, struct tensor_spec *out)
 {
     *out = (struct tensor_spec){ 0 };
-    TRY_AS(pb_walk(&value_rules, bytes, on_value, out), "%s '%.*s'", what, STR(shown(c, pb_find(bytes, VALUE_NAME))));
+    TRY_AS(pb_walk(&value_rules, bytes, on_value, out), "%s '%.*s'", what,
+           STR(shown(c, pb_find(bytes, VALUE_NAME))));
     TRY(text_ok(c, out->name, what));
     if (out->name.n == 0)
         FAIL(INVALID, "an %s has no name", what);
@@ -427,7 +459,8 @@ static err main_graph_field(struct check *c, const struct pb_field *f)
     case GRAPH_SPARSE:
         push(c->a, &c->given, pb_find(pb_find(f->bytes, SPARSE_VALUES), TENSOR_NAME));
         return NULL;
-    default: return NULL;
+    default:
+        return NULL;
     }
 }
 
@@ -436,14 +469,18 @@ static err on_graph(void *arg, const struct pb_field *f)
     struct check *c = arg;
     int64_t count = 0;
     switch (f->number) {
-    case GRAPH_NODE: return check_node(c, f->bytes);
-    case GRAPH_SPARSE: TRY(check_sparse(c, f->bytes)); break;
+    case GRAPH_NODE:
+        return check_node(c, f->bytes);
+    case GRAPH_SPARSE:
+        TRY(check_sparse(c, f->bytes));
+        break;
     case GRAPH_TENSOR:
         TRY(check_tensor(c, f->bytes, &count));
         if (c->depth == 1)
             c->facts->parameters += count;
         break;
-    default: break;
+    default:
+        break;
     }
     return c->depth == 1 ? main_graph_field(c, f) : NULL;
 }
@@ -471,14 +508,17 @@ static err on_function(void *arg, const struct pb_field *f)
 {
     struct check *c = arg;
     switch (f->number) {
-    case FUNCTION_DOMAIN: return domain_ok(c, f->bytes, "a function");
+    case FUNCTION_DOMAIN:
+        return domain_ok(c, f->bytes, "a function");
     case FUNCTION_NODE:
         c->depth++;
         err e = check_node(c, f->bytes);
         c->depth--;
         return e;
-    case FUNCTION_ATTRIBUTE: return check_attribute(c, f->bytes);
-    default: return NULL;
+    case FUNCTION_ATTRIBUTE:
+        return check_attribute(c, f->bytes);
+    default:
+        return NULL;
     }
 }
 
@@ -538,19 +578,32 @@ static err on_model(void *arg, const struct pb_field *f)
     struct check *c = arg;
     struct onnx_facts *facts = c->facts;
     switch (f->number) {
-    case MODEL_IR: facts->ir_version = (int64_t)f->value; return NULL;
-    case MODEL_PRODUCER: facts->producer = f->bytes; return text_ok(c, f->bytes, "the producer");
-    case MODEL_PRODUCER_VERSION: facts->producer_version = f->bytes; return text_ok(c, f->bytes, "the producer's version");
-    case MODEL_DOC: facts->doc = f->bytes; return text_ok(c, f->bytes, "the description");
-    case MODEL_GRAPH: return check_graph(c, f->bytes);
-    case MODEL_OPSET: return opset_read(c, f->bytes);
-    case MODEL_METADATA: return metadata_read(c, f->bytes);
-    case MODEL_TRAINING: return pb_walk(&training_rules, f->bytes, on_training, c);
+    case MODEL_IR:
+        facts->ir_version = (int64_t)f->value;
+        return NULL;
+    case MODEL_PRODUCER:
+        facts->producer = f->bytes;
+        return text_ok(c, f->bytes, "the producer");
+    case MODEL_PRODUCER_VERSION:
+        facts->producer_version = f->bytes;
+        return text_ok(c, f->bytes, "the producer's version");
+    case MODEL_DOC:
+        facts->doc = f->bytes;
+        return text_ok(c, f->bytes, "the description");
+    case MODEL_GRAPH:
+        return check_graph(c, f->bytes);
+    case MODEL_OPSET:
+        return opset_read(c, f->bytes);
+    case MODEL_METADATA:
+        return metadata_read(c, f->bytes);
+    case MODEL_TRAINING:
+        return pb_walk(&training_rules, f->bytes, on_training, c);
     case MODEL_FUNCTION:
         TRY_AS(pb_walk(&function_rules, f->bytes, on_function, c), "function '%.*s'",
                STR(shown(c, pb_find(f->bytes, FUNCTION_NAME))));
         return NULL;
-    default: return NULL;
+    default:
+        return NULL;
     }
 }
 
@@ -614,7 +667,8 @@ err onnx_check(struct arena *a, struct str bytes, const struct onnx_limits *limi
     struct onnx_facts facts = { 0 };
     struct check c = { .a = a, .limits = limits_of(limits), .facts = &facts };
     if ((uint64_t)bytes.n > (uint64_t)c.limits.bytes_max)
-        FAIL(TOO_LARGE, "the model has %zu bytes, at most %lld are allowed", bytes.n, (long long)c.limits.bytes_max);
+        FAIL(TOO_LARGE, "the model has %zu bytes, at most %lld are allowed", bytes.n,
+             (long long)c.limits.bytes_max);
     TRY(pb_walk(&model_rules, bytes, on_model, &c));
     if (facts.opset == 0 && facts.opset_ml == 0)
         FAIL(INVALID, "the model imports no operator set; is it ONNX?");

@@ -8,13 +8,13 @@
 #pragma once
 #include "engine/tensor.h"
 
-struct onnx_limits {          /* 0: the default */
-    int64_t bytes_max;        /* of the whole file; 2 GiB − 1 */
-    int64_t nodes_max;        /* in all graphs and functions together; 100,000 */
-    int64_t tensors_max;      /* initialisers and constants; 100,000 */
-    int64_t elements_max;     /* of one tensor; 2^31 − 1 */
-    int64_t values_max;       /* inputs or outputs of the model; 1,000 */
-    int64_t depth_max;        /* of subgraphs; 8 */
+struct onnx_limits {      /* 0: the default */
+    int64_t bytes_max;    /* of the whole file; 2 GiB − 1 */
+    int64_t nodes_max;    /* in all graphs and functions together; 100,000 */
+    int64_t tensors_max;  /* initialisers and constants; 100,000 */
+    int64_t elements_max; /* of one tensor; 2^31 − 1 */
+    int64_t values_max;   /* inputs or outputs of the model; 1,000 */
+    int64_t depth_max;    /* of subgraphs; 8 */
 };
 struct onnx_text {
     struct str key, value;
@@ -35,5 +35,5 @@ err onnx_check(struct arena *a, struct str bytes, const struct onnx_limits *, st
 void pb_varint(struct buf *b, int field, int64_t v);
 void pb_float(struct buf *b, int field, float v);
 void pb_bytes(struct buf *b, int field, struct str v);
-void pb_floats(struct buf *b, int field, const float *v, size_t n);   /* packed */
+void pb_floats(struct buf *b, int field, const float *v, size_t n);    /* packed */
 void pb_varints(struct buf *b, int field, const int64_t *v, size_t n); /* packed */

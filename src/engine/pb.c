@@ -39,9 +39,12 @@ static const char *field_read(struct str *in, struct pb_field *out)
         return "a field's number is out of range";
     *out = (struct pb_field){ .number = (int)(tag >> 3), .wire = (enum pb_wire)(tag & 7) };
     switch (tag & 7) {
-    case PB_VARINT: return varint(in, &out->value) ? NULL : "a number is cut short";
-    case PB_I64: return fixed(in, 8, &out->value) ? NULL : "a number is cut short";
-    case PB_I32: return fixed(in, 4, &out->value) ? NULL : "a number is cut short";
+    case PB_VARINT:
+        return varint(in, &out->value) ? NULL : "a number is cut short";
+    case PB_I64:
+        return fixed(in, 8, &out->value) ? NULL : "a number is cut short";
+    case PB_I32:
+        return fixed(in, 4, &out->value) ? NULL : "a number is cut short";
     case PB_BYTES:
         if (!varint(in, &n))
             return "a length cannot be read";
@@ -50,21 +53,27 @@ static const char *field_read(struct str *in, struct pb_field *out)
         out->bytes = (struct str){ in->p, (size_t)n };
         *in = (struct str){ in->p + n, in->n - (size_t)n };
         return NULL;
-    default: return "a field has an unknown wire type";
+    default:
+        return "a field has an unknown wire type";
     }
 }
 
 static bool wire_fits(const struct pb_rule *r, enum pb_wire wire)
 {
     switch (r->kind) {
-    case PB_VARINTS: return wire == PB_BYTES || wire == PB_VARINT;
-    case PB_FLOATS: return wire == PB_BYTES || wire == PB_I32;
-    case PB_DOUBLES: return wire == PB_BYTES || wire == PB_I64;
-    default: return wire == r->wire;
+    case PB_VARINTS:
+        return wire == PB_BYTES || wire == PB_VARINT;
+    case PB_FLOATS:
+        return wire == PB_BYTES || wire == PB_I32;
+    case PB_DOUBLES:
+        return wire == PB_BYTES || wire == PB_I64;
+    default:
+        return wire == r->wire;
     }
 }
 
-err pb_walk(const struct pb_rules *rules, struct str bytes, err (*on)(void *, const struct pb_field *), void *arg)
+err pb_walk(const struct pb_rules *rules, struct str bytes, err (*on)(void *, const struct pb_field *),
+            void *arg)
 {
     const char *start = bytes.p;
     uint64_t seen = 0;

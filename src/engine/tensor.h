@@ -33,9 +33,9 @@ enum { TENSOR_RANK_MAX = 8 };
 /* What a model takes or gives. Text is borrowed from whoever made it. */
 struct tensor_spec {
     struct str name;
-    enum tensor_type type;      /* TENSOR_NONE: not a tensor, or of a type that is not in the table */
-    bool shaped;                /* the model says a shape; else rank is 0 and says nothing */
-    size_t rank;                /* at most TENSOR_RANK_MAX */
+    enum tensor_type type;         /* TENSOR_NONE: not a tensor, or of a type that is not in the table */
+    bool shaped;                   /* the model says a shape; else rank is 0 and says nothing */
+    size_t rank;                   /* at most TENSOR_RANK_MAX */
     int64_t dims[TENSOR_RANK_MAX]; /* -1: known at the call */
     struct str symbols[TENSOR_RANK_MAX]; /* name of an open dimension ("N"); may be empty */
 };

@@ -18,7 +18,8 @@ static err node_check(const struct trees *t, size_t i, size_t end, uint8_t *reac
         return NULL;
     if ((size_t)n->feature >= t->features)
         FAIL(INVALID, "node %zu of the trees splits on feature %d of %zu", i, n->feature, t->features);
-    if (n->yes <= i || n->no <= i || n->yes >= end || n->no >= end || n->yes == n->no || reached[n->yes] || reached[n->no])
+    if (n->yes <= i || n->no <= i || n->yes >= end || n->no >= end || n->yes == n->no || reached[n->yes] ||
+        reached[n->no])
         FAIL(INVALID, "node %zu of the trees has children out of place", i);
     reached[n->yes] = reached[n->no] = 1;
     return NULL;
@@ -26,7 +27,8 @@ static err node_check(const struct trees *t, size_t i, size_t end, uint8_t *reac
 
 static err shape_check(const struct trees *t)
 {
-    if (t->n_trees == 0 || t->n_nodes > INT32_MAX || t->features == 0 || t->features > INT32_MAX || !isfinite(t->base))
+    if (t->n_trees == 0 || t->n_nodes > INT32_MAX || t->features == 0 || t->features > INT32_MAX ||
+        !isfinite(t->base))
         FAIL(INVALID, "trees without nodes or features, or too many");
     for (size_t tree = 0; tree < t->n_trees; tree++)
         if (t->roots[tree] >= tree_end(t, tree) || tree_end(t, tree) > t->n_nodes)
@@ -134,12 +136,18 @@ static int64_t node_int(const struct trees *t, size_t tree, size_t i, enum node_
     const struct tree_node *n = &t->nodes[i];
     bool split = n->feature >= 0;
     switch (which) {
-    case NODE_TREE: return (int64_t)tree;
-    case NODE_ID: return (int64_t)(i - t->roots[tree]);
-    case NODE_FEATURE: return split ? n->feature : 0;
-    case NODE_YES: return split ? (int64_t)n->yes - t->roots[tree] : 0;
-    case NODE_NO: return split ? (int64_t)n->no - t->roots[tree] : 0;
-    default: return split && n->missing_yes;
+    case NODE_TREE:
+        return (int64_t)tree;
+    case NODE_ID:
+        return (int64_t)(i - t->roots[tree]);
+    case NODE_FEATURE:
+        return split ? n->feature : 0;
+    case NODE_YES:
+        return split ? (int64_t)n->yes - t->roots[tree] : 0;
+    case NODE_NO:
+        return split ? (int64_t)n->no - t->roots[tree] : 0;
+    default:
+        return split && n->missing_yes;
     }
 }
 
@@ -172,10 +180,14 @@ static void attributes_of_nodes(struct buf *node, const struct trees *t)
         enum node_int which;
         bool leaves;
     } lists[] = {
-        { "nodes_treeids", NODE_TREE, false },          { "nodes_nodeids", NODE_ID, false },
-        { "nodes_featureids", NODE_FEATURE, false },    { "nodes_truenodeids", NODE_YES, false },
-        { "nodes_falsenodeids", NODE_NO, false },       { "nodes_missing_value_tracks_true", NODE_MISSING, false },
-        { "target_treeids", NODE_TREE, true },          { "target_nodeids", NODE_ID, true },
+        { "nodes_treeids", NODE_TREE, false },
+        { "nodes_nodeids", NODE_ID, false },
+        { "nodes_featureids", NODE_FEATURE, false },
+        { "nodes_truenodeids", NODE_YES, false },
+        { "nodes_falsenodeids", NODE_NO, false },
+        { "nodes_missing_value_tracks_true", NODE_MISSING, false },
+        { "target_treeids", NODE_TREE, true },
+        { "target_nodeids", NODE_ID, true },
     };
     int64_t *ints = NEW_N(node->a, int64_t, t->n_nodes);
     float *floats = NEW_N(node->a, float, t->n_nodes);
@@ -218,7 +230,8 @@ static struct str sigmoid_node(struct arena *a)
 /* A float tensor [N, columns]. */
 static struct str value_info(struct arena *a, struct str name, size_t columns)
 {
-    struct buf open = buf_new(a), fixed = buf_new(a), shape = buf_new(a), tensor = buf_new(a), type = buf_new(a);
+    struct buf open = buf_new(a), fixed = buf_new(a), shape = buf_new(a), tensor = buf_new(a),
+               type = buf_new(a);
     struct buf value = buf_new(a);
     pb_bytes(&open, 2, S("N"));
     pb_varint(&fixed, 1, (int64_t)columns);

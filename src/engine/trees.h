@@ -8,19 +8,19 @@
 #include "engine/tensor.h"
 
 struct tree_node {
-    int32_t feature;   /* -1: a leaf */
-    float value;       /* threshold, or the leaf's score */
-    uint32_t yes, no;  /* places in trees.nodes, both behind this node */
+    int32_t feature;  /* -1: a leaf */
+    float value;      /* threshold, or the leaf's score */
+    uint32_t yes, no; /* places in trees.nodes, both behind this node */
     bool missing_yes;
 };
 enum trees_link { LINK_NONE, LINK_LOGISTIC };
 struct trees {
-    size_t features;          /* columns of a row */
-    float base;               /* added to every score */
+    size_t features; /* columns of a row */
+    float base;      /* added to every score */
     enum trees_link link;
-    struct tree_node *nodes;  /* all trees, one after the other, each in preorder or breadth-first */
+    struct tree_node *nodes; /* all trees, one after the other, each in preorder or breadth-first */
     size_t n_nodes;
-    uint32_t *roots;          /* place of each tree's first node, ascending */
+    uint32_t *roots; /* place of each tree's first node, ascending */
     size_t n_trees;
 };
 /* INVALID unless every child lies behind its parent inside its tree, is reached once, features are in range
@@ -31,7 +31,8 @@ void trees_predict(const struct trees *, const float *x, size_t n, size_t stride
 
 struct trees_doc {
     struct str producer_version, doc; /* of the file; may be empty */
-    const struct str *features;       /* trees.features names, kept as metadata "dhow.features" (JSON); may be NULL */
+    const struct str
+        *features; /* trees.features names, kept as metadata "dhow.features" (JSON); may be NULL */
 };
 /* ONNX bytes: input "features" float [N, features], output "probability" float [N, 1] ("score" without a
  * link); TreeEnsembleRegressor (ai.onnx.ml 3), then Sigmoid (ai.onnx 13); IR version 8. */

@@ -55,15 +55,16 @@ static err fitting_start(struct fitting *f)
     const struct rows *r = f->rows;
     size_t train = f->split->train, valid = f->split->valid;
     TRY(xgb_data_new(f->xgb, f->a, r->x, train, r->features, r->y, f->threads, &f->train));
-    TRY(xgb_data_new(f->xgb, f->a, r->x + train * r->features, valid, r->features, r->y + train, f->threads, &f->valid));
+    TRY(xgb_data_new(f->xgb, f->a, r->x + train * r->features, valid, r->features, r->y + train, f->threads,
+                     &f->valid));
     TRY(xgb_model_new(f->xgb, f->a, (struct xgb_data *const[]){ f->train, f->valid }, 2, &f->model));
     /* Given, as 1.7 would start at one half and later versions at an estimate. */
     return params_set(f, mean_label(r->y, train));
 }
 
 /* One round and how good the model is after it. */
-static err round_run(struct fitting *f, struct arena *scratch, int round, double *train_loss, double *valid_loss,
-                     double *valid_auc)
+static err round_run(struct fitting *f, struct arena *scratch, int round, double *train_loss,
+                     double *valid_loss, double *valid_auc)
 {
     const float *p, *y = f->rows->y + f->split->train;
     TRY(xgb_model_round(f->model, round, f->train));
@@ -120,15 +121,17 @@ static err reading_check(const struct fitting *f)
     trees_predict(&f->out->trees, f->rows->x + from * f->rows->features, n, f->rows->features, p);
     for (size_t i = 0; i < n; i++)
         if (!(fabs((double)p[i] - f->out->score[from + i]) < 1e-5))
-            FAIL(INTERNAL, "XGBoost %.*s scores a row %g, its trees as they were read score it %g", STR(f->out->version),
-                 (double)f->out->score[from + i], (double)p[i]);
+            FAIL(INTERNAL, "XGBoost %.*s scores a row %g, its trees as they were read score it %g",
+                 STR(f->out->version), (double)f->out->score[from + i], (double)p[i]);
     return NULL;
 }
 
-err fit_trees(struct arena *a, const struct rows *rows, const struct rows_split *split, const struct trees_with *with,
-              int threads, const struct fit_watch *watch, struct fit *out)
+err fit_trees(struct arena *a, const struct rows *rows, const struct rows_split *split,
+              const struct trees_with *with, int threads, const struct fit_watch *watch, struct fit *out)
 {
-    struct fitting f = { .a = a, .rows = rows, .split = split, .with = with, .watch = watch, .threads = threads, .out = out };
+    struct fitting f = {
+        .a = a, .rows = rows, .split = split, .with = with, .watch = watch, .threads = threads, .out = out
+    };
     *out = (struct fit){ 0 };
     TRY(xgb_open(a, &f.xgb));
     out->version = xgb_version_text(f.xgb, a);

@@ -5,17 +5,18 @@
 #include "train/xgb.h"
 
 /* A version's table → rows, by the roles of its columns. Names are borrowed from spec. */
-err rows_from(struct arena *a, const struct columns *in, const struct dataset_version_spec *spec, struct rows *out);
+err rows_from(struct arena *a, const struct columns *in, const struct dataset_version_spec *spec,
+              struct rows *out);
 
 /* What one training gave. */
 struct fit {
-    struct str native;     /* XGBoost's JSON, up to the best round */
-    struct trees trees;    /* the same */
-    int rounds, best;      /* rounds run; rounds kept */
-    double train_loss;     /* of the rounds kept */
-    double seconds;        /* from binning to the last round */
-    float *score;          /* of all rows (train, then valid), by the rounds kept */
-    struct str version;    /* of XGBoost */
+    struct str native;  /* XGBoost's JSON, up to the best round */
+    struct trees trees; /* the same */
+    int rounds, best;   /* rounds run; rounds kept */
+    double train_loss;  /* of the rounds kept */
+    double seconds;     /* from binning to the last round */
+    float *score;       /* of all rows (train, then valid), by the rounds kept */
+    struct str version; /* of XGBoost */
 };
 /* Hears of each round; false ends the training (CANCELLED). */
 struct fit_watch {
@@ -23,5 +24,5 @@ struct fit_watch {
     void *arg;
 };
 /* Trains on the first split->train rows and watches the next split->valid. */
-err fit_trees(struct arena *a, const struct rows *, const struct rows_split *, const struct trees_with *, int threads,
-              const struct fit_watch *, struct fit *out);
+err fit_trees(struct arena *a, const struct rows *, const struct rows_split *, const struct trees_with *,
+              int threads, const struct fit_watch *, struct fit *out);

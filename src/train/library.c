@@ -25,8 +25,9 @@ static struct str program_folder(struct arena *a)
 
 static void *try_beside(struct arena *a, const char *name, const char **why)
 {
-    static const char *const places[] = { "lib", "../lib", "../.deps/lib", "../../.deps/lib", "../../../.deps/lib",
-                                          "../../../../.deps/lib" };
+    static const char *const places[] = {
+        "lib", "../lib", "../.deps/lib", "../../.deps/lib", "../../../.deps/lib", "../../../../.deps/lib"
+    };
     struct str folder = program_folder(a);
     for (size_t i = 0; folder.n > 0 && i < sizeof places / sizeof *places; i++) {
         const char *path = fmtz(a, "%.*s%s/%s", STR(folder), places[i], name);
@@ -48,7 +49,8 @@ err library_open(struct arena *a, const struct library *l, const char *given, vo
         so = try_path(*name, &why);
     if (!so)
         return err_hint(err_new(UNAVAILABLE, "%s's library %s cannot be loaded: %s", l->what,
-                                alone ? alone : l->names[0], why), "%s", l->hint);
+                                alone ? alone : l->names[0], why),
+                        "%s", l->hint);
     *out = so;
     return NULL;
 }
@@ -58,7 +60,8 @@ err library_bind(const struct library *l, void *so, const struct library_functio
     for (size_t i = 0; i < n; i++) {
         void *at = dlsym(so, f[i].name);
         if (!at)
-            return err_hint(err_new(UNAVAILABLE, "%s's library has no function %s", l->what, f[i].name), "%s", l->hint);
+            return err_hint(err_new(UNAVAILABLE, "%s's library has no function %s", l->what, f[i].name), "%s",
+                            l->hint);
         memcpy((char *)table + f[i].offset, &at, sizeof at);
     }
     return NULL;

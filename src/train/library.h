@@ -7,9 +7,9 @@
 #include "base/base.h"
 
 struct library {
-    const char *what;          /* "XGBoost" */
-    const char *env;           /* "DHOW_XGBOOST_LIB" */
-    const char *const *names;  /* file names, best first, NULL-terminated */
+    const char *what;         /* "XGBoost" */
+    const char *env;          /* "DHOW_XGBOOST_LIB" */
+    const char *const *names; /* file names, best first, NULL-terminated */
     const char *hint;
 };
 /* UNAVAILABLE that names it, with the hint. given: a path or NULL. */

@@ -54,7 +54,13 @@
 // clang-format on
 
 enum { API_VERSION = 17, VERSION_MAJOR = 1, VERSION_MINOR = 24 };
-enum { LEVEL_FATAL = 4, OPTIMIZE_NONE = 0, OPTIMIZE_ALL = 99, STATUS_INVALID_ARGUMENT = 2, ALLOCATOR_DEVICE = 0 };
+enum {
+    LEVEL_FATAL = 4,
+    OPTIMIZE_NONE = 0,
+    OPTIMIZE_ALL = 99,
+    STATUS_INVALID_ARGUMENT = 2,
+    ALLOCATOR_DEVICE = 0
+};
 
 struct ort_api {
 #define C(slot, result, name, parameters) result(*name) parameters;
@@ -88,17 +94,19 @@ static err status_err(const struct ort_api *api, void *status, enum err_code cod
     api->ReleaseStatus(status);
     return e;
 }
-#define CALL(api, code, what, name, ...)                       \
-    do {                                                       \
-        void *status_ = (api)->name(__VA_ARGS__);              \
-        if (status_)                                           \
-            return status_err((api), status_, code, what);     \
+#define CALL(api, code, what, name, ...)                   \
+    do {                                                   \
+        void *status_ = (api)->name(__VA_ARGS__);          \
+        if (status_)                                       \
+            return status_err((api), status_, code, what); \
     } while (0)
 
 /* ---- the library ---- */
 
 static const struct library library = {
-    "ONNX Runtime", "DHOW_ORT_LIB", (const char *const[]){ "libonnxruntime.so", "libonnxruntime.so.1", NULL },
+    "ONNX Runtime",
+    "DHOW_ORT_LIB",
+    (const char *const[]){ "libonnxruntime.so", "libonnxruntime.so.1", NULL },
     "run `make setup`, or set DHOW_ORT_LIB to the path of libonnxruntime.so, 1.24 or later",
 };
 struct ort_base {
@@ -111,8 +119,10 @@ static err version_check(const char *text)
     int major = 0, minor = 0;
     if (sscanf(text, "%d.%d", &major, &minor) != 2 || major < VERSION_MAJOR ||
         (major == VERSION_MAJOR && minor < VERSION_MINOR))
-        return err_hint(err_new(UNAVAILABLE, "ONNX Runtime %.40s is too old: before %d.%d a model may read any file", text,
-                                VERSION_MAJOR, VERSION_MINOR), "%s", library.hint);
+        return err_hint(err_new(UNAVAILABLE,
+                                "ONNX Runtime %.40s is too old: before %d.%d a model may read any file", text,
+                                VERSION_MAJOR, VERSION_MINOR),
+                        "%s", library.hint);
     return NULL;
 }
 
@@ -212,7 +222,8 @@ static err options_set(const struct ort_api *api, void *options, const struct se
     int threads = config->threads > 0 ? config->threads : 1;
     CALL(api, INTERNAL, "set threads", SetIntraOpNumThreads, options, threads);
     CALL(api, INTERNAL, "set threads", SetInterOpNumThreads, options, 1);
-    CALL(api, INTERNAL, "set spinning", AddSessionConfigEntry, options, "session.intra_op.allow_spinning", "0");
+    CALL(api, INTERNAL, "set spinning", AddSessionConfigEntry, options, "session.intra_op.allow_spinning",
+         "0");
     CALL(api, INTERNAL, "set optimisation", SetSessionGraphOptimizationLevel, options,
          config->raw ? OPTIMIZE_NONE : OPTIMIZE_ALL);
     if (!config->arena)
@@ -242,7 +253,8 @@ static err shape_read(const struct ort_api *api, struct arena *a, const void *sh
     CALL(api, INTERNAL, "describe a tensor", GetTensorElementType, shape, &type);
     CALL(api, INTERNAL, "describe a tensor", GetDimensionsCount, shape, &out->rank);
     if (out->rank > TENSOR_RANK_MAX)
-        FAIL(INVALID, "tensor '%.*s' has %zu dimensions, at most %d are run", STR(out->name), out->rank, TENSOR_RANK_MAX);
+        FAIL(INVALID, "tensor '%.*s' has %zu dimensions, at most %d are run", STR(out->name), out->rank,
+             TENSOR_RANK_MAX);
     CALL(api, INTERNAL, "describe a tensor", GetDimensions, shape, out->dims, out->rank);
     CALL(api, INTERNAL, "describe a tensor", GetSymbolicDimensions, shape, symbols, out->rank);
     out->type = tensor_onnx_name((enum tensor_type)type).n > 0 ? (enum tensor_type)type : TENSOR_NONE;
@@ -298,13 +310,16 @@ static err specs_read(struct ort_session *s)
     s->info.inputs = inputs;
     s->info.outputs = outputs;
     for (size_t i = 0; i < s->info.n_inputs; i++)
-        TRY(spec_read(s, api->SessionGetInputName, api->SessionGetInputTypeInfo, i, &s->in_names[i], &inputs[i]));
+        TRY(spec_read(s, api->SessionGetInputName, api->SessionGetInputTypeInfo, i, &s->in_names[i],
+                      &inputs[i]));
     for (size_t i = 0; i < s->info.n_outputs; i++)
-        TRY(spec_read(s, api->SessionGetOutputName, api->SessionGetOutputTypeInfo, i, &s->out_names[i], &outputs[i]));
+        TRY(spec_read(s, api->SessionGetOutputName, api->SessionGetOutputTypeInfo, i, &s->out_names[i],
+                      &outputs[i]));
     return NULL;
 }
 
-static err ort_load(struct runtime *rt, struct str bytes, const struct session_config *config, struct session **out)
+static err ort_load(struct runtime *rt, struct str bytes, const struct session_config *config,
+                    struct session **out)
 {
     struct ort_session *s = calloc(1, sizeof *s);
     if (!s)
@@ -346,7 +361,8 @@ static err text_tensor(struct ort *o, const struct tensor *t, size_t n, void **o
             FAIL(INVALID, "text %zu has a NUL inside", i);
         z[i] = str_z(a, texts[i]);
     }
-    CALL(&o->api, INVALID, "take a tensor", CreateTensorAsOrtValue, o->allocator, t->dims, t->rank, TENSOR_TEXT, out);
+    CALL(&o->api, INVALID, "take a tensor", CreateTensorAsOrtValue, o->allocator, t->dims, t->rank,
+         TENSOR_TEXT, out);
     CALL(&o->api, INVALID, "take texts", FillStringTensor, *out, z, n);
     return NULL;
 }
@@ -360,12 +376,13 @@ static err tensor_wrap(struct ort *o, const struct tensor *t, const struct tenso
     if (t->type != spec->type || size == 0)
         FAIL(INVALID, "tensor '%.*s' is %.*s, not %.*s", STR(spec->name), STR(tensor_onnx_name(spec->type)),
              STR(tensor_onnx_name(t->type)));
-    if (t->rank > TENSOR_RANK_MAX || !tensor_count(t->dims, t->rank, INT64_MAX / 16, &n) || t->bytes != (size_t)n * size)
+    if (t->rank > TENSOR_RANK_MAX || !tensor_count(t->dims, t->rank, INT64_MAX / 16, &n) ||
+        t->bytes != (size_t)n * size)
         FAIL(INVALID, "tensor '%.*s': its shape does not fit its %zu bytes", STR(spec->name), t->bytes);
     if (t->type == TENSOR_TEXT)
         return text_tensor(o, t, (size_t)n, out);
-    CALL(&o->api, INVALID, "take a tensor", CreateTensorWithDataAsOrtValue, o->memory, n ? t->data : nothing, t->bytes,
-         t->dims, t->rank, (int)t->type, out);
+    CALL(&o->api, INVALID, "take a tensor", CreateTensorWithDataAsOrtValue, o->memory, n ? t->data : nothing,
+         t->bytes, t->dims, t->rank, (int)t->type, out);
     return NULL;
 }
 
@@ -385,7 +402,8 @@ static err inputs_wrap(struct ort_session *s, const struct tensor *in, size_t n,
     return NULL;
 }
 
-static err outputs_wrap(struct ort_session *s, const struct arena *a, const struct tensor *out, size_t n, struct call *c)
+static err outputs_wrap(struct ort_session *s, const struct arena *a, const struct tensor *out, size_t n,
+                        struct call *c)
 {
     if (n == 0 || n > RUN_TENSORS_MAX)
         FAIL(INVALID, "%zu outputs are asked for", n);
@@ -395,7 +413,8 @@ static err outputs_wrap(struct ort_session *s, const struct arena *a, const stru
         const struct tensor_spec *spec = &s->info.outputs[out[i].slot];
         c->out_names[i] = s->out_names[out[i].slot];
         if (spec->type == TENSOR_NONE)
-            return err_hint(err_new(UNSUPPORTED, "output '%.*s' is not a tensor of a type that is served", STR(spec->name)),
+            return err_hint(err_new(UNSUPPORTED, "output '%.*s' is not a tensor of a type that is served",
+                                    STR(spec->name)),
                             "export it without ZipMap");
         if (out[i].data && spec->type != TENSOR_TEXT)
             TRY(tensor_wrap(s->ort, &out[i], spec, &c->out[i]));
@@ -447,15 +466,17 @@ static err output_copy(struct ort *o, struct arena *a, void *value, struct tenso
     return NULL;
 }
 
-static err call_run(struct ort_session *s, struct arena *a, const struct tensor *in, size_t n_in, struct tensor *out,
-                    size_t n_out, struct call *c)
+static err call_run(struct ort_session *s, struct arena *a, const struct tensor *in, size_t n_in,
+                    struct tensor *out, size_t n_out, struct call *c)
 {
     TRY(inputs_wrap(s, in, n_in, c));
     TRY(outputs_wrap(s, a, out, n_out, c));
     const struct ort_api *api = &s->ort->api;
-    void *status = api->Run(s->handle, NULL, c->in_names, (const void *const *)c->in, n_in, c->out_names, n_out, c->out);
+    void *status = api->Run(s->handle, NULL, c->in_names, (const void *const *)c->in, n_in, c->out_names,
+                            n_out, c->out);
     if (status)
-        return status_err(api, status, api->GetErrorCode(status) == STATUS_INVALID_ARGUMENT ? INVALID : INTERNAL,
+        return status_err(api, status,
+                          api->GetErrorCode(status) == STATUS_INVALID_ARGUMENT ? INVALID : INTERNAL,
                           "run the model");
     for (size_t i = 0; i < n_out; i++)
         if (!out[i].data)
@@ -463,8 +484,8 @@ static err call_run(struct ort_session *s, struct arena *a, const struct tensor 
     return NULL;
 }
 
-static err ort_run(struct session *session, struct arena *a, const struct tensor *in, size_t n_in, struct tensor *out,
-                   size_t n_out)
+static err ort_run(struct session *session, struct arena *a, const struct tensor *in, size_t n_in,
+                   struct tensor *out, size_t n_out)
 {
     struct ort_session *s = (struct ort_session *)session;
     struct call c;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/internal.h"
 
-static err native_score(struct arena *a, struct str native, const float *x, size_t n, size_t features, int threads,
-                        const float **out)
+static err native_score(struct arena *a, struct str native, const float *x, size_t n, size_t features,
+                        int threads, const float **out)
 {
     struct xgb *xgb;
     struct xgb_data *data;
@@ -14,8 +14,8 @@ static err native_score(struct arena *a, struct str native, const float *x, size
     return xgb_model_predict(model, data, out);
 }
 
-err parity_check(struct arena *a, struct str native, struct session *onnx, const float *x, size_t n, size_t features,
-                 int threads, struct parity *out)
+err parity_check(struct arena *a, struct str native, struct session *onnx, const float *x, size_t n,
+                 size_t features, int threads, struct parity *out)
 {
     (void)a;
     auto_arena struct arena *scratch = arena_new(0);

@@ -22,11 +22,20 @@ static void layout_read(struct arena *a, const struct dataset_version_spec *spec
     const struct version_column *columns = spec->columns.v;
     for (size_t i = 0; i < spec->columns.n; i++)
         switch (columns[i].role) {
-        case IS_FEATURE: push(a, &out->features, columns[i].name); break;
-        case IS_LABEL: out->label = columns[i].name; break;
-        case IS_EVENT_TIME: out->at = columns[i].name; break;
-        case IS_KNOWN_AT: out->known = columns[i].name; break;
-        default: break;
+        case IS_FEATURE:
+            push(a, &out->features, columns[i].name);
+            break;
+        case IS_LABEL:
+            out->label = columns[i].name;
+            break;
+        case IS_EVENT_TIME:
+            out->at = columns[i].name;
+            break;
+        case IS_KNOWN_AT:
+            out->known = columns[i].name;
+            break;
+        default:
+            break;
         }
 }
 
@@ -34,7 +43,9 @@ static err layout_check(const struct layout *l, struct str version)
 {
     if (l->label.n == 0 || l->features.n == 0 || l->at.n == 0)
         return err_hint(err_new(INVALID, "'%.*s' has no %s column", STR(version),
-                                l->label.n == 0 ? "label" : l->at.n == 0 ? "event time" : "feature"),
+                                l->label.n == 0 ? "label"
+                                : l->at.n == 0  ? "event time"
+                                                : "feature"),
                         "train on a version of a TrainingSet");
     return NULL;
 }
@@ -71,7 +82,8 @@ static err time_copy(const struct column *c, size_t n, int64_t *out)
     return NULL;
 }
 
-err rows_from(struct arena *a, const struct columns *in, const struct dataset_version_spec *spec, struct rows *out)
+err rows_from(struct arena *a, const struct columns *in, const struct dataset_version_spec *spec,
+              struct rows *out)
 {
     struct layout l;
     const struct column *c;
@@ -103,10 +115,11 @@ err rows_from(struct arena *a, const struct columns *in, const struct dataset_ve
 static err size_check(const struct dataset_version_spec *spec, size_t columns, int64_t bytes_max)
 {
     int64_t need;
-    if (spec->rows < 0 || __builtin_mul_overflow(spec->rows, (int64_t)columns * 17 + 64, &need) || need > INT64_MAX / 2 ||
-        (bytes_max > 0 && need > bytes_max))
+    if (spec->rows < 0 || __builtin_mul_overflow(spec->rows, (int64_t)columns * 17 + 64, &need) ||
+        need > INT64_MAX / 2 || (bytes_max > 0 && need > bytes_max))
         return err_hint(err_new(TOO_LARGE, "%lld rows of %zu columns do not fit into the job's memory",
-                                (long long)spec->rows, columns), "give it more memory, or a smaller sample");
+                                (long long)spec->rows, columns),
+                        "give it more memory, or a smaller sample");
     return NULL;
 }
 
@@ -127,7 +140,8 @@ err rows_read(struct worker *w, int64_t bytes_max, struct rows *out)
         push(scratch, &names, l.known);
     TRY(size_check(&version.spec, names.n, bytes_max));
     struct columns table;
-    TRY_AS(parquet_load(scratch, &version.paths, names.v, names.n, &table), "reading '%.*s'", STR(version.name));
+    TRY_AS(parquet_load(scratch, &version.paths, names.v, names.n, &table), "reading '%.*s'",
+           STR(version.name));
     TRY_AS(rows_from(w->a, &table, &version.spec, out), "reading '%.*s'", STR(version.name));
     return NULL;
 }
@@ -196,7 +210,8 @@ err rows_split(struct rows *r, int64_t holdout_ms, struct arena *a, struct rows_
     auto_arena struct arena *scratch = arena_new(0);
     struct place *places = NEW_N(scratch, struct place, r->n);
     *out = (struct rows_split){ .until = r->until };
-    if (__builtin_mul_overflow(holdout_ms, 1000, &out->split) || __builtin_sub_overflow(r->until, out->split, &out->split))
+    if (__builtin_mul_overflow(holdout_ms, 1000, &out->split) ||
+        __builtin_sub_overflow(r->until, out->split, &out->split))
         FAIL(INVALID, "the holdout is out of range");
     for (size_t i = 0; i < r->n; i++)
         places[i] = (struct place){ part_of(r, i, out->split), (uint32_t)i, r->at[i] };
@@ -206,7 +221,8 @@ err rows_split(struct rows *r, int64_t holdout_ms, struct arena *a, struct rows_
     rows_move(r, a, places);
     struct str split = time_text(scratch, out->split), until = time_text(scratch, out->until);
     TRY(both_classes(r->y, out->train, "to learn from", fmt(scratch, "known before %.*s", STR(split))));
-    TRY(both_classes(r->y + out->train, out->valid, "held out", fmt(scratch, "from %.*s to %.*s", STR(split), STR(until))));
+    TRY(both_classes(r->y + out->train, out->valid, "held out",
+                     fmt(scratch, "from %.*s to %.*s", STR(split), STR(until))));
     out->from = r->at[0];
     return NULL;
 }

@@ -19,7 +19,8 @@ void runtime_close(struct runtime *rt)
         rt->ops->close(rt);
 }
 
-err session_load(struct runtime *rt, struct str bytes, const struct session_config *config, struct session **out)
+err session_load(struct runtime *rt, struct str bytes, const struct session_config *config,
+                 struct session **out)
 {
     return rt->ops->load(rt, bytes, config, out);
 }
@@ -44,7 +45,7 @@ void session_unload(struct session *s)
 static bool fits(const struct tensor_spec *spec, size_t rank, size_t columns)
 {
     return spec->type == TENSOR_F32 && spec->rank == rank &&
-        (rank == 1 || spec->dims[1] < 0 || spec->dims[1] == (int64_t)columns);
+           (rank == 1 || spec->dims[1] < 0 || spec->dims[1] == (int64_t)columns);
 }
 
 /* The first output that is a score a row; its slot and rank. */
@@ -68,8 +69,11 @@ err session_score(struct session *s, const float *x, size_t n, size_t features, 
     TRY(score_output(info, &score));
     for (size_t at = 0, rows; at < n; at += rows) {
         rows = n - at < (batch ? batch : 4096) ? n - at : batch ? batch : 4096;
-        struct tensor in = { .type = TENSOR_F32, .rank = 2, .dims = { (int64_t)rows, (int64_t)features },
-                             .data = (void *)(uintptr_t)(x + at * features), .bytes = rows * features * sizeof *x };
+        struct tensor in = { .type = TENSOR_F32,
+                             .rank = 2,
+                             .dims = { (int64_t)rows, (int64_t)features },
+                             .data = (void *)(uintptr_t)(x + at * features),
+                             .bytes = rows * features * sizeof *x };
         struct tensor to = score;
         to.dims[0] = (int64_t)rows;
         to.dims[1] = 1;

@@ -16,9 +16,9 @@ struct runtime_config {
     const char *library; /* path of its shared library; NULL: the environment, then the usual places */
 };
 struct session_config {
-    int threads;         /* inside one operator; 0: 1 (no pool at all, best for small models under many callers) */
-    bool arena;          /* keep a memory arena: faster for big tensors, never shrinks */
-    bool raw;            /* no graph optimisation */
+    int threads; /* inside one operator; 0: 1 (no pool at all, best for small models under many callers) */
+    bool arena;  /* keep a memory arena: faster for big tensors, never shrinks */
+    bool raw;    /* no graph optimisation */
 };
 struct session_info {
     const struct tensor_spec *inputs, *outputs;
@@ -26,16 +26,16 @@ struct session_info {
 };
 /* One tensor of a call. Rows are contiguous, row-major. */
 struct tensor {
-    size_t slot;         /* which input or output, an index into session_info */
+    size_t slot; /* which input or output, an index into session_info */
     enum tensor_type type;
     size_t rank;
     int64_t dims[TENSOR_RANK_MAX];
-    void *data;          /* TEXT: struct str, one an element. Outputs: NULL to be given memory by run */
-    size_t bytes;        /* of data; TEXT: elements × sizeof(struct str) */
+    void *data;   /* TEXT: struct str, one an element. Outputs: NULL to be given memory by run */
+    size_t bytes; /* of data; TEXT: elements × sizeof(struct str) */
 };
 
 struct runtime_ops {
-    const char *name;                                                              /* "onnxruntime" */
+    const char *name; /* "onnxruntime" */
     /* must; finds and opens the library. */
     err (*open)(const struct runtime_config *, struct runtime **out);
     /* must; "1.31.1". */

@@ -48,8 +48,8 @@ static bool on_round(void *arg, int round, double train_loss, double valid_loss,
     worker_metric(t->w, "valid.auc", round, valid_auc);
     worker_progress(t->w, round + 1, t->with->model.trees.rounds, "rounds");
     if (round % 10 == 0)
-        worker_say(t->w, "round %d: train.logloss %.5f, valid.logloss %.5f, valid.auc %.5f", round, train_loss, valid_loss,
-                   valid_auc);
+        worker_say(t->w, "round %d: train.logloss %.5f, valid.logloss %.5f, valid.auc %.5f", round,
+                   train_loss, valid_loss, valid_auc);
     return !worker_stopped(t->w);
 }
 
@@ -71,9 +71,10 @@ static void say_start(const struct training *t, int threads)
 {
     const struct rows_split *s = &t->split;
     struct arena *a = t->w->a;
-    worker_say(t->w, "rows %.*s: %zu to learn from (%.*s to %.*s), %zu held out (to %.*s), %zu not known in time",
-               STR(t->with->rows), s->train, STR(time_text(a, s->from)), STR(time_text(a, s->split)), s->valid,
-               STR(time_text(a, s->until)), s->unknown);
+    worker_say(t->w,
+               "rows %.*s: %zu to learn from (%.*s to %.*s), %zu held out (to %.*s), %zu not known in time",
+               STR(t->with->rows), s->train, STR(time_text(a, s->from)), STR(time_text(a, s->split)),
+               s->valid, STR(time_text(a, s->until)), s->unknown);
     worker_say(t->w, "features %zu, threads %d, parameters %.*s", t->rows.features, threads,
                STR(schema_text(&trees_with_schema, a, &t->with->model.trees, WRITE_DEFAULTS)));
 }
@@ -168,7 +169,8 @@ static struct str baseline_text(const struct training *t)
     b.features = NEW_N(t->w->a, struct baseline_column, b.n);
     for (size_t i = 0; i < b.n; i++) {
         auto_arena struct arena *scratch = arena_new(0);
-        baseline_column_make(scratch, t->rows.names[i], t->rows.x + i, t->split.train, t->rows.features, &b.features[i]);
+        baseline_column_make(scratch, t->rows.names[i], t->rows.x + i, t->split.train, t->rows.features,
+                             &b.features[i]);
     }
     auto_arena struct arena *scratch = arena_new(0);
     baseline_column_make(scratch, S("score"), t->fit.score, t->split.train, 1, &b.score);
@@ -179,7 +181,8 @@ static err onnx_text(const struct training *t, struct str *out)
 {
     struct trees_doc doc = {
         .producer_version = S(DHOW_VERSION),
-        .doc = fmt(t->w->a, "%d trees of XGBoost %.*s on %.*s", t->fit.best, STR(t->fit.version), STR(t->with->rows)),
+        .doc = fmt(t->w->a, "%d trees of XGBoost %.*s on %.*s", t->fit.best, STR(t->fit.version),
+                   STR(t->with->rows)),
         .features = t->rows.names,
     };
     struct onnx_facts facts;

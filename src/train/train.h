@@ -54,11 +54,11 @@ extern const struct worker_type train_worker;
 /* ---- labelled rows in memory: what train learns from and evaluate judges on ---- */
 struct rows {
     size_t n, features;
-    struct str *names;    /* of the features, in the model's order */
-    float *x;             /* n × features, row-major; NaN for null */
-    float *y;             /* labels, 0 or 1; NaN: none */
-    int64_t *at, *known;  /* event time and when the label became known, µs since 1970; INT64_MIN: none */
-    int64_t until;        /* the version's end (exclusive), else just after the newest row */
+    struct str *names;   /* of the features, in the model's order */
+    float *x;            /* n × features, row-major; NaN for null */
+    float *y;            /* labels, 0 or 1; NaN: none */
+    int64_t *at, *known; /* event time and when the label became known, µs since 1970; INT64_MIN: none */
+    int64_t until;       /* the version's end (exclusive), else just after the newest row */
 };
 /* Adds key "rows" (the version: blob hashes, columns and their roles) to the open object; in prepare, in the daemon. */
 err rows_prepare(struct job_context *, struct str project, struct str dataset_version, struct json *spec);
@@ -76,7 +76,7 @@ err rows_split(struct rows *, int64_t holdout_ms, struct arena *a, struct rows_s
 
 /* ---- parity: does the exported model say what the trained one says? ---- */
 struct parity {
-    double max_abs;   /* largest |native − ONNX| of the probabilities */
+    double max_abs; /* largest |native − ONNX| of the probabilities */
     double mean_abs;
     size_t rows, worst; /* rows compared; the row of max_abs */
 };

@@ -42,7 +42,9 @@ struct xgb_model {
 };
 
 static const struct library library = {
-    "XGBoost", "DHOW_XGBOOST_LIB", (const char *const[]){ "libxgboost.so", "libxgboost.so.0", NULL },
+    "XGBoost",
+    "DHOW_XGBOOST_LIB",
+    (const char *const[]){ "libxgboost.so", "libxgboost.so.0", NULL },
     "install Debian's libxgboost0, or set DHOW_XGBOOST_LIB to the path of libxgboost.so",
 };
 
@@ -50,7 +52,7 @@ static const struct library_function functions[] = {
 #define C(name, parameters) { #name, offsetof(struct xgb, name) },
     XGB_CALLS(C)
 #undef C
-    { "XGBGetLastError", offsetof(struct xgb, XGBGetLastError) },
+        { "XGBGetLastError", offsetof(struct xgb, XGBGetLastError) },
     { "XGBoostVersion", offsetof(struct xgb, XGBoostVersion) },
 };
 
@@ -92,10 +94,10 @@ static err failed(const struct xgb *x, enum err_code code, const char *what)
     text = str_sub(text, 0, 500);
     return err_new(code, "XGBoost cannot %s: %.*s", what, STR(text));
 }
-#define CALL(x, code, what, name, ...)              \
-    do {                                            \
-        if ((x)->name(__VA_ARGS__) != 0)            \
-            return failed((x), code, what);         \
+#define CALL(x, code, what, name, ...)      \
+    do {                                    \
+        if ((x)->name(__VA_ARGS__) != 0)    \
+            return failed((x), code, what); \
     } while (0)
 
 /* ---- data and models ---- */
@@ -110,7 +112,8 @@ err xgb_data_new(struct xgb *x, struct arena *a, const float *v, size_t n, size_
                  int threads, struct xgb_data **out)
 {
     struct xgb_data *d = NEW(a, struct xgb_data);
-    const char *array = fmtz(a, "{\"data\":[%llu,true],\"shape\":[%zu,%zu],\"typestr\":\"<f4\",\"version\":3}",
+    const char *array = fmtz(a,
+                             "{\"data\":[%llu,true],\"shape\":[%zu,%zu],\"typestr\":\"<f4\",\"version\":3}",
                              (unsigned long long)(uintptr_t)v, n, features);
     const char *config = fmtz(a, "{\"missing\":NaN,\"nthread\":%d}", threads);
     CALL(x, INVALID, "take the rows", XGDMatrixCreateFromDense, array, config, &d->handle);
@@ -128,7 +131,8 @@ static void model_free(void *arg)
     m->xgb->XGBoosterFree(m->handle);
 }
 
-err xgb_model_new(struct xgb *x, struct arena *a, struct xgb_data *const *data, size_t n, struct xgb_model **out)
+err xgb_model_new(struct xgb *x, struct arena *a, struct xgb_data *const *data, size_t n,
+                  struct xgb_model **out)
 {
     struct xgb_model *m = NEW(a, struct xgb_model);
     void **handles = NEW_N(a, void *, n + 1);
@@ -166,7 +170,8 @@ static bool eval_number(struct str text, double *out)
 err xgb_model_eval(struct xgb_model *m, int round, struct xgb_data *data, double *out)
 {
     const char *name = "data", *text = "";
-    CALL(m->xgb, INTERNAL, "measure a round", XGBoosterEvalOneIter, m->handle, round, &data->handle, &name, 1, &text);
+    CALL(m->xgb, INTERNAL, "measure a round", XGBoosterEvalOneIter, m->handle, round, &data->handle, &name, 1,
+         &text);
     if (!eval_number(str_of(text), out))
         FAIL(INTERNAL, "XGBoost measured '%.100s'", text);
     return NULL;
@@ -176,8 +181,10 @@ err xgb_model_predict(struct xgb_model *m, struct xgb_data *data, const float **
 {
     const bst_ulong *shape;
     bst_ulong dim = 0, n = 0;
-    const char *config = "{\"type\":0,\"training\":false,\"iteration_begin\":0,\"iteration_end\":0,\"strict_shape\":false}";
-    CALL(m->xgb, INVALID, "predict", XGBoosterPredictFromDMatrix, m->handle, data->handle, config, &shape, &dim, out);
+    const char *config =
+        "{\"type\":0,\"training\":false,\"iteration_begin\":0,\"iteration_end\":0,\"strict_shape\":false}";
+    CALL(m->xgb, INVALID, "predict", XGBoosterPredictFromDMatrix, m->handle, data->handle, config, &shape,
+         &dim, out);
     CALL(m->xgb, INTERNAL, "count rows", XGDMatrixNumRow, data->handle, &n);
     if (dim < 1 || shape[0] != n || (dim > 1 && shape[1] != 1))
         FAIL(UNSUPPORTED, "the XGBoost model gives more than one number a row");
@@ -295,15 +302,18 @@ static err tree_add(struct grove *g, struct arena *scratch, const struct lists *
         if (place - start == l->n || g->nodes.n >= INT32_MAX)
             FAIL(INVALID, "a node is reached twice");
         bool leaf = l->left[v.node] < 0;
-        push(g->a, &g->nodes, (struct tree_node){ .feature = leaf ? -1 : (int32_t)fmin(l->feature[v.node], INT32_MAX),
-            .value = (float)l->value[v.node], .missing_yes = l->missing[v.node] != 0 });
+        push(g->a, &g->nodes,
+             (struct tree_node){ .feature = leaf ? -1 : (int32_t)fmin(l->feature[v.node], INT32_MAX),
+                                 .value = (float)l->value[v.node],
+                                 .missing_yes = l->missing[v.node] != 0 });
         if (v.above != UINT32_MAX)
             *(v.no ? &g->nodes.v[v.above].no : &g->nodes.v[v.above].yes) = place;
         if (leaf)
             continue;
         TRY(place_ok(l->left[v.node], l->n));
         TRY(place_ok(l->right[v.node], l->n));
-        push(scratch, &todo.stack, (struct visit){ .node = (uint32_t)l->right[v.node], .above = place, .no = true });
+        push(scratch, &todo.stack,
+             (struct visit){ .node = (uint32_t)l->right[v.node], .above = place, .no = true });
         push(scratch, &todo.stack, (struct visit){ .node = (uint32_t)l->left[v.node], .above = place });
     }
     return NULL;
@@ -365,7 +375,8 @@ static err head_read(yyjson_val *learner, struct trees *out)
 
 static err model_read(struct arena *a, yyjson_val *root, struct trees *out)
 {
-    yyjson_val *learner = yyjson_obj_get(root, "learner"), *booster = yyjson_obj_get(learner, "gradient_booster");
+    yyjson_val *learner = yyjson_obj_get(root, "learner"),
+               *booster = yyjson_obj_get(learner, "gradient_booster");
     struct grove g = { .a = a };
     if (!str_is(text_of(yyjson_obj_get(booster, "name")), "gbtree"))
         FAIL(UNSUPPORTED, "its booster is not gbtree");

@@ -16,7 +16,8 @@ struct str xgb_version_text(const struct xgb *, struct arena *a); /* "1.7.4" */
 err xgb_data_new(struct xgb *, struct arena *a, const float *x, size_t n, size_t features, const float *y,
                  int threads, struct xgb_data **out);
 /* A new model; predictions on data[i] are kept up to date round by round. */
-err xgb_model_new(struct xgb *, struct arena *a, struct xgb_data *const *data, size_t n, struct xgb_model **out);
+err xgb_model_new(struct xgb *, struct arena *a, struct xgb_data *const *data, size_t n,
+                  struct xgb_model **out);
 err xgb_model_set(struct xgb_model *, const char *name, const char *value);
 /* One more tree, learned from data; round counts from 0. */
 err xgb_model_round(struct xgb_model *, int round, struct xgb_data *data);

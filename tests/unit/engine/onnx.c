@@ -55,7 +55,8 @@ static struct str attribute(struct arena *a, int field, struct str v)
 
 static struct str value(struct arena *a, const char *name, int64_t elem)
 {
-    struct buf open = buf_new(a), dim = buf_new(a), shape = buf_new(a), type = buf_new(a), outer = buf_new(a), b = buf_new(a);
+    struct buf open = buf_new(a), dim = buf_new(a), shape = buf_new(a), type = buf_new(a), outer = buf_new(a),
+               b = buf_new(a);
     pb_bytes(&open, 2, S("batch"));
     pb_varint(&dim, 1, 3);
     pb_bytes(&shape, 1, buf_get(&open));
@@ -108,12 +109,12 @@ static err check(struct arena *a, struct str bytes)
     return onnx_check(a, bytes, NULL, &facts);
 }
 
-#define CHECK_SAYS(call, code_, words)                                                                         \
-    do {                                                                                                       \
-        err said_ = (call);                                                                                    \
-        const char *text_ = said_ ? str_z(a, said_->text) : "";                                                \
-        if (!said_ || said_->code != (code_) || !strstr(text_, words))                                         \
-            TEST_FAIL_("%s: '%s' does not say '%s'", #call, text_, words);                                     \
+#define CHECK_SAYS(call, code_, words)                                     \
+    do {                                                                   \
+        err said_ = (call);                                                \
+        const char *text_ = said_ ? str_z(a, said_->text) : "";            \
+        if (!said_ || said_->code != (code_) || !strstr(text_, words))     \
+            TEST_FAIL_("%s: '%s' does not say '%s'", #call, text_, words); \
     } while (0)
 
 /* ---- what passes ---- */
@@ -122,7 +123,8 @@ TEST(facts_of_a_model)
 {
     auto_arena struct arena *a = arena_new(0);
     struct onnx_facts f;
-    struct str parts = join(a, bytes_field(a, 5, tensor(a, "w", 16, S(""))), bytes_field(a, 11, value(a, "w", TENSOR_F32)));
+    struct str parts = join(a, bytes_field(a, 5, tensor(a, "w", 16, S(""))),
+                            bytes_field(a, 11, value(a, "w", TENSOR_F32)));
     parts = join(a, parts, bytes_field(a, 1, node(a, "Relu", "", S(""))));
     CHECK_OK(onnx_check(a, model(a, parts), NULL, &f));
     CHECK(f.ir_version == 9 && f.opset == 17 && f.opset_ml == 3);
@@ -132,7 +134,8 @@ TEST(facts_of_a_model)
     CHECK(f.metadata.n == 1 && str_is(f.metadata.v[0].key, "k") && str_is(f.metadata.v[0].value, "v"));
     CHECK(f.inputs.n == 1 && f.outputs.n == 1); /* w is given by an initialiser */
     const struct tensor_spec *x = &f.inputs.v[0];
-    CHECK(x->type == TENSOR_F32 && x->shaped && x->rank == 3 && x->dims[0] == -1 && x->dims[1] == 3 && x->dims[2] == -1);
+    CHECK(x->type == TENSOR_F32 && x->shaped && x->rank == 3 && x->dims[0] == -1 && x->dims[1] == 3 &&
+          x->dims[2] == -1);
     CHECK_STR(x->symbols[0], "batch");
     CHECK(f.outputs.v[0].type == TENSOR_I64);
 }
@@ -141,8 +144,13 @@ TEST(our_own_trees_pass)
 {
     auto_arena struct arena *a = arena_new(0);
     struct tree_node nodes[] = { { 1, 0.5f, 1, 2, true }, { -1, -1, 0, 0, false }, { -1, 2, 0, 0, false } };
-    struct trees t = { .features = 3, .base = 0.1f, .link = LINK_LOGISTIC, .nodes = nodes, .n_nodes = 3,
-                       .roots = (uint32_t[]){ 0 }, .n_trees = 1 };
+    struct trees t = { .features = 3,
+                       .base = 0.1f,
+                       .link = LINK_LOGISTIC,
+                       .nodes = nodes,
+                       .n_nodes = 3,
+                       .roots = (uint32_t[]){ 0 },
+                       .n_trees = 1 };
     struct str out;
     struct onnx_facts f;
     const struct str names[] = { S("a"), S("b"), S("c") };
@@ -166,7 +174,8 @@ TEST(no_bytes_and_no_model)
     CHECK_ERR(check(a, S("PK\x03\x04 a zip file")), INVALID);
     CHECK_ERR(check(a, S("\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80")), INVALID);
     CHECK_ERR(check(a, S("\x3a\xff\xff\xff\xff\x0f")), INVALID); /* a graph of 4 GiB that is not there */
-    CHECK_SAYS(check(a, model_of(a, graph(a, S("")), bytes_field(a, 7, S("")))), INVALID, "graph is there twice");
+    CHECK_SAYS(check(a, model_of(a, graph(a, S("")), bytes_field(a, 7, S("")))), INVALID,
+               "graph is there twice");
 }
 
 TEST(data_in_other_files)
@@ -183,13 +192,17 @@ TEST(data_in_other_files)
     CHECK_SAYS(check(a, model(a, bytes_field(a, 15, sparse))), INVALID, "another file");
     const int fields[] = { 5, 10 }; /* t, tensors */
     for (size_t i = 0; i < 2; i++)
-        CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "Constant", "", attribute(a, fields[i], w))))), INVALID,
-                   "node 'n1' (Constant): attribute 'value': tensor 'w'");
-    CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "C", "", attribute(a, 22, sparse))))), INVALID, "another file");
-    CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "C", "", attribute(a, 23, sparse))))), INVALID, "another file");
+        CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "Constant", "", attribute(a, fields[i], w))))),
+                   INVALID, "node 'n1' (Constant): attribute 'value': tensor 'w'");
+    CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "C", "", attribute(a, 22, sparse))))), INVALID,
+               "another file");
+    CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "C", "", attribute(a, 23, sparse))))), INVALID,
+               "another file");
     struct str inner = bytes_field(a, 5, w); /* in a subgraph, by g and by graphs */
-    CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "If", "", attribute(a, 6, inner))))), INVALID, "another file");
-    CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "If", "", attribute(a, 11, inner))))), INVALID, "another file");
+    CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "If", "", attribute(a, 6, inner))))), INVALID,
+               "another file");
+    CHECK_SAYS(check(a, model(a, bytes_field(a, 1, node(a, "If", "", attribute(a, 11, inner))))), INVALID,
+               "another file");
     struct str trained = bytes_field(a, 20, bytes_field(a, 2, inner));
     CHECK_SAYS(check(a, model_of(a, graph(a, S("")), trained)), INVALID, "another file");
 }
@@ -203,7 +216,8 @@ TEST(domains_that_are_not_ours)
     struct buf f = buf_new(a);
     pb_bytes(&f, 1, S("helper"));
     pb_bytes(&f, 10, S("local"));
-    CHECK_SAYS(check(a, model_of(a, graph(a, S("")), bytes_field(a, 25, buf_get(&f)))), INVALID, "function 'helper'");
+    CHECK_SAYS(check(a, model_of(a, graph(a, S("")), bytes_field(a, 25, buf_get(&f)))), INVALID,
+               "function 'helper'");
     struct buf g = buf_new(a);
     pb_bytes(&g, 7, node(a, "Run", "com.evil", S("")));
     CHECK_SAYS(check(a, model_of(a, graph(a, S("")), bytes_field(a, 25, buf_get(&g)))), INVALID, "com.evil");
@@ -213,18 +227,23 @@ TEST(sizes_that_are_not_there)
 {
     auto_arena struct arena *a = arena_new(0);
     CHECK_OK(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 16, S(""))))));
-    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 12, S(""))))), INVALID, "claims 16 bytes, 12 are there");
-    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 0, S(""))))), INVALID, "claims 4 values, 0 are there");
+    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 12, S(""))))), INVALID,
+               "claims 16 bytes, 12 are there");
+    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 0, S(""))))), INVALID,
+               "claims 4 values, 0 are there");
     struct buf floats = buf_new(a);
     pb_floats(&floats, 4, (const float[]){ 1, 2, 3, 4 }, 4);
     CHECK_OK(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 0, buf_get(&floats))))));
-    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 16, buf_get(&floats))))), INVALID, "claims 16 bytes");
+    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 16, buf_get(&floats))))), INVALID,
+               "claims 16 bytes");
     struct buf big = buf_new(a); /* dims 2·2·2^62: overflows 64 bits */
     pb_varints(&big, 1, (const int64_t[]){ (int64_t)1 << 62 }, 1);
-    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 16, buf_get(&big))))), TOO_LARGE, "tensor 'w'");
+    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 16, buf_get(&big))))), TOO_LARGE,
+               "tensor 'w'");
     struct buf negative = buf_new(a);
     pb_varints(&negative, 1, (const int64_t[]){ -1 }, 1);
-    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 16, buf_get(&negative))))), TOO_LARGE, "negative");
+    CHECK_SAYS(check(a, model(a, bytes_field(a, 5, tensor(a, "w", 16, buf_get(&negative))))), TOO_LARGE,
+               "negative");
     struct buf many = buf_new(a);
     for (int i = 0; i < 1000; i++)
         pb_varint(&many, 1, 1);
@@ -239,7 +258,8 @@ TEST(limits_hold)
     struct str bytes = model(a, three);
     CHECK_OK(onnx_check(a, bytes, &(struct onnx_limits){ .nodes_max = 3 }, &f));
     CHECK_ERR(onnx_check(a, bytes, &(struct onnx_limits){ .nodes_max = 2 }, &f), TOO_LARGE);
-    CHECK_ERR(onnx_check(a, bytes, &(struct onnx_limits){ .bytes_max = (int64_t)bytes.n - 1 }, &f), TOO_LARGE);
+    CHECK_ERR(onnx_check(a, bytes, &(struct onnx_limits){ .bytes_max = (int64_t)bytes.n - 1 }, &f),
+              TOO_LARGE);
     struct str two = model(a, bytes_field(a, 11, value(a, "z", TENSOR_F32)));
     CHECK_OK(onnx_check(a, two, &(struct onnx_limits){ .values_max = 2 }, &f));
     CHECK_ERR(onnx_check(a, two, &(struct onnx_limits){ .values_max = 1 }, &f), TOO_LARGE);
@@ -278,9 +298,14 @@ TEST(names_in_messages_are_clean)
 
 TEST(trees_walk_missing_values_by_their_default)
 {
-    struct tree_node nodes[] = { { 0, 1, 1, 2, true }, { -1, 10, 0, 0, false }, { 1, -2, 3, 4, false },
-                                 { -1, 20, 0, 0, false }, { -1, 30, 0, 0, false } };
-    struct trees t = { .features = 2, .base = 1, .nodes = nodes, .n_nodes = 5, .roots = (uint32_t[]){ 0 }, .n_trees = 1 };
+    struct tree_node nodes[] = { { 0, 1, 1, 2, true },
+                                 { -1, 10, 0, 0, false },
+                                 { 1, -2, 3, 4, false },
+                                 { -1, 20, 0, 0, false },
+                                 { -1, 30, 0, 0, false } };
+    struct trees t = {
+        .features = 2, .base = 1, .nodes = nodes, .n_nodes = 5, .roots = (uint32_t[]){ 0 }, .n_trees = 1
+    };
     const float x[] = { 0.5f, 0, NAN, 0, 1, -3, 1, -2, 2, NAN }, want[] = { 11, 11, 21, 31, 31 };
     float p[5];
     CHECK_OK(trees_check(&t));
@@ -290,7 +315,8 @@ TEST(trees_walk_missing_values_by_their_default)
 
 TEST(trees_out_of_shape)
 {
-    struct tree_node nodes[] = { { 0, 1, 1, 2, true }, { -1, 10, 0, 0, false }, { -1, 3, 0, 0, false } }, bad[3];
+    struct tree_node nodes[] = { { 0, 1, 1, 2, true }, { -1, 10, 0, 0, false }, { -1, 3, 0, 0, false } },
+                     bad[3];
     struct trees t = { .features = 1, .nodes = bad, .n_nodes = 3, .roots = (uint32_t[]){ 0 }, .n_trees = 1 };
     memcpy(bad, nodes, sizeof bad);
     CHECK_OK(trees_check(&t));
@@ -313,13 +339,15 @@ TEST(trees_out_of_shape)
 
 TEST(types_have_names_and_sizes)
 {
-    CHECK(tensor_size(TENSOR_F16) == 2 && tensor_size(TENSOR_TEXT) == 0 && tensor_size((enum tensor_type)99) == 0);
+    CHECK(tensor_size(TENSOR_F16) == 2 && tensor_size(TENSOR_TEXT) == 0 &&
+          tensor_size((enum tensor_type)99) == 0);
     CHECK_STR(tensor_protocol_name(TENSOR_TEXT), "BYTES");
     CHECK(tensor_of_protocol(S("FP64")) == TENSOR_F64 && tensor_of_protocol(S("")) == TENSOR_NONE);
     int64_t n;
     CHECK(tensor_count((const int64_t[]){ 2, 3 }, 2, 6, &n) && n == 6);
     CHECK(tensor_count((const int64_t[]){ 0, 3 }, 2, 6, &n) && n == 0);
     CHECK(tensor_count(NULL, 0, 1, &n) && n == 1);
-    CHECK(!tensor_count((const int64_t[]){ 2, 4 }, 2, 6, &n) && !tensor_count((const int64_t[]){ 0, -1 }, 2, 6, &n));
+    CHECK(!tensor_count((const int64_t[]){ 2, 4 }, 2, 6, &n) &&
+          !tensor_count((const int64_t[]){ 0, -1 }, 2, 6, &n));
     CHECK(!tensor_count((const int64_t[]){ INT64_MAX, 3 }, 2, INT64_MAX, &n));
 }

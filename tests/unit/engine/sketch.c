@@ -21,11 +21,16 @@ static float normal(uint64_t *seed)
 static float draw(int shape, uint64_t *seed)
 {
     switch (shape) {
-    case 0: return normal(seed);
-    case 1: return expf(normal(seed));
-    case 2: return (float)(splitmix(seed) % 24);
-    case 3: return (float)(uniform(seed) < 0.05);
-    default: return uniform(seed) < 0.7 ? 0 : normal(seed);
+    case 0:
+        return normal(seed);
+    case 1:
+        return expf(normal(seed));
+    case 2:
+        return (float)(splitmix(seed) % 24);
+    case 3:
+        return (float)(uniform(seed) < 0.05);
+    default:
+        return uniform(seed) < 0.7 ? 0 : normal(seed);
     }
 }
 
@@ -80,7 +85,8 @@ TEST(column_statistics_by_hand)
     CHECK(c.edges_n == 3 && c.edges[0] == 1 && c.edges[1] == 3 && c.edges[2] == 4);
     const int64_t cells[] = { 1, 0, 1, 0, 1 };
     CHECK(!memcmp(c.cells, cells, sizeof cells));
-    CHECK(c.deciles[0] == 1 && c.deciles[3] == 1 && c.deciles[4] == 3 && c.deciles[6] == 3 && c.deciles[7] == 4);
+    CHECK(c.deciles[0] == 1 && c.deciles[3] == 1 && c.deciles[4] == 3 && c.deciles[6] == 3 &&
+          c.deciles[7] == 4);
 }
 
 TEST(percentiles_of_a_hundred)
@@ -115,7 +121,8 @@ static double error_bound(const struct sketch *s)
     double sum = 0;
     for (size_t i = 0; i + 1 < s->ref->edges_n; i++)
         sum += ((double)s->ref->edges[i + 1] - s->ref->edges[i]) *
-            ((double)s->cells[2 * i + 1] / (double)s->n + (double)s->ref->cells[2 * i + 1] / (double)s->ref->n);
+               ((double)s->cells[2 * i + 1] / (double)s->n +
+                (double)s->ref->cells[2 * i + 1] / (double)s->ref->n);
     return sum / s->ref->std;
 }
 
@@ -169,7 +176,8 @@ TEST(psi_by_hand)
     CHECK(fabs(sketch_psi(&s) - ((0.5 - 0.8) * log(0.5 / 0.8) + (0.5 - 0.2) * log(0.5 / 0.2))) < 1e-12);
     for (int i = 0; i < 10; i++) /* half of the rows lose their value */
         sketch_add(&s, NAN);
-    double want = (0.25 - 0.8) * log(0.25 / 0.8) + (0.25 - 0.2) * log(0.25 / 0.2) + (0.5 - 1e-4) * log(0.5 / 1e-4);
+    double want = (0.25 - 0.8) * log(0.25 / 0.8) + (0.25 - 0.2) * log(0.25 / 0.2) +
+                  (0.5 - 1e-4) * log(0.5 / 1e-4);
     CHECK(fabs(sketch_psi(&s) - want) < 1e-12);
 }
 
@@ -272,8 +280,9 @@ TEST(baseline_reads_back_and_refuses_nonsense)
     CHECK(back.features[1].n == 0 && isnan(back.features[1].mean));
     CHECK_ERR(baseline_read(a, S("{}"), &back), INVALID);
     CHECK_ERR(baseline_read(a, str_sub(text, 0, text.n - 1), &back), INVALID);
-    struct str bad = S("{\"format\":\"dhow-baseline 1\",\"rows\":1,\"features\":[],\"score\":{\"name\":\"s\",\"n\":2,\"nulls\":0,"
-                       "\"mean\":1,\"std\":0,\"deciles\":[],\"edges\":[1],\"cells\":[1]}}");
+    struct str bad = S(
+        "{\"format\":\"dhow-baseline 1\",\"rows\":1,\"features\":[],\"score\":{\"name\":\"s\",\"n\":2,\"nulls\":0,"
+        "\"mean\":1,\"std\":0,\"deciles\":[],\"edges\":[1],\"cells\":[1]}}");
     CHECK_ERR(baseline_read(a, bad, &back), INVALID);
 }
 

@@ -77,9 +77,10 @@ TEST(a_missing_library_is_named)
 /* XGBoost's JSON of 1.7 (base_score a number) and of 3.x (a list), by hand: x0 < 0.5 ? -1 : (x1 < 2 ? 3 : 4), missing
  * goes left, then right; node 3 was pruned. */
 #define MODEL(base)                                                                                                    \
-    S("{\"learner\":{\"learner_model_param\":{\"base_score\":\"" base "\",\"num_class\":\"0\",\"num_feature\":\"2\"},"    \
-      "\"objective\":{\"name\":\"binary:logistic\"},\"gradient_booster\":{\"name\":\"gbtree\",\"model\":{\"trees\":[{"  \
-      "\"left_children\":[1,-1,4,-1,-1,-1],\"right_children\":[2,-1,5,-1,-1,-1],\"split_indices\":[0,0,1,0,0,0],"        \
+    S("{\"learner\":{\"learner_model_param\":{\"base_score\":\"" base                                                  \
+      "\",\"num_class\":\"0\",\"num_feature\":\"2\"},"                                                                 \
+      "\"objective\":{\"name\":\"binary:logistic\"},\"gradient_booster\":{\"name\":\"gbtree\",\"model\":{\"trees\":[{" \
+      "\"left_children\":[1,-1,4,-1,-1,-1],\"right_children\":[2,-1,5,-1,-1,-1],\"split_indices\":[0,0,1,0,0,0],"      \
       "\"split_conditions\":[5E-1,-1,2,9,3,4],\"default_left\":[true,0,0,0,0,0],\"split_type\":[0,0,0,0,0,0]}]}}}}")
 
 TEST(its_json_of_every_version_becomes_trees)

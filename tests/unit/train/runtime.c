@@ -11,7 +11,8 @@ static const struct session_config plain = { 0 };
 
 static struct str value(struct arena *a, const char *name, enum tensor_type type, int64_t columns)
 {
-    struct buf open = buf_new(a), fixed = buf_new(a), shape = buf_new(a), tensor = buf_new(a), kind = buf_new(a), v = buf_new(a);
+    struct buf open = buf_new(a), fixed = buf_new(a), shape = buf_new(a), tensor = buf_new(a),
+               kind = buf_new(a), v = buf_new(a);
     pb_bytes(&open, 2, S("N"));
     pb_varint(&fixed, 1, columns);
     pb_bytes(&shape, 1, buf_get(&open));
@@ -63,8 +64,8 @@ static struct str two_in_two_out(struct arena *a, enum tensor_type type)
     return model(a, &g);
 }
 
-#define EACH_BACKEND(rt)                                                                       \
-    for (const struct runtime_ops *const *ops_ = runtime_backends; *ops_; ops_++)              \
+#define EACH_BACKEND(rt)                                                          \
+    for (const struct runtime_ops *const *ops_ = runtime_backends; *ops_; ops_++) \
         for (struct runtime *rt = opened(*ops_); rt; (*ops_)->close(rt), rt = NULL)
 
 static struct runtime *opened(const struct runtime_ops *ops)
@@ -80,11 +81,13 @@ static struct runtime *opened(const struct runtime_ops *ops)
 TEST(it_describes_names_types_and_shapes)
 {
     auto_arena struct arena *a = arena_new(0);
-    EACH_BACKEND(rt) {
+    EACH_BACKEND(rt)
+    {
         struct session *s;
         CHECK_OK(session_load(rt, two_in_two_out(a, TENSOR_F32), &plain, &s));
         const struct session_info *i = session_describe(s);
-        CHECK(i->n_inputs == 2 && i->n_outputs == 2 && str_is(i->inputs[1].name, "y") && str_is(i->outputs[0].name, "sum"));
+        CHECK(i->n_inputs == 2 && i->n_outputs == 2 && str_is(i->inputs[1].name, "y") &&
+              str_is(i->outputs[0].name, "sum"));
         CHECK(i->inputs[0].type == TENSOR_F32 && i->inputs[0].rank == 2 && i->inputs[0].dims[0] == -1);
         CHECK(i->inputs[0].dims[1] == 2);
         CHECK_STR(i->inputs[0].symbols[0], "N");
@@ -95,14 +98,19 @@ TEST(it_describes_names_types_and_shapes)
 TEST(it_runs_into_given_memory_and_into_an_arena)
 {
     auto_arena struct arena *a = arena_new(0);
-    EACH_BACKEND(rt) {
+    EACH_BACKEND(rt)
+    {
         struct session *s;
         CHECK_OK(session_load(rt, two_in_two_out(a, TENSOR_F32), &plain, &s));
         float x[4] = { 1, 2, 3, 4 }, y[4] = { 10, 20, 30, 40 }, sum[4];
-        struct tensor in[] = { { .slot = 1, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = y, .bytes = 16 },
-                               { .slot = 0, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = x, .bytes = 16 } };
-        struct tensor out[] = { { .slot = 1 },
-                                { .slot = 0, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = sum, .bytes = 16 } };
+        struct tensor in[] = {
+            { .slot = 1, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = y, .bytes = 16 },
+            { .slot = 0, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = x, .bytes = 16 }
+        };
+        struct tensor out[] = {
+            { .slot = 1 },
+            { .slot = 0, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = sum, .bytes = 16 }
+        };
         CHECK_OK(session_run(s, a, in, 2, out, 2));
         CHECK(sum[0] == 11 && sum[3] == 44);
         CHECK(out[0].type == TENSOR_F32 && out[0].rank == 2 && out[0].dims[0] == 2 && out[0].bytes == 16);
@@ -114,22 +122,25 @@ TEST(it_runs_into_given_memory_and_into_an_arena)
 TEST(it_refuses_tensors_that_do_not_fit)
 {
     auto_arena struct arena *a = arena_new(0);
-    EACH_BACKEND(rt) {
+    EACH_BACKEND(rt)
+    {
         struct session *s;
         CHECK_OK(session_load(rt, two_in_two_out(a, TENSOR_F32), &plain, &s));
         float x[6] = { 0 };
-        const struct tensor good = { .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = x, .bytes = 16 };
+        const struct tensor good = {
+            .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = x, .bytes = 16
+        };
         struct tensor in[3] = { good, good, good }, out[1] = { { .slot = 0 } };
         in[1].slot = 1;
-        CHECK_ERR(session_run(s, a, in, 1, out, 1), INVALID);  /* one is missing */
-        CHECK_ERR(session_run(s, a, in, 3, out, 1), INVALID);  /* one too many */
+        CHECK_ERR(session_run(s, a, in, 1, out, 1), INVALID); /* one is missing */
+        CHECK_ERR(session_run(s, a, in, 3, out, 1), INVALID); /* one too many */
         CHECK_ERR(session_run(s, a, in, 2, out, 0), INVALID);
         CHECK_ERR(session_run(s, NULL, in, 2, out, 1), INVALID); /* nowhere to put it */
         out[0].slot = 2;
         CHECK_ERR(session_run(s, a, in, 2, out, 1), INVALID);
         out[0].slot = 0;
         in[1].slot = 0;
-        CHECK_ERR(session_run(s, a, in, 2, out, 1), INVALID);  /* x twice */
+        CHECK_ERR(session_run(s, a, in, 2, out, 1), INVALID); /* x twice */
         in[1] = good;
         in[1].slot = 1;
         in[1].bytes = 24;
@@ -156,33 +167,42 @@ TEST(it_refuses_tensors_that_do_not_fit)
 TEST(it_runs_every_type_and_no_rows)
 {
     auto_arena struct arena *a = arena_new(0);
-    const enum tensor_type types[] = { TENSOR_F32, TENSOR_F64, TENSOR_I32, TENSOR_I64, TENSOR_U8, TENSOR_F16 };
+    const enum tensor_type types[] = {
+        TENSOR_F32, TENSOR_F64, TENSOR_I32, TENSOR_I64, TENSOR_U8, TENSOR_F16
+    };
     EACH_BACKEND(rt)
-        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
-            struct session *s;
-            uint8_t zeros[64] = { 0 };
-            size_t size = tensor_size(types[t]);
-            CHECK_OK(session_load(rt, two_in_two_out(a, types[t]), &plain, &s));
-            for (int64_t rows = 0; rows < 3; rows += 2) {
-                struct tensor in[2] = { { .type = types[t], .rank = 2, .dims = { rows, 2 }, .data = rows ? zeros : NULL,
-                                          .bytes = 2 * size * (size_t)rows } }, out[1] = { { .slot = 1 } };
-                in[1] = in[0];
-                in[1].slot = 1;
-                CHECK_OK(session_run(s, a, in, 2, out, 1));
-                CHECK(out[0].type == types[t] && out[0].dims[0] == rows && out[0].bytes == in[0].bytes);
-            }
-            session_unload(s);
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        struct session *s;
+        uint8_t zeros[64] = { 0 };
+        size_t size = tensor_size(types[t]);
+        CHECK_OK(session_load(rt, two_in_two_out(a, types[t]), &plain, &s));
+        for (int64_t rows = 0; rows < 3; rows += 2) {
+            struct tensor in[2] = { { .type = types[t],
+                                      .rank = 2,
+                                      .dims = { rows, 2 },
+                                      .data = rows ? zeros : NULL,
+                                      .bytes = 2 * size * (size_t)rows } },
+                          out[1] = { { .slot = 1 } };
+            in[1] = in[0];
+            in[1].slot = 1;
+            CHECK_OK(session_run(s, a, in, 2, out, 1));
+            CHECK(out[0].type == types[t] && out[0].dims[0] == rows && out[0].bytes == in[0].bytes);
         }
+        session_unload(s);
+    }
 }
 
 TEST(it_carries_text)
 {
     auto_arena struct arena *a = arena_new(0);
-    EACH_BACKEND(rt) {
+    EACH_BACKEND(rt)
+    {
         struct session *s;
         CHECK_OK(session_load(rt, two_in_two_out(a, TENSOR_TEXT), &plain, &s));
         struct str texts[] = { S("Ä"), S(""), S("longer than a short string may be"), S("x") };
-        struct tensor in = { .type = TENSOR_TEXT, .rank = 2, .dims = { 2, 2 }, .data = texts, .bytes = sizeof texts };
+        struct tensor in = {
+            .type = TENSOR_TEXT, .rank = 2, .dims = { 2, 2 }, .data = texts, .bytes = sizeof texts
+        };
         struct tensor out = { .slot = 0 };
         CHECK_OK(session_run(s, a, &in, 1, &out, 1));
         for (int i = 0; i < 4; i++)
@@ -196,7 +216,8 @@ TEST(it_carries_text)
 TEST(it_refuses_what_is_no_model)
 {
     auto_arena struct arena *a = arena_new(0);
-    EACH_BACKEND(rt) {
+    EACH_BACKEND(rt)
+    {
         struct session *s;
         struct str good = two_in_two_out(a, TENSOR_F32);
         CHECK_ERR(session_load(rt, S("nonsense"), &plain, &s), INVALID);
@@ -222,9 +243,13 @@ static void *hammer_run(void *arg)
     h->ok = true;
     for (int i = 0; i < 2000; i++) {
         float x[4] = { (float)i, 2, 3, 4 }, y[4] = { 1, 1, 1, 1 }, sum[4];
-        struct tensor in[] = { { .slot = 0, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = x, .bytes = 16 },
-                               { .slot = 1, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = y, .bytes = 16 } };
-        struct tensor out = { .slot = 0, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = sum, .bytes = 16 };
+        struct tensor in[] = {
+            { .slot = 0, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = x, .bytes = 16 },
+            { .slot = 1, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = y, .bytes = 16 }
+        };
+        struct tensor out = {
+            .slot = 0, .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = sum, .bytes = 16
+        };
         h->ok = h->ok && !session_run(h->s, NULL, in, 2, &out, 1) && sum[0] == (float)i + 1;
     }
     err_reset();
@@ -234,7 +259,8 @@ static void *hammer_run(void *arg)
 TEST(many_threads_run_one_session)
 {
     auto_arena struct arena *a = arena_new(0);
-    EACH_BACKEND(rt) {
+    EACH_BACKEND(rt)
+    {
         struct session *s;
         CHECK_OK(session_load(rt, two_in_two_out(a, TENSOR_F32), &plain, &s));
         struct hammer h[8];
@@ -274,7 +300,8 @@ TEST(it_leaves_no_file_and_no_thread)
     setenv("XDG_CACHE_HOME", home, 1);
     setenv("ORT_DISABLE_TELEMETRY", "0", 1);
     int threads = entries_in("/proc/self/task");
-    EACH_BACKEND(rt) {
+    EACH_BACKEND(rt)
+    {
         struct session *s;
         CHECK_OK(session_load(rt, two_in_two_out(a, TENSOR_F32), &plain, &s));
         CHECK(entries_in("/proc/self/task") == threads);
@@ -296,7 +323,8 @@ TEST(loading_and_unloading_gives_memory_back)
 {
     auto_arena struct arena *a = arena_new(0);
     struct str bytes = two_in_two_out(a, TENSOR_F32);
-    EACH_BACKEND(rt) {
+    EACH_BACKEND(rt)
+    {
         int64_t before = 0;
         for (int i = 0; i < 60; i++) {
             struct session *s;
@@ -358,9 +386,16 @@ TEST(a_tree_of_one_leaf_runs)
     struct runtime *rt;
     NEED_ORT(&rt);
     auto_arena struct arena *a = arena_new(0);
-    struct tree_node nodes[] = { { .feature = -1, .value = 0.5f }, { .feature = 1, .value = 2, .yes = 2, .no = 3, .missing_yes = true },
-                                 { .feature = -1, .value = 1 }, { .feature = -1, .value = -1 } };
-    struct trees t = { .features = 2, .base = 0.25f, .nodes = nodes, .n_nodes = 4, .roots = (uint32_t[]){ 0, 1 }, .n_trees = 2 };
+    struct tree_node nodes[] = { { .feature = -1, .value = 0.5f },
+                                 { .feature = 1, .value = 2, .yes = 2, .no = 3, .missing_yes = true },
+                                 { .feature = -1, .value = 1 },
+                                 { .feature = -1, .value = -1 } };
+    struct trees t = { .features = 2,
+                       .base = 0.25f,
+                       .nodes = nodes,
+                       .n_nodes = 4,
+                       .roots = (uint32_t[]){ 0, 1 },
+                       .n_trees = 2 };
     const float x[] = { 0, 1, 0, 2, 0, NAN };
     float p[3];
     struct str onnx;

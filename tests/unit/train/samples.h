@@ -8,7 +8,7 @@
 static inline void sample_rows(struct arena *a, size_t n, size_t features, uint64_t seed, struct rows *out)
 {
     *out = (struct rows){ .n = n, .features = features, .names = NEW_N(a, struct str, features) };
-    out->x = NEW_N(a, float, n * features);
+    out->x = NEW_N(a, float, n *features);
     out->y = NEW_N(a, float, n);
     out->at = NEW_N(a, int64_t, n);
     out->known = NEW_N(a, int64_t, n);
@@ -17,8 +17,11 @@ static inline void sample_rows(struct arena *a, size_t n, size_t features, uint6
     for (size_t i = 0; i < n; i++) {
         float *x = out->x + i * features;
         for (size_t f = 0; f < features; f++)
-            x[f] = splitmix(&seed) % 11 == 0 ? NAN : (float)(splitmix(&seed) >> 40) / 16777216 * (float)(1 + f % 3) - 0.5f;
-        double z = 2 * (isnan(x[0]) ? 0.4 : x[0]) + (isnan(x[1]) ? 0 : x[1] > 0.2f) - (isnan(x[2]) ? 0.5 : x[2] * x[0]);
+            x[f] = splitmix(&seed) % 11 == 0
+                       ? NAN
+                       : (float)(splitmix(&seed) >> 40) / 16777216 * (float)(1 + f % 3) - 0.5f;
+        double z = 2 * (isnan(x[0]) ? 0.4 : x[0]) + (isnan(x[1]) ? 0 : x[1] > 0.2f) -
+                   (isnan(x[2]) ? 0.5 : x[2] * x[0]);
         double noise = (double)(splitmix(&seed) >> 11) / 9007199254740992.0 - 0.5;
         out->y[i] = z + 1.5 * noise > 0.6;
         out->at[i] = (int64_t)i * 1000000; /* one a second */
@@ -46,8 +49,8 @@ static inline struct trees_with sample_params(struct arena *a, int64_t rounds)
 }
 
 /* Trains on the first four fifths. */
-static inline err sample_fit(struct arena *a, struct rows *rows, const struct trees_with *with, struct rows_split *split,
-                             struct fit *out)
+static inline err sample_fit(struct arena *a, struct rows *rows, const struct trees_with *with,
+                             struct rows_split *split, struct fit *out)
 {
     double last[3];
     TRY(rows_split(rows, (int64_t)rows->n * 1000 / 5, a, split));
@@ -55,15 +58,15 @@ static inline err sample_fit(struct arena *a, struct rows *rows, const struct tr
 }
 
 /* A leak checker's view of libraries that keep what they allocate is not of interest here. */
-#define NEED_XGBOOST()                                         \
-    do {                                                       \
-        struct str need_;                                      \
-        auto_arena struct arena *need_a_ = arena_new(0);       \
-        if (xgb_version(need_a_, &need_))                      \
-            cr_skip_test("libxgboost is not here");            \
+#define NEED_XGBOOST()                                   \
+    do {                                                 \
+        struct str need_;                                \
+        auto_arena struct arena *need_a_ = arena_new(0); \
+        if (xgb_version(need_a_, &need_))                \
+            cr_skip_test("libxgboost is not here");      \
     } while (0)
-#define NEED_ORT(rt)                                           \
-    do {                                                       \
-        if (runtime_open(NULL, (rt)))                          \
-            cr_skip_test("libonnxruntime is not here");        \
+#define NEED_ORT(rt)                                    \
+    do {                                                \
+        if (runtime_open(NULL, (rt)))                   \
+            cr_skip_test("libonnxruntime is not here"); \
     } while (0)

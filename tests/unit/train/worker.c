@@ -56,7 +56,8 @@ static struct str spec_text(struct arena *a, const struct rows *r, struct str sh
     json_kstr(&j, "type", S("train"));
     json_kstr(&j, "project", S("p"));
     json_kstr(&j, "job", S("j"));
-    json_kraw(&j, "with", fmt(a, "{\"rows\":\"late.1\",\"holdout\":\"%zus\",\"model\":{\"trees\":%s}}", r->n / 5, trees));
+    json_kraw(&j, "with",
+              fmt(a, "{\"rows\":\"late.1\",\"holdout\":\"%zus\",\"model\":{\"trees\":%s}}", r->n / 5, trees));
     json_ki64(&j, "cpu", 1);
     json_ki64(&j, "memory", 1 << 30);
     json_key(&j, S("rows"));
@@ -91,7 +92,8 @@ static const char *job_folder(struct arena *a, const char *store, const char *tr
     CHECK_OK(dir_make(dir));
     CHECK_OK(blobs_open(str_of(store), &blobs));
     sample_rows(a, 3000, 4, 1, &rows);
-    CHECK_OK(file_write(fmtz(a, "%s/spec.json", dir), spec_text(a, &rows, rows_blob(a, blobs, &rows), trees)));
+    CHECK_OK(
+        file_write(fmtz(a, "%s/spec.json", dir), spec_text(a, &rows, rows_blob(a, blobs, &rows), trees)));
     blobs_close(blobs);
     return dir;
 }
@@ -138,7 +140,8 @@ TEST(it_leaves_model_baseline_and_result)
     CHECK(yyjson_get_num(yyjson_obj_get(v, "auc")) > 0.7);
     CHECK_OK(json_parse(a, out.facts, &v));
     CHECK(yyjson_get_sint(yyjson_obj_get(v, "trainRows")) + yyjson_get_sint(yyjson_obj_get(v, "validRows")) +
-              yyjson_get_sint(yyjson_obj_get(v, "notYetKnownRows")) == 3000);
+              yyjson_get_sint(yyjson_obj_get(v, "notYetKnownRows")) ==
+          3000);
     CHECK(yyjson_get_sint(yyjson_obj_get(v, "trainRows")) == b.rows);
     CHECK(text_at(v, "split").n > 0);
     CHECK_OK(json_parse(a, out.signature, &v));
@@ -155,8 +158,11 @@ TEST(finish_hands_texts_to_the_next_step)
     struct json j = json_new(a);
     struct job_context c = { .a = a };
     yyjson_val *result, *back;
-    CHECK_OK(json_parse(a, S("{\"rows\":\"r\",\"onnx\":\"o\",\"native\":\"n\",\"baseline\":\"b\",\"signature\":\"{}\","
-                             "\"params\":\"{}\",\"metrics\":\"{\\\"auc\\\":0.7}\",\"facts\":\"{}\"}"), &result));
+    CHECK_OK(json_parse(
+        a,
+        S("{\"rows\":\"r\",\"onnx\":\"o\",\"native\":\"n\",\"baseline\":\"b\",\"signature\":\"{}\","
+          "\"params\":\"{}\",\"metrics\":\"{\\\"auc\\\":0.7}\",\"facts\":\"{}\"}"),
+        &result));
     json_obj(&j);
     CHECK_OK(train_worker.finish(&c, NULL, result, &j));
     json_obj_end(&j);
@@ -191,12 +197,15 @@ TEST(with_is_the_grammar_of_the_example)
 {
     auto_arena struct arena *a = arena_new(0);
     struct train_with w;
-    CHECK_OK(schema_read_text(&train_with_schema, a, S("with"),
-                              S("{\"rows\":\"late_rows.1\",\"holdout\":\"14d\",\"model\":{\"trees\":{\"rounds\":200,\"depth\":7,"
-                                "\"learningRate\":0.1,\"subsample\":0.8,\"columns\":0.8,\"stopAfter\":20}},"
-                                "\"resources\":{\"cpu\":2,\"memory\":\"6Gi\"}}"), 0, &w));
+    CHECK_OK(schema_read_text(
+        &train_with_schema, a, S("with"),
+        S("{\"rows\":\"late_rows.1\",\"holdout\":\"14d\",\"model\":{\"trees\":{\"rounds\":200,\"depth\":7,"
+          "\"learningRate\":0.1,\"subsample\":0.8,\"columns\":0.8,\"stopAfter\":20}},"
+          "\"resources\":{\"cpu\":2,\"memory\":\"6Gi\"}}"),
+        0, &w));
     CHECK(w.holdout == 14LL * 86400 * 1000 && w.model.trees.depth == 7 && w.model.trees.bins == 256);
     CHECK(w.resources.memory == 6LL << 30);
-    CHECK_ERR(schema_read_text(&train_with_schema, a, S("with"), S("{\"rows\":\"r\",\"holdout\":\"1d\",\"model\":{}}"), 0, &w),
+    CHECK_ERR(schema_read_text(&train_with_schema, a, S("with"),
+                               S("{\"rows\":\"r\",\"holdout\":\"1d\",\"model\":{}}"), 0, &w),
               INVALID);
 }
