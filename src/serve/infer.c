@@ -417,6 +417,14 @@ static err prepare(struct call *c)
     return outputs_take(c);
 }
 
+/* What a request asks for wrongly is the client's fault, but for what we made ourselves of its keys. */
+static err counted(struct call *c, err e, bool made_by_us)
+{
+    bool theirs = !made_by_us && (e->code == INVALID || e->code == TOO_LARGE || e->code == NOT_FOUND);
+    add(theirs ? &c->count->refused : &c->count->failed, 1);
+    return e;
+}
+
 static err answer(struct call *c, unsigned slot)
 {
     TRY(body_read(c));
@@ -424,20 +432,15 @@ static err answer(struct call *c, unsigned slot)
     c->count = &c->to->tally->stripe[slot % STRIPES];
     c->now = now_us();
     int64_t start = mono_ns();
+    add(&c->count->requests, 1);
     err e = prepare(c);
-    if (e) {
-        add(&c->count->refused, 1);
-        return e;
-    }
+    if (e)
+        return counted(c, e, false);
     e = session_run(c->to->model->session, c->a, c->in, c->to->model->info->n_inputs, c->out, c->out_n);
     if (!e)
         e = reply(c);
-    add(&c->count->requests, 1);
-    if (e) { /* a tensor that the model's own rules refuse is the client's; all else is ours */
-        bool ours = c->entities || e->code != INVALID;
-        add(ours ? &c->count->failed : &c->count->refused, 1);
-        return e;
-    }
+    if (e)
+        return counted(c, e, c->entities);
     add(&c->count->rows, (int64_t)c->n);
     add(&c->count->missing, missing_of(c));
     observe(c);

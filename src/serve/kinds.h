@@ -25,7 +25,7 @@ extern const char *const rollout_states[];
 #define TRAFFIC(F, O, L, T)                                                                                      \
     F(T, STR,  version,  0, "The version.")                                                                      \
     F(T, F64,  share,    0, "Share of the requests that it gets.")                                               \
-    F(T, I64,  requests, 0, "Requests it answered or failed since the daemon started.")                          \
+    F(T, I64,  requests, 0, "Requests that reached it since the daemon started.")                          \
     F(T, I64,  failed,   0, "Requests it failed.")                                                               \
     F(T, ENUM, state,    0, "Whether it is loaded.", .values = traffic_states)                                   \
     F(T, STR,  message,  0, "Why it cannot be loaded.")
@@ -34,8 +34,8 @@ extern const char *const rollout_states[];
     F(T, STR,  run,      0, "The pipeline run that deploys it.")                                                 \
     F(T, I64,  run_id,   0, "Later runs have greater ids.")                                                      \
     F(T, ENUM, state,    0, "Where it is.", .values = rollout_states)                                            \
-    F(T, I64,  requests, 0, "Requests the challenger answered or failed.")                                       \
-    F(T, I64,  failed,   0, "Requests the challenger failed.")                                                   \
+    F(T, I64,  requests, 0, "Requests that reached the challenger.")                                       \
+    F(T, I64,  failed,   0, "Those of them that it failed or refused.")                                                   \
     F(T, I64,  champion_requests, 0, "The same of the champion, meanwhile.")                                     \
     F(T, I64,  champion_failed,   0, "The same of the champion, meanwhile.")                                     \
     F(T, STR,  message,  0, "Why it failed.")                                                                    \

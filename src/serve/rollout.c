@@ -17,12 +17,15 @@ static struct tally *tally_of(const struct depl *d, struct str version)
     return NULL;
 }
 
+/* Requests that a version refused count as failed here: a challenger that takes other inputs refuses what the champion
+ * answers, and clients who send nonsense send it to both. */
 static struct totals totals_of(const struct depl *d, struct str version)
 {
     struct totals t = { 0 };
     const struct tally *tally = tally_of(d, version);
     if (tally)
         tally_sum(tally, &t);
+    t.failed += t.refused;
     return t;
 }
 
@@ -98,7 +101,9 @@ static err challenger_judge(struct rolling *r)
     double mine = share(o->failed, o->requests), theirs = share(o->champion_failed, o->champion_requests);
     if (o->requests < least)
         return NULL;
-    if (mine > theirs + worse_max)
+    /* three standard deviations of the champion's share, were it the challenger's */
+    double chance = 3 * sqrt(theirs * (1 - theirs) / (double)(o->requests > 0 ? o->requests : 1));
+    if (mine > theirs + worse_max + chance)
         return take_back(r,
                          fmt(r->a, "%.*s failed %lld of %lld requests (%.3g %%), the champion %.*s %lld of %lld (%.3g %%)",
                              STR(o->version), (long long)o->failed, (long long)o->requests, 100 * mine,

@@ -134,8 +134,8 @@ struct counter {
     size_t offset; /* in struct totals */
 };
 static const struct counter counters[] = {
-    { "dhow_inference_requests_total", "Requests that reached a model.", offsetof(struct totals, requests) },
-    { "dhow_inference_failures_total", "Requests that a model failed.", offsetof(struct totals, failed) },
+    { "dhow_inference_requests_total", "Requests that reached a version.", offsetof(struct totals, requests) },
+    { "dhow_inference_failures_total", "Requests that a version failed.", offsetof(struct totals, failed) },
     { "dhow_inference_refused_total", "Requests refused for what was in them.", offsetof(struct totals, refused) },
     { "dhow_inference_rows_total", "Rows answered.", offsetof(struct totals, rows) },
     { "dhow_inference_missing_features_total", "Features without a value.", offsetof(struct totals, missing) },
