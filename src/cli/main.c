@@ -253,6 +253,8 @@ void app_stop(struct app *app)
     if (app->store)
         store_wake(app->store);
     net_stop(app->net);
+    if (app->serve)
+        serve_set_control(app->serve, NULL); /* versions that are still being loaded poke nobody */
     control_stop(app->control);
     api_close(app->api);
     sched_close(app->sched);
