@@ -329,3 +329,23 @@ TEST(history_is_bounded)
     CHECK(st.windows_closed == 59 && st.history.n == MONITOR_HISTORY && past[49].from == MAY + 58 * DAY);
     world_free(&w);
 }
+
+TEST(the_control_thread_judges_a_window_as_soon_as_it_is_closed)
+{
+    struct world w = world_new();
+    struct control *control;
+    int64_t start = mono_ns();
+    CHECK_OK(control_start(w.store, &w.r, 1, &control));
+    monitors_set_control(w.m, control);
+    while (!status(&w).version.n && mono_ns() - start < 20000000000)
+        event_wait(w.store, event_last(w.store), 20);
+    for (int i = 0; i < 2; i++) {
+        struct prediction p = prediction_of(w.a, 5, CALL, 0, MAY + i * DAY, DAY);
+        monitors_predicted(w.m, &p);
+    }
+    while (status(&w).windows_closed < 1 && mono_ns() - start < 20000000000)
+        event_wait(w.store, event_last(w.store), 20);
+    CHECK(status(&w).windows_closed == 1 && status(&w).share == 0);
+    control_stop(control);
+    world_free(&w);
+}
