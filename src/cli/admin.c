@@ -44,13 +44,13 @@ static err token_create_run(struct cli *c)
     json_kstr(&j, "project", c->project);
     list_write(c, &j, "roles", "role");
     list_write(c, &j, "scopes", "scope");
-    json_kstr(&j, "expires", time_text(c->a, now_us() + ms * 1000));
+    json_kstr(&j, "lifetime", duration_text(c->a, ms));
     json_obj_end(&j);
     TRY(cli_call(c, M_POST, S("/api/v1/tokens"), json_get(&j), &v));
     if (c->output != OUT_TABLE)
         return cli_show(c, v, NULL);
     fprintf(stderr, "token %.*s, shown once:\n", STR(json_text_at(c->a, v, "id")));
-    printf("%.*s\n", STR(json_text_at(c->a, v, "secret")));
+    printf("%.*s\n", STR(json_text_at(c->a, v, "token")));
     return NULL;
 }
 
@@ -111,7 +111,11 @@ static err audit_run(struct cli *c)
     if (str_is(what, "verify")) {
         TRY(cli_call(c, M_GET, S("/api/v1/audit/verify"), S(""), &v));
         if (c->output != OUT_TABLE)
-            return cli_show(c, v, NULL);
+            TRY(cli_show(c, v, NULL));
+        if (!yyjson_get_bool(yyjson_obj_get(v, "ok")))
+            FAIL(INVALID, "the audit log was altered: %.*s", STR(json_text_at(c->a, v, "error")));
+        if (c->output != OUT_TABLE)
+            return NULL;
         printf("%.*s entries hold; head %.*s\n", STR(json_text_at(c->a, v, "entries")),
                STR(json_text_at(c->a, v, "head")));
         return NULL;

@@ -51,10 +51,13 @@ static err file_add(struct cli *c, const char *file, struct documents *out)
 {
     struct str text;
     struct strs docs = { 0 };
+    yyjson_val *json;
     if (!strcmp(file, "-"))
         TRY(stdin_read(c->a, &text));
     else
         TRY(file_read(c->a, file, FILE_BYTES_MAX, &text));
+    if (!json_parse(c->a, text, &json)) /* all JSON, also what YAML's escapes leave out */
+        return document_add(c, file, text, out);
     TRY_AS(yaml_to_json(c->a, text, &docs), "%s", file);
     for (size_t i = 0; i < docs.n; i++)
         if (!str_is(docs.v[i], "null"))
