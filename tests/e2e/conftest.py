@@ -240,7 +240,7 @@ def daemon_close(daemon):
 @pytest.fixture(scope="session", autouse=True)
 def binary():
     if not DHOW.is_file():
-        pytest.fail(f"{DHOW.name} is not built: make build")
+        pytest.exit(f"{DHOW.name} is not built: make build", 1)
 
 
 @pytest.fixture(scope="module")

@@ -56,8 +56,9 @@ def test_it_can_be_filtered(written):
 
 def test_the_chain_holds(written):
     answer = written.http("GET", "/api/v1/audit/verify").json()
-    assert answer["ok"] and answer["entries"] == entries(written)[0]["seq"] and len(answer["head"]) == 64
-    assert str(answer["entries"]) in written.ok("audit", "verify").out
+    newest = entries(written)[0]
+    assert answer["ok"] and len(answer["head"]) == 64 and 25 < answer["entries"] <= newest["seq"]
+    assert "entries hold" in written.ok("audit", "verify").out
     rows = entries(written, "&after=0")
     assert all(b["prev"] == a["hash"] for a, b in zip(rows, rows[1:]))
 
