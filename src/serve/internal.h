@@ -158,7 +158,7 @@ struct rolling {
     struct model_status *model;
     struct deployment_status *status;
     struct depl *d;
-    bool promoted; /* out: aliases have changed, look again at once */
+    bool moved; /* out: aliases have changed */
 };
 err rollout_move(struct rolling *);
 

@@ -395,14 +395,12 @@ static err status_save(struct step *t)
 
 /* ---- the step ---- */
 
-static err depl_step(struct step *t, int64_t *again_ms)
+/* What should answer, as far as it can. */
+static err traffic_move(struct step *t)
 {
-    struct serve *s = t->s;
-    t->d = depl_need(s, t->meta.project, t->meta.name);
-    if (!str_eq(t->d->model, t->spec.model)) {
-        disown(&t->d->model);
-        t->d->model = own(t->spec.model);
-    }
+    t->wants_n = 0;
+    t->waits = false;
+    t->trouble = S("");
     err e = wants_find(t);
     if (e && e->code != NOT_FOUND && e->code != INVALID)
         return e;
@@ -411,16 +409,31 @@ static err depl_step(struct step *t, int64_t *again_ms)
     plan_find(t);
     models_want(t);
     publish(t);
-    struct rolling r = { .s = s, .a = t->a, .project = t->meta.project, .name = t->meta.name, .spec = &t->spec,
+    return NULL;
+}
+
+static err depl_step(struct step *t, int64_t *again_ms)
+{
+    t->d = depl_need(t->s, t->meta.project, t->meta.name);
+    if (!str_eq(t->d->model, t->spec.model)) {
+        disown(&t->d->model);
+        t->d->model = own(t->spec.model);
+    }
+    struct rolling r = { .s = t->s, .a = t->a, .project = t->meta.project, .name = t->meta.name, .spec = &t->spec,
                          .model = &t->model, .status = &t->status, .d = t->d };
+    TRY(traffic_move(t));
     TRY(rollout_move(&r));
+    if (r.moved) { /* aliases are other ones now: who sees the status meets the traffic that it tells of */
+        TRY(traffic_move(t));
+        TRY(rollout_move(&r));
+    }
     traffic_write(t);
     TRY(status_save(t));
     bool failed = false;
     for (size_t i = 0; i < t->d->wanted_n; i++)
         failed = failed || t->d->wanted[i]->state == MODEL_FAILED;
     bool rolling = t->status.rollout.state == ROLLOUT_CANARY || t->status.rollout.state == ROLLOUT_LOADING;
-    *again_ms = r.promoted ? 1 : rolling ? ROLLOUT_MS : t->waits ? LOADING_MS : failed ? RETRY_MS : MIRROR_MS;
+    *again_ms = rolling ? ROLLOUT_MS : t->waits ? LOADING_MS : failed ? RETRY_MS : MIRROR_MS;
     return NULL;
 }
 

@@ -83,7 +83,7 @@ static err take_back(struct rolling *r, struct str why, bool refuse)
     r->status->rollout.state = ROLLOUT_FAILED;
     r->status->rollout.message = why;
     r->status->rollout.unloadable = !refuse;
-    r->promoted = true;
+    r->moved = true;
     return NULL;
 }
 
@@ -113,7 +113,7 @@ static err challenger_judge(struct rolling *r)
     if (o->requests < enough)
         return NULL;
     TRY(store_write(r->s->store, decide_tx, &(struct decision){ .r = r, .promote = true }));
-    r->promoted = true;
+    r->moved = true;
     return NULL;
 }
 

@@ -192,7 +192,9 @@ TEST(a_rollout_goes_on_after_a_restart)
     CHECK(before >= 20);
     world_stop(w);
     world_start(w);
-    want(w, M_GET, "/v2/health/ready", "", 200);
+    for (int i = 0; ask(w, M_GET, "/v2/health/ready", S("")).status != 200; i++, nap())
+        CHECK(i < 2000);
+    asked(w, 1, "1", &failed); /* ready means that it answers */
     wait_canary(w);
     for (int i = 0; i < 20 && !step_done(w, "late-2", "late.2"); i++) {
         asked(w, 200, "2", &failed);
