@@ -12,8 +12,7 @@ SCHEMA_TABLE(train_outputs, TRAIN_OUTPUTS, "What `train` gives.");
 static err prepare(struct job_context *ctx, const struct job *job, struct json *spec)
 {
     const struct train_with *with = job->with;
-    json_ki64(spec, "cpu", with->resources.cpu > 0 ? with->resources.cpu : job->spec.cpu);
-    json_ki64(spec, "memory", with->resources.memory > 0 ? with->resources.memory : job->spec.memory);
+    json_ki64(spec, "memory", job->spec.memory);
     return rows_prepare(ctx, job->project, with->rows, spec);
 }
 

@@ -26,8 +26,8 @@
 #define TRAIN_MODEL(F, O, L, T)                                                                                           \
     O(T, trees_with, trees, REQUIRED, "Gradient-boosted trees (XGBoost, histograms), logistic loss.")
 #define TRAIN_RESOURCES(F, O, L, T)                                                                                       \
-    F(T, I64,  cpu,    0, "Cores: threads that train; 0: the job's.", .def = "0", .min = 0, .max = 4096)                  \
-    F(T, SIZE, memory, 0, "Memory it may use; 0: the job's.", .def = "0", .min = 0, .max = 1e15)
+    F(T, I64,  cpu,    0, "Cores of the job that a pipeline makes of this step; a Job says it in its own spec.", .def = "0", .min = 0, .max = 4096) \
+    F(T, SIZE, memory, 0, "Memory of that job.", .def = "0", .min = 0, .max = 1e15)
 #define TRAIN_WITH(F, O, L, T)                                                                                            \
     F(T, REF,      rows,    REQUIRED, "The training set's version to learn from.", .ref = "DatasetVersion")               \
     F(T, DURATION, holdout, REQUIRED, "The last part of it, by event time, that is held out for validation.", .min = 1000, .max = 1e12) \
