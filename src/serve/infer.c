@@ -321,6 +321,13 @@ static err outputs_take(struct call *c)
 
 /* ---- the reply ---- */
 
+static void text_put(struct buf *b, struct str s)
+{
+    struct json j = { .b = *b };
+    json_str(&j, s);
+    *b = j.b;
+}
+
 static void features_write(struct buf *b, const struct call *c)
 {
     const struct str *names;
@@ -340,11 +347,28 @@ static void features_write(struct buf *b, const struct call *c)
     buf_str(b, S("]}"));
 }
 
-static void text_put(struct buf *b, struct str s)
+static void names_write(struct buf *b, const char *key, const struct str *names, size_t n)
 {
-    struct json j = { .b = *b };
-    json_str(&j, s);
-    *b = j.b;
+    buf_fmt(b, "\"%s\":[", key);
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            buf_str(b, S(","));
+        text_put(b, names[i]);
+    }
+    buf_str(b, S("]"));
+}
+
+/* What the columns of `features` and `known_at` are. */
+static void parameters_write(struct buf *b, const struct call *c)
+{
+    const struct feature_plan *plan = c->entry->plan->plan;
+    const struct str *features, *views;
+    size_t n = feature_plan_features(plan, &features), m = feature_plan_views(plan, &views);
+    buf_str(b, S(",\"parameters\":{"));
+    names_write(b, "features", features, n);
+    buf_str(b, S(","));
+    names_write(b, "views", views, m);
+    buf_str(b, S("}"));
 }
 
 static err reply(struct call *c)
@@ -370,7 +394,10 @@ static err reply(struct call *c)
     }
     if (c->rows)
         features_write(&b, c);
-    buf_str(&b, S("]}"));
+    buf_str(&b, S("]"));
+    if (c->rows)
+        parameters_write(&b, c);
+    buf_str(&b, S("}"));
     return req_reply(c->r, 200, "application/json", buf_get(&b));
 }
 
