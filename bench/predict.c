@@ -13,13 +13,13 @@
 enum { FEATURES = 24, TREES = 200, DEPTH = 6, NODES = (2 << DEPTH) - 1, CLIENTS_MAX = 64 };
 static const int64_t round_ns = 3000000000;
 
-#define MUST(call)                                                     \
-    do {                                                               \
-        err must_ = (call);                                            \
-        if (must_) {                                                   \
-            fprintf(stderr, "%s: %.*s\n", #call, STR(must_->text));    \
-            exit(1);                                                   \
-        }                                                              \
+#define MUST(call)                                                  \
+    do {                                                            \
+        err must_ = (call);                                         \
+        if (must_) {                                                \
+            fprintf(stderr, "%s: %.*s\n", #call, STR(must_->text)); \
+            exit(1);                                                \
+        }                                                           \
     } while (0)
 
 struct bench {
@@ -44,7 +44,8 @@ static double cpu_seconds(void)
 {
     struct rusage u;
     getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
 /* Complete trees of random splits: the size of a real model, not its meaning. */
@@ -52,8 +53,12 @@ static struct str model_make(struct arena *a)
 {
     struct tree_node *nodes = NEW_N(a, struct tree_node, TREES * NODES);
     uint32_t *roots = NEW_N(a, uint32_t, TREES);
-    struct trees t = { .features = FEATURES, .link = LINK_LOGISTIC, .nodes = nodes, .n_nodes = TREES * NODES,
-                       .roots = roots, .n_trees = TREES };
+    struct trees t = { .features = FEATURES,
+                       .link = LINK_LOGISTIC,
+                       .nodes = nodes,
+                       .n_nodes = TREES * NODES,
+                       .roots = roots,
+                       .n_trees = TREES };
     struct str onnx;
     uint64_t seed = 1;
     for (uint32_t k = 0; k < TREES; k++) {
@@ -63,8 +68,11 @@ static struct str model_make(struct arena *a)
             bool leaf = 2 * i + 2 >= NODES;
             double u = (double)(splitmix(&seed) >> 11) * 0x1p-53;
             *n = leaf ? (struct tree_node){ .feature = -1, .value = (float)(u - 0.5) / 10 }
-                      : (struct tree_node){ .feature = (int32_t)(splitmix(&seed) % FEATURES), .value = (float)u,
-                                            .yes = k * NODES + 2 * i + 1, .no = k * NODES + 2 * i + 2, .missing_yes = true };
+                      : (struct tree_node){ .feature = (int32_t)(splitmix(&seed) % FEATURES),
+                                            .value = (float)u,
+                                            .yes = k * NODES + 2 * i + 1,
+                                            .no = k * NODES + 2 * i + 2,
+                                            .missing_yes = true };
         }
     }
     MUST(trees_to_onnx(&t, a, &(struct trees_doc){ 0 }, &onnx));
@@ -75,7 +83,8 @@ static struct str body_make(struct arena *a)
 {
     struct buf b = buf_new(a);
     uint64_t seed = 2;
-    buf_fmt(&b, "{\"inputs\":[{\"name\":\"features\",\"shape\":[1,%d],\"datatype\":\"FP32\",\"data\":[", FEATURES);
+    buf_fmt(&b, "{\"inputs\":[{\"name\":\"features\",\"shape\":[1,%d],\"datatype\":\"FP32\",\"data\":[",
+            FEATURES);
     for (int i = 0; i < FEATURES; i++)
         buf_fmt(&b, "%s%.6f", i ? "," : "", (double)(splitmix(&seed) >> 11) * 0x1p-53);
     buf_str(&b, S("]}]}"));
@@ -89,7 +98,9 @@ static void bare(struct bench *b)
     struct runtime *rt;
     struct session *s;
     float x[FEATURES] = { 0.5f }, p[1];
-    struct tensor in = { .type = TENSOR_F32, .rank = 2, .dims = { 1, FEATURES }, .data = x, .bytes = sizeof x };
+    struct tensor in = {
+        .type = TENSOR_F32, .rank = 2, .dims = { 1, FEATURES }, .data = x, .bytes = sizeof x
+    };
     struct tensor out = { .type = TENSOR_F32, .rank = 2, .dims = { 1, 1 }, .data = p, .bytes = sizeof p };
     MUST(runtime_open(NULL, &rt));
     MUST(session_load(rt, b->onnx, &(struct session_config){ .threads = 1 }, &s));
@@ -130,22 +141,26 @@ static void resources_make(struct bench *b)
 
 static void server_start(struct bench *b)
 {
-    static const struct resource *const kinds[] = { &registry_resources[1], &registry_resources[2], &serve_resources[0], NULL };
+    static const struct resource *const kinds[] = { &registry_resources[1], &registry_resources[2],
+                                                    &serve_resources[0], NULL };
     MUST(store_open(&(struct store_config){ .dir = b->dir }, &b->store));
     MUST(auth_open(b->store, &b->auth));
     MUST(auth_first_token(b->auth, b->a, &b->token));
     MUST(registry_open(b->store));
     MUST(serve_open(&(struct serve_config){ .store = b->store }, &b->serve));
     b->tables[0] = serve_routes(b->serve, b->a);
-    MUST(api_open(&(struct api_config){ .store = b->store, .auth = b->auth, .resources = kinds, .routes = b->tables }, &b->api));
+    MUST(api_open(
+        &(struct api_config){ .store = b->store, .auth = b->auth, .resources = kinds, .routes = b->tables },
+        &b->api));
     b->tables[1] = api_routes(b->api);
     resources_make(b);
     struct reconciler r = serve_reconciler(b->serve);
     MUST(control_start(b->store, &r, 1, &b->control));
     serve_set_control(b->serve, b->control);
-    MUST(net_start(&(struct net_config){ .listen = S("127.0.0.1:0"), .routes = b->tables, .app = b, .before = before,
-                                         .fail = api_fail },
-                   &b->net));
+    MUST(net_start(
+        &(struct net_config){
+            .listen = S("127.0.0.1:0"), .routes = b->tables, .app = b, .before = before, .fail = api_fail },
+        &b->net));
     b->url = fmt(b->a, "http://%.*s", STR(net_address(b->net)));
 }
 

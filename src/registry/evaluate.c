@@ -255,6 +255,8 @@ static err evaluate_run(struct worker *w)
 const struct worker_type registry_evaluate = {
     .name = "evaluate",
     .doc = "Judges a version and the champion on the same rows.",
+    .outputs = "metrics: JSON text {auc, logLoss, calibrationError, averagePrecision, accuracy, rmse, rows, parityMaxAbs, "
+               "parityRows, champion} with the same of the champion, or null",
     .with = &evaluate_with_schema,
     .prepare = evaluate_prepare,
     .run = evaluate_run,

@@ -151,6 +151,7 @@ static err gate_step(struct job_context *c, struct str project, struct str run, 
 const struct step_type registry_gate = {
     .name = "gate",
     .doc = "Lets a version pass only if every bound on its metrics holds.",
+    .outputs = "passed: true (a version that does not pass ends the run with exit code 3)",
     .with = &gate_with_schema,
     .step = gate_step,
 };

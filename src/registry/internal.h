@@ -13,7 +13,10 @@ enum {
 
 #define SQL_MEMBER(name, text) const char *name;
 #define SQL_VALUE(name, text) .name = text,
-#define SQL_TABLE(module, LIST) static const struct { LIST(SQL_MEMBER) } module##_sql = { LIST(SQL_VALUE) }
+#define SQL_TABLE(module, LIST) \
+    static const struct {       \
+        LIST(SQL_MEMBER)        \
+    } module##_sql = { LIST(SQL_VALUE) }
 
 /* "late.3" */
 struct str version_name(struct arena *a, struct str model, int64_t number);
@@ -37,9 +40,10 @@ err model_alias_action(struct api *, struct req *, struct str project, struct st
 err upload_post(struct req *);
 err run_metrics_get(struct req *);
 err metric_open(struct store *);
-err metric_step(void *self, struct arena *a, const struct object *, const struct event *ev, int64_t *again_ms);
+err metric_step(void *self, struct arena *a, const struct object *, const struct event *ev,
+                int64_t *again_ms);
 
-#define ALIAS_REQUEST(F, O, L, T)                                                                                \
-    F(T, ENUM, alias,   REQUIRED, "Which alias.", .values = model_aliases)                                       \
-    F(T, STR,  version, 0, "The version it names from now on; empty: none.", .len_max = 100)
+#define ALIAS_REQUEST(F, O, L, T)                                        \
+    F(T, ENUM, alias, REQUIRED, "Which alias.", .values = model_aliases) \
+    F(T, STR, version, 0, "The version it names from now on; empty: none.", .len_max = 100)
 SCHEMA(alias_request, ALIAS_REQUEST);

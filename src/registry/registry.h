@@ -64,8 +64,8 @@ extern const struct worker_type registry_evaluate;
 enum model_alias { ALIAS_CHAMPION, ALIAS_CHALLENGER, ALIAS_COUNT };
 extern const char *const model_aliases[]; /* "champion", "challenger" */
 /* The version's name; empty if there is none. */
-err registry_alias_get(struct store *, struct arena *a, struct str project, struct str model, enum model_alias,
-                       struct str *version);
+err registry_alias_get(struct store *, struct arena *a, struct str project, struct str model,
+                       enum model_alias, struct str *version);
 /* version "" takes the alias away. CONFLICT unless the version passed and is of the model. A new champion puts the
  * old one at the head of status.former and ends being challenger; event model.promoted {version, before}. */
 err registry_alias_set(struct tx *, struct str who, struct str project, struct str model, enum model_alias,

@@ -241,6 +241,7 @@ static err register_step(struct job_context *c, struct str project, struct str r
 const struct step_type registry_register = {
     .name = "register",
     .doc = "Makes the result of a training job a version of a model.",
+    .outputs = "version: its name, such as late.3; number: 3",
     .with = &register_with_schema,
     .step = register_step,
 };

@@ -14,13 +14,13 @@ struct call {
     struct str id;
     yyjson_val *inputs, *outputs, *entities, *ids, *parameters;
     /* what goes through the model */
-    struct tensor in[TENSORS_MAX], out[TENSORS_MAX];
+    struct tensor *in, *out; /* as many as the model has */
     size_t out_n;
-    size_t n;                  /* rows */
-    const float *x;            /* by rows: n × features */
+    size_t n;       /* rows */
+    const float *x; /* by rows: n × features */
     size_t features;
     struct str *row_ids;
-    int64_t *at;               /* event time of each row; may be NULL */
+    int64_t *at;                 /* event time of each row; may be NULL */
     const struct plan_row *rows; /* with return_features: all rows */
     int64_t now;
 };
@@ -37,20 +37,17 @@ static err body_read(struct call *c)
     struct {
         struct str key;
         yyjson_val **to;
-    } const keys[] = { { S("id"), NULL },
-                       { S("model_name"), NULL },
-                       { S("model_version"), NULL },
-                       { S("inputs"), &c->inputs },
-                       { S("outputs"), &c->outputs },
-                       { S("entities"), &c->entities },
-                       { S("ids"), &c->ids },
-                       { S("parameters"), &c->parameters } };
+    } const keys[] = {
+        { S("id"), NULL },           { S("model_name"), NULL },          { S("model_version"), NULL },
+        { S("inputs"), &c->inputs }, { S("outputs"), &c->outputs },      { S("entities"), &c->entities },
+        { S("ids"), &c->ids },       { S("parameters"), &c->parameters }
+    };
     size_t i, max, n = sizeof keys / sizeof *keys;
     yyjson_val *root, *k, *v;
     TRY(json_parse(c->a, c->r->body, &root));
     if (!yyjson_is_obj(root))
         FAIL(INVALID, "the body is an object with inputs, or with entities");
-    yyjson_obj_foreach(root, i, max, k, v) {
+    yyjson_obj_foreach (root, i, max, k, v) {
         size_t at = 0;
         while (at < n && !str_eq(keys[at].key, text_of(k)))
             at++;
@@ -80,7 +77,7 @@ static err ids_read(struct call *c)
     if (!yyjson_is_arr(c->ids) || yyjson_arr_size(c->ids) != c->n)
         FAIL(INVALID, "ids is a list of %zu texts, one a row", c->n);
     c->row_ids = NEW_N(c->a, struct str, c->n);
-    yyjson_arr_foreach(c->ids, i, max, v) {
+    yyjson_arr_foreach (c->ids, i, max, v) {
         if (!yyjson_is_str(v) && !yyjson_is_int(v))
             FAIL(INVALID, "ids[%zu] is no text and no whole number", i);
         c->row_ids[i] = yyjson_is_str(v)    ? text_of(v)
@@ -145,7 +142,8 @@ static err version_choose(struct call *c)
     if (c->to)
         return NULL;
     if (version.n)
-        FAIL(NOT_FOUND, "version '%.*s' of '%.*s' is not loaded", STR(str_sub(version, 0, 64)), STR(c->entry->name));
+        FAIL(NOT_FOUND, "version '%.*s' of '%.*s' is not loaded", STR(str_sub(version, 0, 64)),
+             STR(c->entry->name));
     FAIL(UNAVAILABLE, "'%.*s' has no version ready", STR(c->entry->name));
 }
 
@@ -178,7 +176,8 @@ static err tensors_take(struct call *c)
     yyjson_val *v;
     if (!yyjson_is_arr(c->inputs) || yyjson_arr_size(c->inputs) > info->n_inputs)
         FAIL(INVALID, "inputs is a list of the model's %zu inputs", info->n_inputs);
-    yyjson_arr_foreach(c->inputs, i, max, v) TRY(tensor_take(c, i, v, &seen));
+    yyjson_arr_foreach (c->inputs, i, max, v)
+        TRY(tensor_take(c, i, v, &seen));
     for (i = 0; i < info->n_inputs; i++)
         if (!(seen >> i & 1))
             FAIL(INVALID, "input '%.*s' is missing", STR(info->inputs[i].name));
@@ -214,7 +213,7 @@ static int64_t *times_of(struct call *c, const struct columns *cols, const struc
 static struct plan_row *rows_new(struct call *c, size_t n, size_t features, size_t views)
 {
     struct plan_row *rows = NEW_N(c->a, struct plan_row, n);
-    double *values = NEW_N(c->a, double, n * features);
+    double *values = NEW_N(c->a, double, n *features);
     uint8_t *status = NEW_N(c->a, uint8_t, n * views + 1);
     int64_t *known_at = NEW_N(c->a, int64_t, n * views + 1);
     for (size_t i = 0; i < n; i++)
@@ -255,8 +254,11 @@ static err keys_take(struct call *c)
     kv_snap_end(kv);
     c->x = x;
     c->rows = keep ? rows : NULL;
-    c->in[0] = (struct tensor){ .type = TENSOR_F32, .rank = 2, .dims = { (int64_t)c->n, (int64_t)c->features },
-                                .data = x, .bytes = c->n * c->features * sizeof *x };
+    c->in[0] = (struct tensor){ .type = TENSOR_F32,
+                                .rank = 2,
+                                .dims = { (int64_t)c->n, (int64_t)c->features },
+                                .data = x,
+                                .bytes = c->n * c->features * sizeof *x };
     return NULL;
 }
 
@@ -286,8 +288,8 @@ static void output_place(struct call *c, struct tensor *t)
     const struct session_info *info = c->to->model->info;
     const struct tensor_spec *spec = &info->outputs[t->slot], *in = info->inputs;
     int64_t n;
-    if (!c->to->model->by_rows || !spec->shaped || !spec->rank || !tensor_size(spec->type) || spec->dims[0] >= 0 ||
-        !spec->symbols[0].n || !str_eq(spec->symbols[0], in->symbols[0]))
+    if (!c->to->model->by_rows || !spec->shaped || !spec->rank || !tensor_size(spec->type) ||
+        spec->dims[0] >= 0 || !spec->symbols[0].n || !str_eq(spec->symbols[0], in->symbols[0]))
         return;
     struct tensor out = { .slot = t->slot, .type = spec->type, .rank = spec->rank };
     memcpy(out.dims, spec->dims, sizeof out.dims);
@@ -305,11 +307,11 @@ static err outputs_take(struct call *c)
     uint64_t seen = 0;
     size_t i, max;
     yyjson_val *v;
-    memset(c->out, 0, sizeof *c->out * (info->n_outputs < TENSORS_MAX ? info->n_outputs : TENSORS_MAX));
     if (c->outputs && !yyjson_is_null(c->outputs)) {
         if (!yyjson_is_arr(c->outputs) || yyjson_arr_size(c->outputs) > info->n_outputs)
             FAIL(INVALID, "outputs is a list of at most the model's %zu outputs", info->n_outputs);
-        yyjson_arr_foreach(c->outputs, i, max, v) TRY(output_take(c, i, v, &seen));
+        yyjson_arr_foreach (c->outputs, i, max, v)
+            TRY(output_take(c, i, v, &seen));
     }
     if (!c->out_n)
         for (; c->out_n < info->n_outputs; c->out_n++)
@@ -332,13 +334,15 @@ static void features_write(struct buf *b, const struct call *c)
 {
     const struct str *names;
     size_t views = feature_plan_views(c->entry->plan->plan, &names);
-    buf_fmt(b, ",{\"name\":\"features\",\"datatype\":\"FP64\",\"shape\":[%zu,%zu],\"data\":[", c->n, c->features);
+    buf_fmt(b, ",{\"name\":\"features\",\"datatype\":\"FP64\",\"shape\":[%zu,%zu],\"data\":[", c->n,
+            c->features);
     for (size_t i = 0; i < c->n * c->features; i++) {
         if (i)
             buf_str(b, S(","));
         write_f64(b, c->rows[0].features[i]);
     }
-    buf_fmt(b, "]},{\"name\":\"known_at\",\"datatype\":\"INT64\",\"shape\":[%zu,%zu],\"data\":[", c->n, views);
+    buf_fmt(b, "]},{\"name\":\"known_at\",\"datatype\":\"INT64\",\"shape\":[%zu,%zu],\"data\":[", c->n,
+            views);
     for (size_t i = 0; i < c->n * views; i++) {
         if (i)
             buf_str(b, S(","));
@@ -407,16 +411,25 @@ static const float *scores_of(const struct call *c)
 {
     const struct tensor *t = &c->out[0];
     int64_t n;
-    bool one_a_row = t->type == TENSOR_F32 && tensor_count(t->dims, t->rank, INT32_MAX, &n) && (size_t)n == c->n;
+    bool one_a_row = t->type == TENSOR_F32 && tensor_count(t->dims, t->rank, INT32_MAX, &n) &&
+                     (size_t)n == c->n;
     return one_a_row ? t->data : NULL;
 }
 
 static void observe(const struct call *c)
 {
     const struct model *m = c->to->model;
-    struct prediction p = { .project = c->entry->project, .deployment = c->entry->name, .version = m->name, .n = c->n,
-                            .n_features = c->features, .features = c->x, .names = m->names, .scores = scores_of(c),
-                            .ids = c->row_ids, .at = c->at, .time = c->now };
+    struct prediction p = { .project = c->entry->project,
+                            .deployment = c->entry->name,
+                            .version = m->name,
+                            .n = c->n,
+                            .n_features = c->features,
+                            .features = c->x,
+                            .names = m->names,
+                            .scores = scores_of(c),
+                            .ids = c->row_ids,
+                            .at = c->at,
+                            .time = c->now };
     for (size_t i = 0; i < c->s->observers_n; i++)
         c->s->observers[i].predicted(c->s->observers[i].self, &p);
 }
@@ -439,6 +452,9 @@ static void add(_Atomic int64_t *to, int64_t v)
 
 static err prepare(struct call *c)
 {
+    const struct session_info *info = c->to->model->info;
+    c->in = NEW_N(c->a, struct tensor, info->n_inputs + 1);
+    c->out = NEW_N(c->a, struct tensor, info->n_outputs + 1);
     TRY(c->entities ? keys_take(c) : tensors_take(c));
     TRY(ids_read(c));
     return outputs_take(c);
@@ -486,7 +502,8 @@ err infer_post(struct req *r)
     struct str project = req_project(r), name = req_param(r, S("name"));
     const struct snap *snap = snap_enter(s, &slot);
     c->entry = snap_find(snap, project, name);
-    err e = c->entry ? answer(c, slot) : err_new(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(name, 0, 64)));
+    err e = c->entry ? answer(c, slot)
+                     : err_new(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(name, 0, 64)));
     snap_leave(s, slot);
     return e;
 }

@@ -8,17 +8,17 @@
 #include <stdatomic.h>
 
 enum {
-    SLOTS = 256,        /* requests at work at once; further ones wait their turn */
-    STRIPES = 16,       /* of a tally, so that threads count apart */
-    BUCKETS = 16,       /* of the histogram of times */
-    VERSIONS_MAX = 4,   /* of one deployment: champion, challenger, the champion before */
+    SLOTS = 256,      /* requests at work at once; further ones wait their turn */
+    STRIPES = 16,     /* of a tally, so that threads count apart */
+    BUCKETS = 16,     /* of the histogram of times */
+    VERSIONS_MAX = 4, /* of one deployment: champion, challenger, the champion before */
     OBSERVERS_MAX = 8,
     BODY_BYTES_MAX = 16 << 20,
-    TENSORS_MAX = 64,   /* inputs or outputs of a model that is served */
+    TENSORS_MAX = 64,    /* inputs or outputs of a model that is served */
     CELLS_MAX = 1 << 24, /* rows × features of a request by key */
-    RETRY_MS = 10000,   /* before a version that could not be loaded is tried again */
-    MIRROR_MS = 30000,  /* how often counts are written to status */
-    ROLLOUT_MS = 200,   /* how often a rollout is looked at */
+    RETRY_MS = 10000,    /* before a version that could not be loaded is tried again */
+    MIRROR_MS = 30000,   /* how often counts are written to status */
+    ROLLOUT_MS = 200,    /* how often a rollout is looked at */
     LOADERS = 2,
 };
 
@@ -41,19 +41,19 @@ void tally_time(struct stripe *, int64_t ns);
 /* A version in memory. */
 enum model_state { MODEL_LOADING, MODEL_READY, MODEL_FAILED };
 struct model {
-    struct model *next;  /* of serve.models */
+    struct model *next; /* of serve.models */
     int refs;
-    struct arena *a;     /* owns all text here */
+    struct arena *a; /* owns all text here */
     struct str project, name, number, service;
     struct session *session;
     const struct session_info *info;
-    bool by_rows;        /* one input, float [N, F] */
-    size_t features;     /* F; 0 if open */
+    bool by_rows;            /* one input, float [N, F] */
+    size_t features;         /* F; 0 if open */
     const struct str *names; /* of the features; NULL if the signature has none */
     struct str definition;
-    size_t bytes;        /* of the file */
+    size_t bytes; /* of the file */
     enum model_state state;
-    struct str message;  /* why it failed */
+    struct str message; /* why it failed */
     int64_t failed_ns;
 };
 struct plan {
@@ -121,7 +121,7 @@ struct serve {
     struct model *models;
     struct depl *depls;
     struct snap *retired;
-    bool listed; /* every stored deployment has its struct depl */
+    bool listed;             /* every stored deployment has its struct depl */
     pthread_mutex_t loading; /* one load at a time opens the library */
 };
 
@@ -137,7 +137,8 @@ void retire(void *serve);
 /* ---- load.c; all with m held ---- */
 /* The version, being loaded if it is not there yet; the caller's reference. */
 struct model *model_want(struct serve *, struct str project, struct str version);
-struct model *model_find(struct serve *, struct str project, struct str version); /* no reference; may be NULL */
+struct model *model_find(struct serve *, struct str project,
+                         struct str version); /* no reference; may be NULL */
 void model_unref(struct serve *, struct model *);
 void model_free(struct model *); /* not in the list any more */
 void plan_unref(struct plan *);
@@ -175,8 +176,8 @@ struct tensor_in {
 /* One element of "inputs": its form, not yet its data. path is its own. */
 err tensor_read(struct arena *a, struct str path, yyjson_val *in, struct tensor_in *out);
 /* Its data, checked against what the model takes. */
-err tensor_fill(struct arena *a, struct str path, const struct tensor_in *, const struct tensor_spec *, size_t body_bytes,
-                struct tensor *out);
+err tensor_fill(struct arena *a, struct str path, const struct tensor_in *, const struct tensor_spec *,
+                size_t body_bytes, struct tensor *out);
 /* {"name", "datatype", "shape", "data"} of an output. UNSUPPORTED for types that JSON does not carry. */
 err tensor_write(struct buf *b, struct str name, const struct tensor *);
 void write_f32(struct buf *b, float v);

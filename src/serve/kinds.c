@@ -153,6 +153,7 @@ static err deploy_step(struct job_context *c, struct str project, struct str run
 const struct step_type serve_deploy = {
     .name = "deploy",
     .doc = "Lets a version answer a share of a deployment's requests, then all of them.",
+    .outputs = "version: the version that answers now; requests: those it answered on trial",
     .with = &deploy_with_schema,
     .step = deploy_step,
 };

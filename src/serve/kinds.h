@@ -4,7 +4,13 @@
 #include "api/api.h"
 #include "schema/schema.h"
 
-enum deployment_phase { DEPLOYMENT_WAITING, DEPLOYMENT_LOADING, DEPLOYMENT_SERVING, DEPLOYMENT_CANARY, DEPLOYMENT_FAILED };
+enum deployment_phase {
+    DEPLOYMENT_WAITING,
+    DEPLOYMENT_LOADING,
+    DEPLOYMENT_SERVING,
+    DEPLOYMENT_CANARY,
+    DEPLOYMENT_FAILED
+};
 extern const char *const deployment_phases[];
 enum traffic_state { TRAFFIC_LOADING, TRAFFIC_READY, TRAFFIC_FAILED };
 extern const char *const traffic_states[];

@@ -54,9 +54,11 @@ static err names_read(struct model *m, struct str signature)
     if (!yyjson_arr_size(names))
         return NULL;
     if (m->features && yyjson_arr_size(names) != m->features)
-        FAIL(INVALID, "its signature names %zu features, its input has %zu", yyjson_arr_size(names), m->features);
+        FAIL(INVALID, "its signature names %zu features, its input has %zu", yyjson_arr_size(names),
+             m->features);
     struct str *out = NEW_N(m->a, struct str, yyjson_arr_size(names));
-    yyjson_arr_foreach(names, i, max, v) out[i] = str_dup(m->a, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
+    yyjson_arr_foreach (names, i, max, v)
+        out[i] = str_dup(m->a, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
     m->names = out;
     m->features = max;
     return NULL;
@@ -75,7 +77,9 @@ static err warm_up(struct model *m, struct arena *a)
 {
     if (!m->by_rows || !m->features)
         return NULL;
-    struct tensor in = { .type = TENSOR_F32, .rank = 2, .dims = { 1, (int64_t)m->features },
+    struct tensor in = { .type = TENSOR_F32,
+                         .rank = 2,
+                         .dims = { 1, (int64_t)m->features },
                          .bytes = m->features * sizeof(float) };
     struct tensor *out = NEW_N(a, struct tensor, m->info->n_outputs);
     in.data = NEW_N(a, float, m->features);
@@ -106,8 +110,8 @@ static err model_load(struct serve *s, struct model *m)
     TRY(blob_get(store_blobs(s->store), a, spec.onnx, &bytes));
     TRY(onnx_check(a, bytes, NULL, &facts));
     if (facts.inputs.n > TENSORS_MAX || facts.outputs.n > TENSORS_MAX)
-        FAIL(TOO_LARGE, "it has %zu inputs and %zu outputs; at most %d are served", facts.inputs.n, facts.outputs.n,
-             TENSORS_MAX);
+        FAIL(TOO_LARGE, "it has %zu inputs and %zu outputs; at most %d are served", facts.inputs.n,
+             facts.outputs.n, TENSORS_MAX);
     TRY(runtime_need(s, &rt));
     TRY(session_load(rt, bytes, &(struct session_config){ .threads = 1 }, &m->session));
     m->info = session_describe(m->session);

@@ -163,14 +163,16 @@ static err wants_find(struct step *t)
     if (t->spec.version.n) {
         struct model_version_spec spec;
         struct model_version_status status;
-        TRY(resource_get(t->s->store, t->a, &model_version_resource, t->meta.project, t->spec.version, NULL, &spec,
-                         &status));
+        TRY(resource_get(t->s->store, t->a, &model_version_resource, t->meta.project, t->spec.version, NULL,
+                         &spec, &status));
         if (!str_eq(spec.model, t->spec.model) || status.state == VERSION_REFUSED)
-            FAIL(INVALID, "version %.*s is refused or not of model %.*s", STR(t->spec.version), STR(t->spec.model));
+            FAIL(INVALID, "version %.*s is refused or not of model %.*s", STR(t->spec.version),
+                 STR(t->spec.model));
         want(t, t->spec.version, 1);
         return NULL;
     }
-    TRY(resource_get(t->s->store, t->a, &model_resource, t->meta.project, t->spec.model, NULL, &model, &t->model));
+    TRY(resource_get(t->s->store, t->a, &model_resource, t->meta.project, t->spec.model, NULL, &model,
+                     &t->model));
     const struct model_alias_names *alias = &t->model.aliases;
     double share = alias->challenger.n && alias->champion.n ? t->spec.canary.share : 0;
     want(t, alias->challenger, alias->champion.n ? share : 0);
@@ -236,8 +238,8 @@ static struct str unfit(struct step *t, const struct plan *p, const struct model
             return fmt(t->a, "feature %zu of version %.*s is %.*s, service %.*s gives %.*s", i, STR(m->name),
                        STR(m->names[i]), STR(p->service), STR(names[i]));
     if (m->definition.n && !same_json(t->a, m->definition, feature_plan_definition(p->plan)))
-        return fmt(t->a, "version %.*s was trained on other definitions of the features of service %.*s", STR(m->name),
-                   STR(p->service));
+        return fmt(t->a, "version %.*s was trained on other definitions of the features of service %.*s",
+                   STR(m->name), STR(p->service));
     return S("");
 }
 
@@ -256,7 +258,8 @@ static bool entry_same(const struct entry *a, const struct entry *b)
 {
     bool same = a->n == b->n && a->plan == b->plan;
     for (size_t i = 0; same && i < a->n; i++)
-        same = a->v[i].model == b->v[i].model && a->v[i].share == b->v[i].share && str_eq(a->v[i].unfit, b->v[i].unfit);
+        same = a->v[i].model == b->v[i].model && a->v[i].share == b->v[i].share &&
+               str_eq(a->v[i].unfit, b->v[i].unfit);
     return same;
 }
 
@@ -294,7 +297,8 @@ static void entry_make(struct step *t, struct entry *out)
         struct model *m = d->wanted[i];
         t->waits = t->waits || m->state == MODEL_LOADING;
         if (m->state == MODEL_FAILED)
-            t->trouble = fmt(t->a, "version %.*s cannot be loaded: %.*s", STR(t->wants[i].version), STR(m->message));
+            t->trouble = fmt(t->a, "version %.*s cannot be loaded: %.*s", STR(t->wants[i].version),
+                             STR(m->message));
         if (m->state != MODEL_READY)
             left += t->wants[i].share;
     }
@@ -306,7 +310,8 @@ static void entry_make(struct step *t, struct entry *out)
         if (m == stand_in || (!stand_in && share > 0 && !t->waits)) {
             share += left;
             left = 0;
-        } else if (!stand_in && left > share) { /* a challenger does not answer for a champion that is coming */
+        } else if (!stand_in &&
+                   left > share) { /* a challenger does not answer for a champion that is coming */
             share = 0;
         }
         served_add(t, out, m, share);
@@ -337,12 +342,17 @@ static void traffic_write(struct step *t)
         const struct served *e = &t->d->now.v[i];
         struct totals sum;
         tally_sum(e->tally, &sum);
-        v[n++] = (struct traffic){ str_dup(t->a, e->model->name), e->share, sum.requests, sum.failed, TRAFFIC_READY, S("") };
+        v[n++] = (struct traffic){
+            str_dup(t->a, e->model->name), e->share, sum.requests, sum.failed, TRAFFIC_READY, S("")
+        };
     }
     for (size_t i = 0; i < t->wants_n; i++) {
         const struct model *m = t->d->wanted[i];
         if (m->state != MODEL_READY)
-            v[n++] = (struct traffic){ t->wants[i].version, 0, 0, 0,
+            v[n++] = (struct traffic){ t->wants[i].version,
+                                       0,
+                                       0,
+                                       0,
                                        m->state == MODEL_FAILED ? TRAFFIC_FAILED : TRAFFIC_LOADING,
                                        str_dup(t->a, m->message) };
     }
@@ -351,10 +361,10 @@ static void traffic_write(struct step *t)
     t->status.version = most ? str_dup(t->a, most->name) : S("");
     t->status.message = t->trouble;
     bool canary = t->status.rollout.state == ROLLOUT_CANARY;
-    t->status.phase = most        ? canary ? DEPLOYMENT_CANARY : DEPLOYMENT_SERVING
-                      : t->waits  ? DEPLOYMENT_LOADING
+    t->status.phase = most         ? canary ? DEPLOYMENT_CANARY : DEPLOYMENT_SERVING
+                      : t->waits   ? DEPLOYMENT_LOADING
                       : t->wants_n ? DEPLOYMENT_FAILED
-                                  : DEPLOYMENT_WAITING;
+                                   : DEPLOYMENT_WAITING;
 }
 
 /* Counts alone are not worth an event each time. */
@@ -377,11 +387,13 @@ static err status_tx(struct tx *tx, void *arg)
     struct step *t = arg;
     struct deployment_spec spec;
     struct deployment_status stored;
-    TRY(resource_get_tx(tx, tx_arena(tx), &deployment_resource, t->meta.project, t->meta.name, NULL, &spec, &stored));
+    TRY(resource_get_tx(tx, tx_arena(tx), &deployment_resource, t->meta.project, t->meta.name, NULL, &spec,
+                        &stored));
     const struct rollout *r = &stored.rollout, *mine = &t->before.rollout;
     if (!str_eq(r->run, mine->run) || !str_eq(r->version, mine->version) || r->state != mine->state)
         return NULL; /* a deploy step came between; its event brings us back */
-    return resource_status_tx(tx, tx_arena(tx), &deployment_resource, t->meta.project, t->meta.name, -1, &t->status);
+    return resource_status_tx(tx, tx_arena(tx), &deployment_resource, t->meta.project, t->meta.name, -1,
+                              &t->status);
 }
 
 static err status_save(struct step *t)
@@ -419,8 +431,14 @@ static err depl_step(struct step *t, int64_t *again_ms)
         disown(&t->d->model);
         t->d->model = own(t->spec.model);
     }
-    struct rolling r = { .s = t->s, .a = t->a, .project = t->meta.project, .name = t->meta.name, .spec = &t->spec,
-                         .model = &t->model, .status = &t->status, .d = t->d };
+    struct rolling r = { .s = t->s,
+                         .a = t->a,
+                         .project = t->meta.project,
+                         .name = t->meta.name,
+                         .spec = &t->spec,
+                         .model = &t->model,
+                         .status = &t->status,
+                         .d = t->d };
     TRY(traffic_move(t));
     TRY(rollout_move(&r));
     if (r.moved) { /* aliases are other ones now: who sees the status meets the traffic that it tells of */
@@ -458,7 +476,8 @@ static void others_poke(struct serve *s, const struct object *o)
     bool model = str_is(o->kind, "Model"), version = str_is(o->kind, "ModelVersion");
     for (struct depl *d = s->depls; d && s->control; d = d->next) {
         if (!str_eq(d->project, o->project) || (model && !str_eq(d->model, o->name)) ||
-            (version && !(str_starts(o->name, d->model) && o->name.n > d->model.n && o->name.p[d->model.n] == '.')))
+            (version &&
+             !(str_starts(o->name, d->model) && o->name.n > d->model.n && o->name.p[d->model.n] == '.')))
             continue;
         d->plan_stale = d->plan_stale || (!model && !version);
         control_poke(s->control, S("Deployment"), d->project, d->name);

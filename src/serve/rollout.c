@@ -4,7 +4,7 @@
 #include "serve/internal.h"
 #include <stdlib.h>
 
-enum { JUDGED_MIN = 20 }; /* requests before a challenger can fail */
+enum { JUDGED_MIN = 20 };             /* requests before a challenger can fail */
 static const double worse_max = 0.01; /* share of failures above the champion's */
 
 const char *const rollout_states[] = { "none", "loading", "canary", "done", "failed", NULL };
@@ -71,8 +71,12 @@ static err decide_tx(struct tx *tx, void *arg)
     json_kstr(&j, "version", version);
     json_kstr(&j, "message", d->why);
     json_obj_end(&j);
-    struct event ev = { .type = S("deployment.rolledback"), .kind = S("Deployment"), .project = r->project,
-                        .name = r->name, .who = who, .data = json_get(&j) };
+    struct event ev = { .type = S("deployment.rolledback"),
+                        .kind = S("Deployment"),
+                        .project = r->project,
+                        .name = r->name,
+                        .who = who,
+                        .data = json_get(&j) };
     return event_append(tx, &ev, NULL);
 }
 
@@ -104,12 +108,13 @@ static err challenger_judge(struct rolling *r)
     /* three standard deviations of the champion's share, were it the challenger's */
     double chance = 3 * sqrt(theirs * (1 - theirs) / (double)(o->requests > 0 ? o->requests : 1));
     if (mine > theirs + worse_max + chance)
-        return take_back(r,
-                         fmt(r->a, "%.*s failed %lld of %lld requests (%.3g %%), the champion %.*s %lld of %lld (%.3g %%)",
-                             STR(o->version), (long long)o->failed, (long long)o->requests, 100 * mine,
-                             STR(r->model->aliases.champion), (long long)o->champion_failed,
-                             (long long)o->champion_requests, 100 * theirs),
-                         true);
+        return take_back(
+            r,
+            fmt(r->a, "%.*s failed %lld of %lld requests (%.3g %%), the champion %.*s %lld of %lld (%.3g %%)",
+                STR(o->version), (long long)o->failed, (long long)o->requests, 100 * mine,
+                STR(r->model->aliases.champion), (long long)o->champion_failed,
+                (long long)o->champion_requests, 100 * theirs),
+            true);
     if (o->requests < enough)
         return NULL;
     TRY(store_write(r->s->store, decide_tx, &(struct decision){ .r = r, .promote = true }));
@@ -140,7 +145,8 @@ err rollout_move(struct rolling *r)
         return NULL;
     }
     if (m && m->state == MODEL_FAILED)
-        return take_back(r, fmt(r->a, "version %.*s cannot be loaded: %.*s", STR(o->version), STR(m->message)), false);
+        return take_back(
+            r, fmt(r->a, "version %.*s cannot be loaded: %.*s", STR(o->version), STR(m->message)), false);
     if (!m || m->state == MODEL_LOADING)
         return NULL;
     if (challenger)

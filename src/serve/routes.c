@@ -29,7 +29,8 @@ static err live_get(struct req *r)
 static err ready_get(struct req *r)
 {
     bool ready = serve_ready(self_of(r));
-    return req_reply(r, ready ? 200 : 503, "application/json", ready ? S("{\"ready\":true}") : S("{\"ready\":false}"));
+    return req_reply(r, ready ? 200 : 503, "application/json",
+                     ready ? S("{\"ready\":true}") : S("{\"ready\":false}"));
 }
 
 static err models_get(struct req *r)
@@ -52,7 +53,8 @@ static err models_get(struct req *r)
 }
 
 /* The version of the path, else the one that answers most. */
-static err served_of(struct req *r, const struct snap *snap, const struct entry **entry, const struct served **out)
+static err served_of(struct req *r, const struct snap *snap, const struct entry **entry,
+                     const struct served **out)
 {
     struct str name = req_param(r, S("name")), version = req_param(r, S("version"));
     const struct entry *e = snap_find(snap, req_project(r), name);
@@ -163,13 +165,19 @@ static err model_get(struct req *r)
 }
 
 static const struct route rows[] = {
-    { M_GET, "/v2", server_get, .may = "public", .on_loop = true, .doc = "Name, version and extensions of the server." },
+    { M_GET, "/v2", server_get, .may = "public", .on_loop = true,
+      .doc = "Name, version and extensions of the server." },
     { M_GET, "/v2/health/live", live_get, .may = "public", .on_loop = true, .doc = "It runs." },
-    { M_GET, "/v2/health/ready", ready_get, .may = "public", .doc = "200 once every deployment is loaded, or cannot be." },
-    { M_GET, "/v2/models", models_get, .may = "model.read", .doc = "Names of the deployments of the project." },
-    { M_GET, "/v2/models/{name}", model_get, .may = "model.read", .doc = "Inputs and outputs of a deployment." },
-    { M_GET, "/v2/models/{name}/versions/{version}", model_get, .may = "model.read", .doc = "The same of one version." },
-    { M_GET, "/v2/models/{name}/ready", model_ready_get, .may = "model.read", .doc = "200 if it answers, else 503." },
+    { M_GET, "/v2/health/ready", ready_get, .may = "public",
+      .doc = "200 once every deployment is loaded, or cannot be." },
+    { M_GET, "/v2/models", models_get, .may = "model.read",
+      .doc = "Names of the deployments of the project." },
+    { M_GET, "/v2/models/{name}", model_get, .may = "model.read",
+      .doc = "Inputs and outputs of a deployment." },
+    { M_GET, "/v2/models/{name}/versions/{version}", model_get, .may = "model.read",
+      .doc = "The same of one version." },
+    { M_GET, "/v2/models/{name}/ready", model_ready_get, .may = "model.read",
+      .doc = "200 if it answers, else 503." },
     { M_GET, "/v2/models/{name}/versions/{version}/ready", model_ready_get, .may = "model.read",
       .doc = "The same of one version." },
     { M_POST, "/v2/models/{name}/infer", infer_post, .may = "model.infer", .body_bytes_max = BODY_BYTES_MAX,

@@ -3,7 +3,7 @@
 #include "serve/internal.h"
 #include <stdlib.h>
 
-const int64_t bucket_us[BUCKETS] = { 50,    100,   250,   500,    1000,   2500,   5000,    10000,
+const int64_t bucket_us[BUCKETS] = { 50,    100,   250,    500,    1000,   2500,    5000,    10000,
                                      25000, 50000, 100000, 250000, 500000, 1000000, 2500000, INT64_MAX };
 
 void tally_time(struct stripe *s, int64_t ns)
@@ -101,7 +101,8 @@ void serve_close(struct serve *s)
 
 struct reconciler serve_reconciler(struct serve *s)
 {
-    static const char *const kinds[] = { "Deployment", "Model", "ModelVersion", "FeatureService", "FeatureView", NULL };
+    static const char *const kinds[] = { "Deployment",     "Model",       "ModelVersion",
+                                         "FeatureService", "FeatureView", NULL };
     return (struct reconciler){ .name = "serve", .kinds = kinds, .step = serve_step, .self = s };
 }
 
@@ -134,11 +135,14 @@ struct counter {
     size_t offset; /* in struct totals */
 };
 static const struct counter counters[] = {
-    { "dhow_inference_requests_total", "Requests that reached a version.", offsetof(struct totals, requests) },
+    { "dhow_inference_requests_total", "Requests that reached a version.",
+      offsetof(struct totals, requests) },
     { "dhow_inference_failures_total", "Requests that a version failed.", offsetof(struct totals, failed) },
-    { "dhow_inference_refused_total", "Requests refused for what was in them.", offsetof(struct totals, refused) },
+    { "dhow_inference_refused_total", "Requests refused for what was in them.",
+      offsetof(struct totals, refused) },
     { "dhow_inference_rows_total", "Rows answered.", offsetof(struct totals, rows) },
-    { "dhow_inference_missing_features_total", "Features without a value.", offsetof(struct totals, missing) },
+    { "dhow_inference_missing_features_total", "Features without a value.",
+      offsetof(struct totals, missing) },
 };
 
 static void labels_put(struct buf *out, const struct entry *e, const struct served *v)

@@ -32,7 +32,7 @@ void serve_set_control(struct serve *, struct control *);
 /* /v2…: .self is the serve. */
 const struct route *serve_routes(struct serve *, struct arena *a);
 void serve_metrics(void *serve, struct buf *out); /* for api_metrics_add */
-bool serve_ready(void *serve);                    /* for api_ready_add: every deployment was loaded, or cannot be */
+bool serve_ready(void *serve); /* for api_ready_add: every deployment was loaded, or cannot be */
 
 // clang-format off
 #define DEPLOY_WITH(F, O, L, T)                                                                                  \
@@ -49,12 +49,13 @@ struct prediction {
     struct str project, deployment; /* names */
     struct str version;             /* name of the ModelVersion */
     size_t n, n_features;
-    const float *features;          /* n × n_features as the model was given them; NULL: its input is no float matrix */
-    const struct str *names;        /* of the features; NULL if the version's signature names none */
-    const float *scores;            /* n, the first output; NULL if that is not one float a row */
-    const struct str *ids;          /* of the rows; NULL if the request gave none */
-    const int64_t *at;              /* event time of each row, µs; NULL if the request gave none */
-    int64_t time;                   /* when it was answered, µs */
+    const float
+        *features; /* n × n_features as the model was given them; NULL: its input is no float matrix */
+    const struct str *names; /* of the features; NULL if the version's signature names none */
+    const float *scores;     /* n, the first output; NULL if that is not one float a row */
+    const struct str *ids;   /* of the rows; NULL if the request gave none */
+    const int64_t *at;       /* event time of each row, µs; NULL if the request gave none */
+    int64_t time;            /* when it was answered, µs */
 };
 /* Called after each answer, on the thread that serves it: cheap, without locks that are held long. What it points
  * to ends with the call. At most 8; before traffic starts. */

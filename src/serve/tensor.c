@@ -14,8 +14,9 @@ static err shape_read(struct str path, yyjson_val *shape, struct tensor_in *out)
     int64_t n;
     if (!yyjson_is_arr(shape) || yyjson_arr_size(shape) > TENSOR_RANK_MAX)
         FAIL(INVALID, "%.*s.shape is a list of at most %d sizes", STR(path), TENSOR_RANK_MAX);
-    yyjson_arr_foreach(shape, i, max, v) {
-        if (!yyjson_is_int(v) || yyjson_get_sint(v) < 1 || (yyjson_is_uint(v) && yyjson_get_uint(v) > INT32_MAX))
+    yyjson_arr_foreach (shape, i, max, v) {
+        if (!yyjson_is_int(v) || yyjson_get_sint(v) < 1 ||
+            (yyjson_is_uint(v) && yyjson_get_uint(v) > INT32_MAX))
             FAIL(INVALID, "%.*s.shape[%zu] is a whole number from 1 to %d", STR(path), i, INT32_MAX);
         out->dims[i] = yyjson_get_sint(v);
     }
@@ -40,7 +41,7 @@ err tensor_read(struct arena *a, struct str path, yyjson_val *in, struct tensor_
     if (!yyjson_is_obj(in))
         FAIL(INVALID, "%.*s is an object with name, shape, datatype and data", STR(path));
     *out = (struct tensor_in){ 0 };
-    yyjson_obj_foreach(in, i, max, k, v) {
+    yyjson_obj_foreach (in, i, max, k, v) {
         size_t which = 0;
         while (which < 5 && !str_eq(known[which], text_of(k)))
             which++;
@@ -132,7 +133,9 @@ static err put_value(struct fill *f, yyjson_val *v)
         FAIL(INVALID, "%.*s.data has more elements than its shape", STR(f->path));
     switch (f->in->type) {
     case TENSOR_F32:
-    case TENSOR_F64: TRY(put_real(f, v)); break;
+    case TENSOR_F64:
+        TRY(put_real(f, v));
+        break;
     case TENSOR_BOOL:
         if (!yyjson_is_bool(v))
             return wrong_value(f);
@@ -143,7 +146,8 @@ static err put_value(struct fill *f, yyjson_val *v)
             return wrong_value(f);
         ((struct str *)f->out->data)[f->n] = text_of(v);
         break;
-    default: TRY(put_whole(f, v));
+    default:
+        TRY(put_whole(f, v));
     }
     f->n++;
     return NULL;
@@ -157,7 +161,8 @@ static err put_nested(struct fill *f, yyjson_val *v, size_t depth)
     bool leaf = depth + 1 == f->in->rank;
     if (!yyjson_is_arr(v) || (int64_t)yyjson_arr_size(v) != f->in->dims[depth])
         FAIL(INVALID, "%.*s.data: level %zu of nesting is not as the shape says", STR(f->path), depth);
-    yyjson_arr_foreach(v, i, max, item) TRY(leaf ? put_value(f, item) : put_nested(f, item, depth + 1));
+    yyjson_arr_foreach (v, i, max, item)
+        TRY(leaf ? put_value(f, item) : put_nested(f, item, depth + 1));
     return NULL;
 }
 
@@ -184,7 +189,8 @@ err tensor_fill(struct arena *a, struct str path, const struct tensor_in *in, co
             FAIL(INVALID, "%.*s.data is nested, its shape is not", STR(path));
         TRY(put_nested(&f, in->data, 0));
     } else {
-        yyjson_arr_foreach(in->data, i, max, v) TRY(put_value(&f, v));
+        yyjson_arr_foreach (in->data, i, max, v)
+            TRY(put_value(&f, v));
     }
     if (f.n != f.count)
         FAIL(INVALID, "%.*s.data has %zu elements, its shape %lld", STR(path), f.n, (long long)count);
@@ -254,13 +260,20 @@ void write_f32(struct buf *b, float v)
 static int64_t whole_at(const struct tensor *t, size_t i)
 {
     switch (t->type) {
-    case TENSOR_I8: return ((const int8_t *)t->data)[i];
-    case TENSOR_U8: return ((const uint8_t *)t->data)[i];
-    case TENSOR_I16: return ((const int16_t *)t->data)[i];
-    case TENSOR_U16: return ((const uint16_t *)t->data)[i];
-    case TENSOR_I32: return ((const int32_t *)t->data)[i];
-    case TENSOR_U32: return ((const uint32_t *)t->data)[i];
-    default: return ((const int64_t *)t->data)[i];
+    case TENSOR_I8:
+        return ((const int8_t *)t->data)[i];
+    case TENSOR_U8:
+        return ((const uint8_t *)t->data)[i];
+    case TENSOR_I16:
+        return ((const int16_t *)t->data)[i];
+    case TENSOR_U16:
+        return ((const uint16_t *)t->data)[i];
+    case TENSOR_I32:
+        return ((const int32_t *)t->data)[i];
+    case TENSOR_U32:
+        return ((const uint32_t *)t->data)[i];
+    default:
+        return ((const int64_t *)t->data)[i];
     }
 }
 
@@ -275,16 +288,25 @@ static void value_put(struct buf *b, const struct tensor *t, size_t i)
 {
     char text[24];
     switch (t->type) {
-    case TENSOR_F32: write_f32(b, ((const float *)t->data)[i]); break;
-    case TENSOR_F64: write_f64(b, ((const double *)t->data)[i]); break;
-    case TENSOR_BOOL: buf_str(b, ((const uint8_t *)t->data)[i] ? S("true") : S("false")); break;
-    case TENSOR_TEXT: text_put(b, ((const struct str *)t->data)[i]); break;
+    case TENSOR_F32:
+        write_f32(b, ((const float *)t->data)[i]);
+        break;
+    case TENSOR_F64:
+        write_f64(b, ((const double *)t->data)[i]);
+        break;
+    case TENSOR_BOOL:
+        buf_str(b, ((const uint8_t *)t->data)[i] ? S("true") : S("false"));
+        break;
+    case TENSOR_TEXT:
+        text_put(b, ((const struct str *)t->data)[i]);
+        break;
     case TENSOR_U64: {
         char *p = put_u64(text + sizeof text, ((const uint64_t *)t->data)[i]);
         buf_put(b, p, (size_t)(text + sizeof text - p));
         break;
     }
-    default: write_i64(b, whole_at(t, i));
+    default:
+        write_i64(b, whole_at(t, i));
     }
 }
 

@@ -51,7 +51,9 @@ int main(void)
         names[i][0] = (char)('a' + i);
         d->project = (struct str){ strdup("p"), 1 };
         d->name = (struct str){ strdup(names[i]), 1 };
-        d->now = (struct entry){ .project = d->project, .name = d->name, .n = 1,
+        d->now = (struct entry){ .project = d->project,
+                                 .name = d->name,
+                                 .n = 1,
                                  .v = { { .model = model, .tally = tally, .share = 1 } } };
         d->next = s->depls;
         s->depls = d;

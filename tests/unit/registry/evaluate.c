@@ -9,7 +9,8 @@ static const int64_t second_us = 1000000;
 static void rows_make(struct lab *l)
 {
     struct columns t = { .rows = ROWS };
-    struct column *at = columns_add(l->a, &t, S("ts"), COL_TIME), *known = columns_add(l->a, &t, S("known"), COL_TIME);
+    struct column *at = columns_add(l->a, &t, S("ts"), COL_TIME),
+                  *known = columns_add(l->a, &t, S("known"), COL_TIME);
     struct column *a = columns_add(l->a, &t, S("a"), COL_F64), *b = columns_add(l->a, &t, S("b"), COL_F64);
     struct column *y = columns_add(l->a, &t, S("late"), COL_I64);
     for (size_t i = 0; i < ROWS; i++) {
@@ -23,12 +24,18 @@ static void rows_make(struct lab *l)
     const char *path = blob_tmp(store_blobs(l->store), l->a, S(".parquet"));
     CHECK_OK(parquet_save(l->a, path, &t, 0, ROWS));
     CHECK_OK(blob_take(store_blobs(l->store), l->a, path, &file.sha, &file.bytes));
-    struct version_column columns[] = { { .name = S("ts"), .role = IS_EVENT_TIME }, { .name = S("known"), .role = IS_KNOWN_AT },
-                                        { .name = S("a"), .role = IS_FEATURE },     { .name = S("b"), .role = IS_FEATURE },
+    struct version_column columns[] = { { .name = S("ts"), .role = IS_EVENT_TIME },
+                                        { .name = S("known"), .role = IS_KNOWN_AT },
+                                        { .name = S("a"), .role = IS_FEATURE },
+                                        { .name = S("b"), .role = IS_FEATURE },
                                         { .name = S("late"), .role = IS_LABEL } };
-    struct dataset_version_spec spec = { .of = S("TrainingSet/late_rows"), .number = 2, .rows = ROWS,
-                                         .files = { &file, 1 }, .columns = { columns, 5 } };
-    CHECK_OK(resource_create(l->store, l->a, &dataset_version_resource, S("t"), S("default"), S("late_rows.2"), &spec));
+    struct dataset_version_spec spec = { .of = S("TrainingSet/late_rows"),
+                                         .number = 2,
+                                         .rows = ROWS,
+                                         .files = { &file, 1 },
+                                         .columns = { columns, 5 } };
+    CHECK_OK(resource_create(l->store, l->a, &dataset_version_resource, S("t"), S("default"),
+                             S("late_rows.2"), &spec));
 }
 
 static double number(yyjson_val *obj, const char *key)
@@ -44,13 +51,13 @@ static yyjson_val *judged(struct lab *l, const char *with)
     return metrics;
 }
 
-#define NEED_ALL(l)                                           \
-    do {                                                      \
-        struct runtime *need_;                                \
-        NEED_DUCK(l);                                         \
-        if (runtime_open(NULL, &need_))                       \
-            cr_skip_test("libonnxruntime is not here");       \
-        runtime_close(need_);                                 \
+#define NEED_ALL(l)                                     \
+    do {                                                \
+        struct runtime *need_;                          \
+        NEED_DUCK(l);                                   \
+        if (runtime_open(NULL, &need_))                 \
+            cr_skip_test("libonnxruntime is not here"); \
+        runtime_close(need_);                           \
     } while (0)
 
 TEST(candidate_and_champion_meet_the_same_rows)
@@ -64,7 +71,8 @@ TEST(candidate_and_champion_meet_the_same_rows)
     CHECK(number(alone, "rows") == ROWS && yyjson_is_null(yyjson_obj_get(alone, "champion")));
     CHECK(yyjson_is_null(yyjson_obj_get(alone, "parityMaxAbs")));
     CHECK_OK(alias_set(&l, ALIAS_CHAMPION, "late.1"));
-    yyjson_val *m = judged(&l, "{\"model\":\"late\",\"version\":\"late.2\",\"rows\":\"late_rows.2\",\"holdout\":\"100s\"}");
+    yyjson_val *m = judged(
+        &l, "{\"model\":\"late\",\"version\":\"late.2\",\"rows\":\"late_rows.2\",\"holdout\":\"100s\"}");
     yyjson_val *champion = yyjson_obj_get(m, "champion");
     CHECK(number(m, "rows") == 100 && number(champion, "rows") == 100);
     CHECK(fabs(number(m, "accuracy") - 0.9) < 1e-9);
@@ -83,8 +91,11 @@ TEST(later_months_are_judged_by_event_time)
                                "\"from\":\"1970-01-01T00:10:00Z\",\"until\":\"1970-01-01T00:11:00Z\"}");
     CHECK(number(m, "rows") == 60);
     yyjson_val *out;
-    CHECK_ERR(lab_job(&l, &registry_evaluate,
-                      "{\"model\":\"late\",\"version\":\"late.1\",\"rows\":\"late_rows.2\",\"from\":\"2001-01-01\"}", &out),
-              INVALID);
+    CHECK_ERR(
+        lab_job(
+            &l, &registry_evaluate,
+            "{\"model\":\"late\",\"version\":\"late.1\",\"rows\":\"late_rows.2\",\"from\":\"2001-01-01\"}",
+            &out),
+        INVALID);
     lab_close(&l);
 }

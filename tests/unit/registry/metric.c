@@ -50,10 +50,12 @@ TEST(rows_follow_the_file_and_survive_looking_twice)
     const char *dir = job_folder(&l, "t", 1);
     CHECK(look(&l, "t") > 0);
     CHECK_STR(run_now(&l, "t").phase, "running");
-    lines_add(&l, dir, "{\"name\":\"loss\",\"step\":0,\"value\":0.9,\"time\":1}\n{\"name\":\"loss\",\"step\":1,\"val");
+    lines_add(&l, dir,
+              "{\"name\":\"loss\",\"step\":0,\"value\":0.9,\"time\":1}\n{\"name\":\"loss\",\"step\":1,\"val");
     look(&l, "t");
     CHECK(run_now(&l, "t").steps == 1);
-    lines_add(&l, dir, "ue\":0.5,\"time\":2}\nnot json\n{\"name\":\"auc\",\"step\":1,\"value\":0.7,\"time\":3}\n");
+    lines_add(&l, dir,
+              "ue\":0.5,\"time\":2}\nnot json\n{\"name\":\"auc\",\"step\":1,\"value\":0.7,\"time\":3}\n");
     look(&l, "t");
     look(&l, "t");
     CHECK(run_now(&l, "t").steps == 3);
@@ -72,7 +74,8 @@ TEST(a_new_attempt_starts_over)
     struct lab l = shop_open();
     trained_job(&l, "t", step_model(l.a, 0, -1, 1));
     phase_set(&l, "t", JOB_RUNNING, 1);
-    lines_add(&l, job_folder(&l, "t", 1), "{\"name\":\"loss\",\"step\":7,\"value\":1}\n{\"name\":\"old\",\"step\":0,\"value\":1}\n");
+    lines_add(&l, job_folder(&l, "t", 1),
+              "{\"name\":\"loss\",\"step\":7,\"value\":1}\n{\"name\":\"old\",\"step\":0,\"value\":1}\n");
     look(&l, "t");
     phase_set(&l, "t", JOB_RUNNING, 2);
     lines_add(&l, job_folder(&l, "t", 2), "{\"name\":\"loss\",\"step\":0,\"value\":null}\n");

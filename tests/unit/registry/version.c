@@ -17,7 +17,8 @@ TEST(a_job_becomes_one_version)
     struct str out;
     bool done;
     version_made(&l, 1, step_model(l.a, 0.5f, -1, 1), false);
-    CHECK_OK(step_call(&l, &registry_register, "run-1", "{\"model\":\"late\",\"run\":\"train-1\"}", &out, &done));
+    CHECK_OK(
+        step_call(&l, &registry_register, "run-1", "{\"model\":\"late\",\"run\":\"train-1\"}", &out, &done));
     CHECK_STR(out, "{\"version\":\"late.1\",\"number\":1}");
     version_made(&l, 2, step_model(l.a, 0.6f, -1, 1), false);
     struct model_version_status status = version_now(&l, "late.1", &spec);
@@ -62,20 +63,24 @@ TEST(hostile_bytes_and_unfinished_jobs_are_refused)
     struct str out;
     bool done;
     trained_job(&l, "bad", S("\x08\x01not a model"));
-    CHECK_ERR(step_call(&l, &registry_register, "r", "{\"model\":\"late\",\"run\":\"bad\"}", &out, &done), INVALID);
+    CHECK_ERR(step_call(&l, &registry_register, "r", "{\"model\":\"late\",\"run\":\"bad\"}", &out, &done),
+              INVALID);
     trained_job(&l, "slow", step_model(l.a, 0, -1, 1));
     struct job_status status = { .phase = JOB_RUNNING, .attempts = 1 };
     CHECK_OK(resource_status(l.store, l.a, &job_resource, S("default"), S("slow"), -1, &status));
-    CHECK_ERR(step_call(&l, &registry_register, "r", "{\"model\":\"late\",\"run\":\"slow\"}", &out, &done), CONFLICT);
-    CHECK_ERR(step_call(&l, &registry_register, "r", "{\"model\":\"late\",\"run\":\"none\"}", &out, &done), NOT_FOUND);
-    CHECK_ERR(step_call(&l, &registry_register, "r", "{\"model\":\"other\",\"run\":\"bad\"}", &out, &done), INVALID);
+    CHECK_ERR(step_call(&l, &registry_register, "r", "{\"model\":\"late\",\"run\":\"slow\"}", &out, &done),
+              CONFLICT);
+    CHECK_ERR(step_call(&l, &registry_register, "r", "{\"model\":\"late\",\"run\":\"none\"}", &out, &done),
+              NOT_FOUND);
+    CHECK_ERR(step_call(&l, &registry_register, "r", "{\"model\":\"other\",\"run\":\"bad\"}", &out, &done),
+              INVALID);
     CHECK(model_now(&l).versions == 0);
     lab_close(&l);
 }
 
 /* ---- gates ---- */
 
-#define GATE(version, metrics, bounds)                                                                          \
+#define GATE(version, metrics, bounds) \
     "{\"model\":\"late\",\"version\":\"" version "\",\"metrics\":" metrics ",\"bounds\":[" bounds "]}"
 
 TEST(a_gate_names_everything_that_fails)
@@ -85,14 +90,17 @@ TEST(a_gate_names_everything_that_fails)
     struct str out;
     bool done;
     version_made(&l, 1, step_model(l.a, 0.5f, -1, 1), false);
-    err e = step_call(&l, &registry_gate, "r",
-                      GATE("late.1", "{\"auc\":0.668,\"logLoss\":0.6,\"champion\":null}",
-                           "{\"metric\":\"auc\",\"min\":0.7,\"max\":0.85},{\"metric\":\"logLoss\",\"max\":0.55},"
-                           "{\"metric\":\"auc\",\"championWithin\":0.005},{\"metric\":\"parityMaxAbs\",\"max\":0.00001}"),
-                      &out, &done);
+    err e = step_call(
+        &l, &registry_gate, "r",
+        GATE("late.1", "{\"auc\":0.668,\"logLoss\":0.6,\"champion\":null}",
+             "{\"metric\":\"auc\",\"min\":0.7,\"max\":0.85},{\"metric\":\"logLoss\",\"max\":0.55},"
+             "{\"metric\":\"auc\",\"championWithin\":0.005},{\"metric\":\"parityMaxAbs\",\"max\":0.00001}"),
+        &out, &done);
     CHECK_ERR(e, GATE);
-    CHECK_STR(e->text, "late.1: auc is 0.668, below its bound 0.7; logLoss is 0.6, above its bound 0.55; parityMaxAbs is not "
-                       "measured, above its bound 1e-05");
+    CHECK_STR(
+        e->text,
+        "late.1: auc is 0.668, below its bound 0.7; logLoss is 0.6, above its bound 0.55; parityMaxAbs is not "
+        "measured, above its bound 1e-05");
     struct model_version_status status = version_now(&l, "late.1", &spec);
     const struct gate_result *g = status.gates.v;
     CHECK(status.state == VERSION_REFUSED && status.gates.n == 5);
@@ -111,10 +119,13 @@ TEST(a_gate_compares_in_the_direction_of_the_metric)
     bool done;
     version_made(&l, 1, step_model(l.a, 0.5f, -1, 1), false);
     /* as a text, as evaluate gives it */
-    CHECK_OK(step_call(&l, &registry_gate, "r",
-                       GATE("late.1", "\"{\\\"auc\\\":0.70,\\\"logLoss\\\":0.50,\\\"champion\\\":{\\\"auc\\\":0.704,\\\"logLoss\\\":0.52}}\"",
-                            "{\"metric\":\"auc\",\"championWithin\":0.005},{\"metric\":\"logLoss\",\"championWithin\":0}"),
-                       &out, &done));
+    CHECK_OK(step_call(
+        &l, &registry_gate, "r",
+        GATE(
+            "late.1",
+            "\"{\\\"auc\\\":0.70,\\\"logLoss\\\":0.50,\\\"champion\\\":{\\\"auc\\\":0.704,\\\"logLoss\\\":0.52}}\"",
+            "{\"metric\":\"auc\",\"championWithin\":0.005},{\"metric\":\"logLoss\",\"championWithin\":0}"),
+        &out, &done));
     CHECK(done);
     CHECK_STR(out, "{\"passed\":true}");
     CHECK_ERR(step_call(&l, &registry_gate, "r",
@@ -123,11 +134,15 @@ TEST(a_gate_compares_in_the_direction_of_the_metric)
                         &out, &done),
               GATE);
     CHECK_ERR(step_call(&l, &registry_gate, "r",
-                        GATE("late.1", "{\"auc\":0.9,\"champion\":{}}", "{\"metric\":\"auc\",\"championWithin\":0.02}"), &out,
-                        &done),
+                        GATE("late.1", "{\"auc\":0.9,\"champion\":{}}",
+                             "{\"metric\":\"auc\",\"championWithin\":0.02}"),
+                        &out, &done),
               GATE);
-    CHECK_ERR(step_call(&l, &registry_gate, "r", GATE("late.1", "{}", "{\"metric\":\"auc\"}"), &out, &done), INVALID);
-    CHECK_ERR(step_call(&l, &registry_gate, "r", GATE("late.1", "[1]", "{\"metric\":\"auc\",\"min\":0}"), &out, &done), INVALID);
+    CHECK_ERR(step_call(&l, &registry_gate, "r", GATE("late.1", "{}", "{\"metric\":\"auc\"}"), &out, &done),
+              INVALID);
+    CHECK_ERR(step_call(&l, &registry_gate, "r", GATE("late.1", "[1]", "{\"metric\":\"auc\",\"min\":0}"),
+                        &out, &done),
+              INVALID);
     lab_close(&l);
 }
 
@@ -139,7 +154,8 @@ TEST(a_gate_says_it_once)
     int64_t last = event_last(l.store);
     struct str out;
     bool done;
-    CHECK_OK(step_call(&l, &registry_gate, "r", GATE("late.1", "{\"auc\":0.7}", "{\"metric\":\"auc\",\"min\":0.5}"), &out, &done));
+    CHECK_OK(step_call(&l, &registry_gate, "r",
+                       GATE("late.1", "{\"auc\":0.7}", "{\"metric\":\"auc\",\"min\":0.5}"), &out, &done));
     CHECK_OK(event_list(l.store, l.a, last, S(""), S(""), S(""), 10, &ev));
     CHECK(ev.n == 0);
     lab_close(&l);

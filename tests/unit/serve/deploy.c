@@ -12,12 +12,15 @@ TEST(the_first_version_answers_at_once)
     version_made(&w->l, 1, step_model(w->l.a, 0.5f, -1, 1), true);
     CHECK_OK(deploy(w, "late-1", "late.1", &out));
     CHECK_STR(out, "{\"version\":\"late.1\",\"requests\":0}");
-    struct http_reply r = want(w, M_POST, "/v2/models/late/infer",
-                               "{\"id\":\"x\",\"inputs\":[{\"name\":\"features\",\"shape\":[2,2],\"datatype\":\"FP32\","
-                               "\"data\":[[0,0],[1,null]]}]}",
-                               200);
-    CHECK_STR(r.body, "{\"model_name\":\"late\",\"model_version\":\"1\",\"id\":\"x\",\"outputs\":[{\"name\":\"probability\","
-                      "\"datatype\":\"FP32\",\"shape\":[2,1],\"data\":[0.26894143,0.7310586]}]}");
+    struct http_reply r = want(
+        w, M_POST, "/v2/models/late/infer",
+        "{\"id\":\"x\",\"inputs\":[{\"name\":\"features\",\"shape\":[2,2],\"datatype\":\"FP32\","
+        "\"data\":[[0,0],[1,null]]}]}",
+        200);
+    CHECK_STR(
+        r.body,
+        "{\"model_name\":\"late\",\"model_version\":\"1\",\"id\":\"x\",\"outputs\":[{\"name\":\"probability\","
+        "\"datatype\":\"FP32\",\"shape\":[2,1],\"data\":[0.26894143,0.7310586]}]}");
     struct deployment_status s = deployment_now(w);
     CHECK(s.phase == DEPLOYMENT_SERVING && s.rollout.state == ROLLOUT_DONE);
     CHECK_STR(s.version, "late.1");
@@ -50,8 +53,8 @@ static bool step_done(struct world *w, const char *run, const char *version)
 {
     struct str out;
     bool done;
-    CHECK_OK(step_call(&w->l, &serve_deploy, run, fmtz(w->l.a, "{\"deployment\":\"late\",\"version\":\"%s\"}", version), &out,
-                       &done));
+    CHECK_OK(step_call(&w->l, &serve_deploy, run,
+                       fmtz(w->l.a, "{\"deployment\":\"late\",\"version\":\"%s\"}", version), &out, &done));
     return done;
 }
 
@@ -80,7 +83,7 @@ TEST(a_challenger_earns_its_place)
     two_versions(w, step_model(w->l.a, 0.5f, -2, 2));
     wait_canary(w);
     int hits = asked(w, 200, "2", &failed);
-    CHECK(hits > 25 && hits < 75); /* a quarter of 200 */
+    CHECK(hits > 25 && hits < 75);              /* a quarter of 200 */
     CHECK(asked(w, 200, "2", &failed) == hits); /* the same ids meet the same version */
     CHECK(!step_done(w, "late-2", "late.2"));
     for (int i = 0; i < 20 && !step_done(w, "late-2", "late.2"); i++)
@@ -100,13 +103,16 @@ TEST(a_challenger_earns_its_place)
 static struct str wide_model(struct arena *a)
 {
     struct tree_node nodes[] = { { .feature = -1, .value = 0.1f } };
-    struct trees t = { .features = 3, .link = LINK_LOGISTIC, .nodes = nodes, .n_nodes = 1, .roots = (uint32_t[]){ 0 },
+    struct trees t = { .features = 3,
+                       .link = LINK_LOGISTIC,
+                       .nodes = nodes,
+                       .n_nodes = 1,
+                       .roots = (uint32_t[]){ 0 },
                        .n_trees = 1 };
     struct str onnx;
     CHECK_OK(trees_to_onnx(&t, a, &(struct trees_doc){ 0 }, &onnx));
     return onnx;
 }
-
 
 TEST(a_challenger_that_fails_is_taken_back)
 {
@@ -119,9 +125,11 @@ TEST(a_challenger_that_fails_is_taken_back)
     CHECK_OK(deploy(w, "late-1", "late.1", &out));
     struct model_version_spec wide = { .model = S("late"), .number = 2, .signature = S("{}") };
     CHECK_OK(blob_put(store_blobs(w->l.store), w->l.a, wide_model(w->l.a), &wide.onnx));
-    CHECK_OK(resource_create(w->l.store, w->l.a, &model_version_resource, S("t"), S("default"), S("late.2"), &wide));
+    CHECK_OK(resource_create(w->l.store, w->l.a, &model_version_resource, S("t"), S("default"), S("late.2"),
+                             &wide));
     struct model_version_status passed = { .state = VERSION_PASSED };
-    CHECK_OK(resource_status(w->l.store, w->l.a, &model_version_resource, S("default"), S("late.2"), -1, &passed));
+    CHECK_OK(
+        resource_status(w->l.store, w->l.a, &model_version_resource, S("default"), S("late.2"), -1, &passed));
     CHECK(!step_done(w, "late-2", "late.2"));
     wait_canary(w);
     asked(w, 200, "1", &failed);
@@ -226,7 +234,8 @@ static void pin(struct world *w, int n)
 {
     struct meta m;
     struct deployment_spec spec;
-    CHECK_OK(resource_get(w->l.store, w->l.a, &deployment_resource, S("default"), S("late"), &m, &spec, NULL));
+    CHECK_OK(
+        resource_get(w->l.store, w->l.a, &deployment_resource, S("default"), S("late"), &m, &spec, NULL));
     want(w, M_PUT, "/api/v1/projects/default/deployments/late",
          fmtz(w->l.a,
               "{\"apiVersion\":\"dhow/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"late\"},"
@@ -270,7 +279,8 @@ static void *hammer_run(void *arg)
 {
     struct hammer *h = arg;
     struct http *http;
-    struct str body = S("{\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[0,0]}]}");
+    struct str body = S(
+        "{\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[0,0]}]}");
     CHECK_OK(http_open(h->w->url, h->w->admin, 20000, &http));
     while (!atomic_load(&h->stop)) {
         auto_arena struct arena *a = arena_new(0);

@@ -37,16 +37,22 @@ static inline void world_start(struct world *w)
     w->tables[1] = registry_routes(w->l.store, a);
     w->tables[2] = serve_routes(w->serve, a);
     w->tables[3] = NULL;
-    CHECK_OK(api_open(&(struct api_config){ .store = w->l.store, .auth = w->l.auth, .resources = kinds,
-                                            .routes = w->tables, .app = w },
-                      &w->api));
+    CHECK_OK(api_open(
+        &(struct api_config){
+            .store = w->l.store, .auth = w->l.auth, .resources = kinds, .routes = w->tables, .app = w },
+        &w->api));
     w->tables[3] = api_routes(w->api);
     w->tables[4] = NULL;
     struct reconciler list[] = { serve_reconciler(w->serve), registry_reconciler(w->l.store) };
     CHECK_OK(control_start(w->l.store, list, 2, &w->control));
     serve_set_control(w->serve, w->control);
-    CHECK_OK(net_start(&(struct net_config){ .listen = S("127.0.0.1:0"), .loops = 1, .workers = 4, .routes = w->tables,
-                                             .app = w, .before = world_before, .fail = api_fail },
+    CHECK_OK(net_start(&(struct net_config){ .listen = S("127.0.0.1:0"),
+                                             .loops = 1,
+                                             .workers = 4,
+                                             .routes = w->tables,
+                                             .app = w,
+                                             .before = world_before,
+                                             .fail = api_fail },
                        &w->net));
     w->url = fmt(a, "http://%.*s", STR(net_address(w->net)));
     CHECK_OK(http_open(w->url, w->admin, 20000, &w->http));
@@ -90,11 +96,12 @@ static inline struct http_reply ask(struct world *w, enum method m, const char *
     return r;
 }
 
-static inline struct http_reply want(struct world *w, enum method m, const char *path, const char *body, int status)
+static inline struct http_reply want(struct world *w, enum method m, const char *path, const char *body,
+                                     int status)
 {
     struct http_reply r = ask(w, m, path, str_of(body));
-    cr_assert(r.status == status, "%s %s %.200s: %d, not %d: %.*s", method_names[m].p, path, body, r.status, status,
-              STR(r.body));
+    cr_assert(r.status == status, "%s %s %.200s: %d, not %d: %.*s", method_names[m].p, path, body, r.status,
+              status, STR(r.body));
     return r;
 }
 
@@ -112,12 +119,14 @@ static inline struct deployment_status deployment_now(struct world *w)
 {
     struct deployment_spec spec;
     struct deployment_status status;
-    CHECK_OK(resource_get(w->l.store, w->l.a, &deployment_resource, S("default"), S("late"), NULL, &spec, &status));
+    CHECK_OK(resource_get(w->l.store, w->l.a, &deployment_resource, S("default"), S("late"), NULL, &spec,
+                          &status));
     return status;
 }
 
-#define DEPLOYMENT(more) \
-    "kind: Deployment\nmetadata: {name: late}\nspec: {model: late, canary: {share: 0.25, requests: 100}" more "}\n"
+#define DEPLOYMENT(more)                                                                                      \
+    "kind: Deployment\nmetadata: {name: late}\nspec: {model: late, canary: {share: 0.25, requests: 100}" more \
+    "}\n"
 
 static inline void deployment_make(struct world *w, const char *yaml)
 {
@@ -141,10 +150,11 @@ static inline err deploy(struct world *w, const char *run, const char *version, 
 /* The version that answers a row with a = x and id; "" if none does. */
 static inline struct str answered_by(struct world *w, const char *id, double x, int *status)
 {
-    struct str body = fmt(w->l.a,
-                          "{\"id\":\"%s\",\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\","
-                          "\"data\":[%g,0]}]}",
-                          id, x);
+    struct str body = fmt(
+        w->l.a,
+        "{\"id\":\"%s\",\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\","
+        "\"data\":[%g,0]}]}",
+        id, x);
     struct http_reply r = ask(w, M_POST, "/v2/models/late/infer", body);
     yyjson_val *v;
     *status = r.status;

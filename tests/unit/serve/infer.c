@@ -114,10 +114,11 @@ TEST(the_protocol_tells_of_server_and_models)
     CHECK(has(want(w, M_GET, "/v2", "", 200).body, "{\"name\":\"dhow\",\"version\":"));
     CHECK_STR(want(w, M_GET, "/v2/models", "", 200).body, "{\"models\":[\"late\"]}");
     CHECK_STR(want(w, M_GET, "/v2/models/late/ready", "", 200).body, "{\"name\":\"late\",\"ready\":true}");
-    CHECK_STR(want(w, M_GET, "/v2/models/late", "", 200).body,
-              "{\"name\":\"late\",\"versions\":[\"1\"],\"platform\":\"onnxruntime_onnx\",\"inputs\":[{\"name\":\"features\","
-              "\"datatype\":\"FP32\",\"shape\":[-1,2]}],\"outputs\":[{\"name\":\"probability\",\"datatype\":\"FP32\","
-              "\"shape\":[-1,1]}]}");
+    CHECK_STR(
+        want(w, M_GET, "/v2/models/late", "", 200).body,
+        "{\"name\":\"late\",\"versions\":[\"1\"],\"platform\":\"onnxruntime_onnx\",\"inputs\":[{\"name\":\"features\","
+        "\"datatype\":\"FP32\",\"shape\":[-1,2]}],\"outputs\":[{\"name\":\"probability\",\"datatype\":\"FP32\","
+        "\"shape\":[-1,1]}]}");
     world_free(w);
 }
 
@@ -152,7 +153,8 @@ static void on_prediction(void *self, const struct prediction *p)
     s->feature = p->features[2];
     s->score = p->scores[1];
     s->ids = p->ids && str_is(p->ids[1], "77");
-    s->names = p->names && str_is(p->names[0], "a") && str_is(p->version, "late.1") && str_is(p->deployment, "late") && !p->at;
+    s->names = p->names && str_is(p->names[0], "a") && str_is(p->version, "late.1") &&
+               str_is(p->deployment, "late") && !p->at;
     atomic_fetch_add(&s->calls, 1);
 }
 
@@ -165,10 +167,11 @@ TEST(observers_see_what_the_model_saw)
     deployment_make(w, DEPLOYMENT(""));
     version_made(&w->l, 1, step_model(w->l.a, 0.5f, -1, 1), true);
     CHECK_OK(deploy(w, "late-1", "late.1", &out));
-    want(w, M_POST, INFER,
-         "{\"inputs\":[{\"name\":\"features\",\"shape\":[2,2],\"datatype\":\"FP32\",\"data\":[0,0,0.75,null]}],"
-         "\"ids\":[\"a\",77]}",
-         200);
+    want(
+        w, M_POST, INFER,
+        "{\"inputs\":[{\"name\":\"features\",\"shape\":[2,2],\"datatype\":\"FP32\",\"data\":[0,0,0.75,null]}],"
+        "\"ids\":[\"a\",77]}",
+        200);
     CHECK(atomic_load(&seen.calls) == 1 && seen.n == 2 && seen.features == 2 && seen.ids && seen.names);
     CHECK(seen.feature == 0.75f && fabsf(seen.score - 0.7310586f) < 1e-6f);
     want(w, M_POST, INFER, IN("[1,2]", "FP32", "[1]"), 400);
@@ -204,14 +207,16 @@ TEST(floats_read_back_bit_for_bit)
                 continue;
             }
             float direct = strtof(b.p, NULL), by_double = (float)strtod(b.p, NULL);
-            cr_assert(direct == v && by_double == v && signbit(direct) == signbit(v), "%.9g is written %s", (double)v, b.p);
+            cr_assert(direct == v && by_double == v && signbit(direct) == signbit(v), "%.9g is written %s",
+                      (double)v, b.p);
         }
         arena_reset(a);
     }
     static const struct {
         float v;
         const char *text;
-    } some[] = { { 0, "0" }, { -0.0f, "-0.0" }, { 1, "1" }, { 0.1f, "0.1" }, { -2.5f, "-2.5" }, { 100, "100" }, { 1e9f, "1e+09" } };
+    } some[] = { { 0, "0" },        { -0.0f, "-0.0" }, { 1, "1" },       { 0.1f, "0.1" },
+                 { -2.5f, "-2.5" }, { 100, "100" },    { 1e9f, "1e+09" } };
     for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
         struct buf b = buf_new(a);
         write_f32(&b, some[i].v);
@@ -225,20 +230,33 @@ TEST(whole_numbers_stay_in_range)
     static const struct {
         const char *type, *data;
         bool ok;
-    } rows[] = { { "INT8", "[127,-128]", true },   { "INT8", "[128,0]", false },          { "INT8", "[0,-129]", false },
-                 { "UINT8", "[255,0]", true },     { "UINT8", "[256,0]", false },         { "UINT8", "[-1,0]", false },
+    } rows[] = { { "INT8", "[127,-128]", true },
+                 { "INT8", "[128,0]", false },
+                 { "INT8", "[0,-129]", false },
+                 { "UINT8", "[255,0]", true },
+                 { "UINT8", "[256,0]", false },
+                 { "UINT8", "[-1,0]", false },
                  { "INT64", "[9223372036854775807,-9223372036854775808]", true },
-                 { "INT64", "[9223372036854775808,0]", false }, { "UINT64", "[18446744073709551615,0]", true },
-                 { "INT32", "[1.0,0]", false },    { "BOOL", "[true,false]", true },      { "BOOL", "[1,0]", false },
-                 { "BYTES", "[\"a\",\"\"]", true }, { "BYTES", "[1,2]", false },          { "FP64", "[1e308,null]", true },
+                 { "INT64", "[9223372036854775808,0]", false },
+                 { "UINT64", "[18446744073709551615,0]", true },
+                 { "INT32", "[1.0,0]", false },
+                 { "BOOL", "[true,false]", true },
+                 { "BOOL", "[1,0]", false },
+                 { "BYTES", "[\"a\",\"\"]", true },
+                 { "BYTES", "[1,2]", false },
+                 { "FP64", "[1e308,null]", true },
                  { "FP16", "[1,2]", false } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct tensor_in in;
         struct tensor t;
         yyjson_val *v;
-        struct str text = fmt(a, "{\"name\":\"x\",\"shape\":[2],\"datatype\":\"%s\",\"data\":%s}", rows[i].type, rows[i].data);
-        struct tensor_spec spec = { .name = S("x"), .type = tensor_of_protocol(str_of(rows[i].type)), .shaped = true,
-                                    .rank = 1, .dims = { -1 } };
+        struct str text = fmt(a, "{\"name\":\"x\",\"shape\":[2],\"datatype\":\"%s\",\"data\":%s}",
+                              rows[i].type, rows[i].data);
+        struct tensor_spec spec = { .name = S("x"),
+                                    .type = tensor_of_protocol(str_of(rows[i].type)),
+                                    .shaped = true,
+                                    .rank = 1,
+                                    .dims = { -1 } };
         CHECK_OK(json_parse(a, text, &v));
         CHECK_OK(tensor_read(a, S("x"), v, &in));
         err e = tensor_fill(a, S("x"), &in, &spec, text.n, &t);

@@ -29,8 +29,10 @@ static void push_delays(struct online *o, const char *origin, const double *dela
     int64_t at;
     CHECK(time_parse(str_of(stamp), &at));
     struct column *id = columns_add(a, &t, S("id"), COL_I64), *ts = columns_add(a, &t, S("ts"), COL_TIME);
-    struct column *known = columns_add(a, &t, S("known"), COL_TIME), *key = columns_add(a, &t, S("origin"), COL_STR);
-    struct column *distance = columns_add(a, &t, S("distance"), COL_I64), *delay = columns_add(a, &t, S("delay"), COL_F64);
+    struct column *known = columns_add(a, &t, S("known"), COL_TIME),
+                  *key = columns_add(a, &t, S("origin"), COL_STR);
+    struct column *distance = columns_add(a, &t, S("distance"), COL_I64),
+                  *delay = columns_add(a, &t, S("delay"), COL_F64);
     key->dict = NEW_N(a, struct str, 1);
     key->dict[0] = str_of(origin);
     key->dict_n = 1;
@@ -48,14 +50,18 @@ static void version_of_features(struct world *w, const char *names)
 {
     struct feature_plan *plan;
     CHECK_OK(feature_plan_new(w->l.store, S("default"), S("late_features"), &plan));
-    struct model_version_spec v = { .model = S("late"), .number = 1, .service = S("late_features"),
+    struct model_version_spec v = { .model = S("late"),
+                                    .number = 1,
+                                    .service = S("late_features"),
                                     .signature = fmt(w->l.a, "{\"features\":%s}", names),
                                     .definition = str_dup(w->l.a, feature_plan_definition(plan)) };
     struct model_version_status passed = { .state = VERSION_PASSED };
     feature_plan_free(plan);
     CHECK_OK(blob_put(store_blobs(w->l.store), w->l.a, step_model(w->l.a, 0.5f, -1, 1), &v.onnx));
-    CHECK_OK(resource_create(w->l.store, w->l.a, &model_version_resource, S("t"), S("default"), S("late.1"), &v));
-    CHECK_OK(resource_status(w->l.store, w->l.a, &model_version_resource, S("default"), S("late.1"), -1, &passed));
+    CHECK_OK(
+        resource_create(w->l.store, w->l.a, &model_version_resource, S("t"), S("default"), S("late.1"), &v));
+    CHECK_OK(
+        resource_status(w->l.store, w->l.a, &model_version_resource, S("default"), S("late.1"), -1, &passed));
 }
 
 static struct online online_new(const char *names)
@@ -67,7 +73,8 @@ static struct online online_new(const char *names)
     CHECK_OK(lab_apply(&w->l, data_resources, features_yaml));
     CHECK_OK(lab_apply(&w->l, feature_resources, features_yaml));
     version_of_features(w, names);
-    deployment_make(w, "kind: Deployment\nmetadata: {name: late}\nspec: {model: late, service: late_features}\n");
+    deployment_make(
+        w, "kind: Deployment\nmetadata: {name: late}\nspec: {model: late, service: late_features}\n");
     CHECK_OK(deploy(w, "late-1", "late.1", &out));
     return o;
 }
@@ -94,25 +101,30 @@ TEST(features_come_from_the_keys_of_the_request)
     struct online o = online_new(NAMES);
     const double delays[] = { 0.1, 0.2, 0.4 };
     push_delays(&o, "ATL", delays, 3);
-    struct str body = want(o.w, M_POST, INFER,
-                           BODY("\"origin\":[\"ATL\",\"XXX\",null],\"distance\":[700,5,null],"
-                                "\"ts\":[\"2001-05-01T10:00:00\",\"2001-05-01T10:00:00\",null]",
-                                ",\"id\":\"q\",\"ids\":[\"7\",8,\"9\"],\"parameters\":{\"return_features\":true}"),
-                           200)
-                          .body;
+    struct str body =
+        want(o.w, M_POST, INFER,
+             BODY("\"origin\":[\"ATL\",\"XXX\",null],\"distance\":[700,5,null],"
+                  "\"ts\":[\"2001-05-01T10:00:00\",\"2001-05-01T10:00:00\",null]",
+                  ",\"id\":\"q\",\"ids\":[\"7\",8,\"9\"],\"parameters\":{\"return_features\":true}"),
+             200)
+            .body;
     yyjson_val *p = output_of(o.w, body, 0), *f = output_of(o.w, body, 1), *k = output_of(o.w, body, 2);
     CHECK(has(body, "{\"name\":\"features\",\"datatype\":\"FP64\",\"shape\":[3,2]"));
     CHECK(has(body, "{\"name\":\"known_at\",\"datatype\":\"INT64\",\"shape\":[3,1]"));
     CHECK(yyjson_arr_size(p) == 3 && yyjson_arr_size(f) == 6 && yyjson_arr_size(k) == 3);
     CHECK(fabs(yyjson_get_num(yyjson_arr_get(f, 0)) - 0.7 / 3) < 1e-8);
     CHECK(yyjson_get_num(yyjson_arr_get(f, 1)) == 700 && yyjson_get_num(yyjson_arr_get(f, 3)) == 5);
-    CHECK(yyjson_is_null(yyjson_arr_get(f, 2)) && yyjson_is_null(yyjson_arr_get(f, 4)) && yyjson_is_null(yyjson_arr_get(f, 5)));
+    CHECK(yyjson_is_null(yyjson_arr_get(f, 2)) && yyjson_is_null(yyjson_arr_get(f, 4)) &&
+          yyjson_is_null(yyjson_arr_get(f, 5)));
     int64_t at;
     CHECK(time_parse(str_of(stamp), &at));
-    CHECK(yyjson_get_sint(yyjson_arr_get(k, 0)) == at - 60000000 && yyjson_get_sint(yyjson_arr_get(k, 1)) == 0);
+    CHECK(yyjson_get_sint(yyjson_arr_get(k, 0)) == at - 60000000 &&
+          yyjson_get_sint(yyjson_arr_get(k, 1)) == 0);
     struct buf b = buf_new(o.w->l.a);
     serve_metrics(o.w->serve, &b);
-    CHECK(has(buf_get(&b), "dhow_inference_missing_features_total{project=\"default\",deployment=\"late\",version=\"1\"} 3\n"));
+    CHECK(has(
+        buf_get(&b),
+        "dhow_inference_missing_features_total{project=\"default\",deployment=\"late\",version=\"1\"} 3\n"));
     online_free(&o);
 }
 
@@ -134,9 +146,12 @@ TEST(keys_that_break_a_rule_are_refused)
     struct online o = online_new(NAMES);
     for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++)
         want(o.w, M_POST, INFER, bodies[i], 400);
-    want(o.w, M_POST, INFER, BODY("\"origin\":[\"ATL\"],\"distance\":[1]", ",\"parameters\":{\"version\":\"9\"}"), 404);
-    want(o.w, M_POST, INFER, BODY("\"origin\":[\"ATL\"],\"distance\":[1]", ",\"parameters\":{\"version\":1}"), 200);
-    CHECK(has(want(o.w, M_GET, "/v2/models/late", "", 200).body, "\"entities\":[{\"name\":\"origin\",\"type\":\"VARCHAR\",\"key\":true"));
+    want(o.w, M_POST, INFER,
+         BODY("\"origin\":[\"ATL\"],\"distance\":[1]", ",\"parameters\":{\"version\":\"9\"}"), 404);
+    want(o.w, M_POST, INFER, BODY("\"origin\":[\"ATL\"],\"distance\":[1]", ",\"parameters\":{\"version\":1}"),
+         200);
+    CHECK(has(want(o.w, M_GET, "/v2/models/late", "", 200).body,
+              "\"entities\":[{\"name\":\"origin\",\"type\":\"VARCHAR\",\"key\":true"));
     online_free(&o);
 }
 
@@ -144,7 +159,8 @@ TEST(other_features_than_it_was_trained_on_are_not_served)
 {
     struct online o = online_new("[\"something_else\",\"distance\"]");
     struct http_reply r = want(o.w, M_POST, INFER, BODY("\"origin\":[\"ATL\"],\"distance\":[1]", ""), 503);
-    CHECK(has(r.body, "feature 0 of version late.1 is something_else, service late_features gives recent_delay_1h"));
+    CHECK(has(r.body,
+              "feature 0 of version late.1 is something_else, service late_features gives recent_delay_1h"));
     CHECK(has(deployment_now(o.w).message, "something_else"));
     online_free(&o);
 }
