@@ -488,6 +488,8 @@ const struct worker_type *feature_build(struct features *f, struct arena *a)
 {
     struct worker_type *t = NEW(a, struct worker_type);
     *t = (struct worker_type){ .name = "build", .doc = "Makes a version of a training set by a point-in-time join.",
+                               .outputs = "version: the version, new or there already; rows: its rows; "
+                                          "rowsPerSecond: how fast they were joined",
                                .with = &build_with_schema, .prepare = build_prepare, .run = build_run,
                                .finish = build_finish, .self = f };
     return t;

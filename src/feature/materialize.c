@@ -362,6 +362,8 @@ const struct worker_type *feature_materialize(struct features *f, struct arena *
 {
     struct worker_type *t = NEW(a, struct worker_type);
     *t = (struct worker_type){ .name = "materialize", .doc = "Fills the online rows of a feature service.",
+                               .outputs = "version: the dataset version they were filled from; rows: keys that got a row; "
+                                          "events: events that they were made of",
                                .with = &materialize_with_schema, .prepare = materialize_prepare, .run = materialize_run,
                                .finish = materialize_finish, .self = f };
     return t;

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-enum { TAIL = 16, SLOTS = 1 << 14 };
+enum { TAIL = 16, SLOTS = 1 << 14, GONE_MIN = 32 };
 
 struct slot {
     int64_t known;
@@ -404,14 +404,17 @@ static void item_event(struct apply *p, const struct ring *g, size_t i, bool rem
     push(p->a, &p->items, it);
 }
 
-/* Events before every window of the newest row go. */
-static void ring_prune(struct apply *p, struct ring *g, const struct view *v)
+/* New events are written; those before every window of the newest row go, many at a time: they are neighbours in
+ * the store, so that a page is touched once for all of them. */
+static void ring_write(struct apply *p, struct ring *g, const struct view *v)
 {
     int64_t from = time_minus(g->ev[g->n - 1].known, v->longest_us);
-    size_t gone = 0;
-    for (; g->ev[gone].known < from; gone++)
-        if (!g->ev[gone].fresh)
-            item_event(p, g, gone, true);
+    size_t gone = ring_find(g, from, 0);
+    if (gone < GONE_MIN || gone < g->n / 4)
+        gone = 0;
+    for (size_t i = 0; i < gone; i++)
+        if (!g->ev[i].fresh)
+            item_event(p, g, i, true);
     for (size_t i = gone; i < g->n; i++)
         if (g->ev[i].fresh)
             item_event(p, g, i, false);
@@ -473,7 +476,7 @@ static void touched_end(struct apply *p, bool kept)
 err apply_flush(struct apply *p)
 {
     for (size_t i = 0; i < p->touched.n; i++) {
-        ring_prune(p, p->touched.v[i].ring, p->touched.v[i].view);
+        ring_write(p, p->touched.v[i].ring, p->touched.v[i].view);
         item_row(p, p->touched.v[i].ring, p->touched.v[i].view);
     }
     err e = p->items.n ? kv_put(p->r->kv, p->items.v, p->items.n, NULL) : NULL;
