@@ -77,7 +77,7 @@ const struct route *auth_routes(struct auth *, struct arena *a);
 // clang-format off
 #define PROJECT_SPEC(F, O, L, T)                                                  \
     F(T, STR, doc,  0, "What it is for.")                                         \
-    F(T, STR, zone, 0, "Where its data may be kept; nothing: anywhere.", .len_max = 63)
+    F(T, STR, zone, 0, "Where its data is to be kept; written down, not enforced yet.", .len_max = 63)
 // clang-format on
 SCHEMA(project_spec, PROJECT_SPEC); /* kind Project, listed by api's table of resources */
 

@@ -57,10 +57,15 @@ void help_all(FILE *f)
 
 static void markdown_options(struct buf *b, const struct option *o)
 {
-    for (; o && o->name; o++)
-        buf_fmt(b, "| `--%s%s%s`%s%c%s | %s | %s |\n", o->name, o->value ? " " : "", o->value ? o->value : "",
-                o->letter ? ", `-" : "", o->letter ? o->letter : ' ', o->letter ? "`" : "",
-                o->def ? o->def : "", o->doc);
+    for (; o && o->name; o++) {
+        buf_fmt(b, "| `--%s%s", o->name, o->value ? " " : "");
+        for (const char *v = o->value; v && *v; v++)
+            buf_fmt(b, "%s%c", *v == '|' ? "\\" : "", *v); /* a bare one would end the cell */
+        buf_fmt(b, "`");
+        if (o->letter)
+            buf_fmt(b, ", `-%c`", o->letter);
+        buf_fmt(b, " | %s | %s |\n", o->def ? o->def : "", o->doc);
+    }
 }
 
 void help_markdown(struct buf *b)
@@ -71,10 +76,14 @@ void help_markdown(struct buf *b)
         "refused it, 4 login, 5 conflict.\n\nEvery verb that talks to a daemon takes:\n\n"
         "| option | default | meaning |\n|---|---|---|\n");
     markdown_options(b, client_options);
+    buf_fmt(
+        b,
+        "\nAn option that is not given is taken from the environment: `--token-file` from `DHOW_TOKEN_FILE`.\n");
     for (const struct cli_verb *const *v = verbs; *v; v++) {
         if ((*v)->hidden)
             continue;
-        buf_fmt(b, "\n## dhow %s\n\n%s\n\n    dhow %s %s\n", (*v)->name, (*v)->doc, (*v)->name, (*v)->args);
+        buf_fmt(b, "\n## dhow %s\n\n%s\n\n    dhow %s%s%s\n", (*v)->name, (*v)->doc, (*v)->name,
+                *(*v)->args ? " " : "", (*v)->args);
         if ((*v)->examples)
             buf_fmt(b, "\nExamples:\n\n```\n%s\n```\n", (*v)->examples);
         if ((*v)->options) {

@@ -72,6 +72,9 @@ err cli_path(struct cli *, struct str kind, struct str name, const char *action,
 const struct resource *const *cli_resources(void);
 const struct resource *cli_resource(struct str kind_plural_or_one);
 extern const struct worker_type *const *cli_worker_types(struct arena *a);
+extern const struct step_type *const *cli_step_types(void);
+/* What a step of a pipeline can use, as Markdown: one type by name (false: there is none), or all. */
+bool steps_markdown(struct arena *a, struct str only, struct buf *b);
 
 /* ---- showing ---- */
 /* Prints a JSON value as -o says; table is called for OUT_TABLE (NULL: YAML). */

@@ -20,13 +20,56 @@ static struct str kinds_markdown(struct arena *a)
     buf_fmt(
         &b,
         "# Kinds\n\nPrinted by `dhow gen`. A resource is `apiVersion: dhow/v1`, `kind`, `metadata` (name, project, "
-        "labels) and `spec`; `status` is written by dhow alone.\n");
+        "labels) and `spec`; `status` is written by dhow alone. Fields that equal their default are left out of what is "
+        "shown.\n");
     for (const struct resource *const *r = cli_resources(); *r; r++) {
         buf_fmt(&b, "\n## %s\n\n%s\n\n", (*r)->kind, (*r)->doc);
         schema_markdown((*r)->spec, &b, S("spec"));
         if ((*r)->status)
             schema_markdown((*r)->status, &b, S("status"));
     }
+    return buf_get(&b);
+}
+
+/* One type of work: what it is given, what it gives. */
+static void step_markdown(struct buf *b, const char *name, const char *doc, const char *where,
+                          const struct schema *with, const char *outputs)
+{
+    struct str rest = str_of(outputs ? outputs : "");
+    buf_fmt(b, "\n## %s\n\n%s Runs in %s.\n\n", name, doc, where);
+    if (with)
+        schema_markdown(with, b, S("with"));
+    if (rest.n)
+        buf_fmt(b, "Outputs, for `${steps.NAME.…}`:\n\n");
+    for (struct str one; str_cut(&rest, ';', &one);) {
+        one = str_trim(one);
+        size_t colon = str_find(one, ':');
+        buf_fmt(b, "- `%.*s`%.*s\n", (int)colon, one.p, STR(str_sub(one, colon, one.n)));
+    }
+}
+
+bool steps_markdown(struct arena *a, struct str only, struct buf *b)
+{
+    size_t before = b->n;
+    for (const struct worker_type *const *t = cli_worker_types(a); *t; t++)
+        if ((*t)->run && (!only.n || str_eq(only, str_of((*t)->name))))
+            step_markdown(b, (*t)->name, (*t)->doc, "a process of its own, as a job", (*t)->with,
+                          (*t)->outputs);
+    for (const struct step_type *const *t = cli_step_types(); *t; t++)
+        if (!only.n || str_eq(only, str_of((*t)->name)))
+            step_markdown(b, (*t)->name, (*t)->doc, "the daemon", (*t)->with, (*t)->outputs);
+    return b->n > before;
+}
+
+static struct str steps_text(struct arena *a)
+{
+    struct buf b = buf_new(a);
+    buf_fmt(
+        &b,
+        "# Steps\n\nPrinted by `dhow gen`. What a step of a Pipeline can name in `uses`, what it takes in `with`, and what "
+        "later steps can take from it. Inside `with`, `${params.NAME}`, `${steps.NAME.OUTPUT}`, `${steps.NAME.job}`, "
+        "`${event.KEY}` and `${run.name}` are filled in. A Job of such a type takes the same `with`.\n");
+    steps_markdown(a, S(""), &b);
     return buf_get(&b);
 }
 
@@ -70,6 +113,7 @@ static err gen_run(struct cli *c)
     help_markdown(&commands);
     TRY(write_to(c, into, "docs/reference/commands.md", buf_get(&commands)));
     TRY(write_to(c, into, "docs/reference/kinds.md", kinds_markdown(c->a)));
+    TRY(write_to(c, into, "docs/reference/steps.md", steps_text(c->a)));
     TRY(write_to(c, into, "docs/reference/errors.md", errors_markdown(c->a)));
     TRY(openapi_make(c, &openapi));
     TRY(write_to(c, into, "openapi.json", openapi));

@@ -197,6 +197,11 @@ static err explain_run(struct cli *c)
     const struct resource *r;
     struct str path;
     struct buf b = buf_new(c->a);
+    if (!cli_resource(str_of(c->args[0])) && steps_markdown(c->a, str_of(c->args[0]), &b)) {
+        printf("%.*s", STR(str_trim(buf_get(&b))));
+        putchar('\n');
+        return NULL;
+    }
     TRY(cli_path(c, str_of(c->args[0]), S(""), NULL, &r, &path));
     buf_fmt(&b, "# %s\n\n%s\n\n", r->kind, r->doc);
     schema_markdown(r->spec, &b, S("spec"));
@@ -248,9 +253,9 @@ const struct cli_verb verb_delete = {
 };
 const struct cli_verb verb_explain = {
     .name = "explain",
-    .args = "[KIND]",
-    .doc = "List the kinds, or tell what the fields of one mean; needs no server.",
-    .examples = "  dhow explain\n  dhow explain featureview",
+    .args = "[KIND | STEP]",
+    .doc = "List the kinds, or tell what the fields of a kind or of a pipeline's step mean; needs no server.",
+    .examples = "  dhow explain\n  dhow explain featureview\n  dhow explain train",
     .args_max = 1,
     .run = explain_run,
 };

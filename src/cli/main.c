@@ -50,6 +50,11 @@ static const struct worker_type command_type = {
 static const struct step_type *const step_types[] = { &registry_register, &registry_gate, &serve_deploy,
                                                       NULL };
 
+const struct step_type *const *cli_step_types(void)
+{
+    return step_types;
+}
+
 /* features: NULL in the child, which only runs. */
 static const struct worker_type *const *worker_types(struct features *features, struct arena *a)
 {

@@ -499,7 +499,7 @@ const struct cli_verb verb_replay = {
     .args = "DEPLOYMENT",
     .doc = "Play a dataset version as live traffic: predict, and push each outcome when it became known.",
     .examples =
-        "  dhow replay late --version history.1 --dataset flights --from 2001-05-01 --until 2001-07-01 \\\n"
+        "  dhow replay late --version flights.2 --dataset flights --from 2001-05-01 --until 2001-07-01 \\\n"
         "    --inputs origin,destination,date,ts,distance --pause-for late -o json",
     .options = replay_options,
     .args_min = 1,

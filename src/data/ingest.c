@@ -386,6 +386,7 @@ static err ingest_finish(struct job_context *c, const struct job *job, yyjson_va
 const struct worker_type data_ingest = {
     .name = "ingest",
     .doc = "Makes a checked, immutable version of a dataset from its sources.",
+    .outputs = "version: the version, new or there already; rows, bytes: its size; rowsPerSecond: how fast it was made",
     .with = &ingest_with_schema,
     .prepare = ingest_prepare,
     .run = ingest_run,

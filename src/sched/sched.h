@@ -28,7 +28,7 @@ extern const char *const job_phases[];
 
 // clang-format off
 #define JOB_SPEC(F, O, L, T)                                                                                 \
-    F(T, STR,      type,     REQUIRED | FROZEN | COLUMN, "What it does: a worker type (`dhow explain jobs`).", .len_max = 32) \
+    F(T, STR,      type,     REQUIRED | FROZEN | COLUMN, "What it does: a worker type (`dhow explain train`), or command.", .len_max = 32) \
     F(T, JSON,     with,     FROZEN, "Parameters of the type.")                                              \
     F(T, STRS,     command,  FROZEN, "Program and arguments, for type command.")                             \
     F(T, MAP,      env,      FROZEN, "Environment of the command.")                                          \
@@ -95,6 +95,8 @@ struct job_context {
 };
 struct worker_type {
     const char *name, *doc;
+    /* What ${steps.NAME.…} finds, for people: "version: the new version; rows: its rows"; may be NULL. */
+    const char *outputs;
     const struct schema *with; /* may be NULL */
     err (*prepare)(struct job_context *, const struct job *,
                    struct json *spec); /* adds keys to the open object; may be NULL */
@@ -111,6 +113,7 @@ struct worker_type {
  * ends the run with exit code 3. */
 struct step_type {
     const char *name, *doc;
+    const char *outputs; /* as of a worker type */
     const struct schema *with;
     err (*step)(struct job_context *, struct str project, struct str run, const void *with,
                 struct json *outputs, bool *done);

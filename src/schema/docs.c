@@ -269,7 +269,8 @@ static void put_type_cell(const struct field *f, struct buf *b)
         put_choices(f, b);
         return;
     case F_REF:
-        buf_fmt(b, "name of a %s", f->ref ? f->ref : "resource");
+        buf_fmt(b, "name of %s %s", f->ref && strchr("AEIOU", f->ref[0]) ? "an" : "a",
+                f->ref ? f->ref : "resource");
         return;
     case F_STR:
         buf_str(b, f->is_name ? S("name") : S("text"));
