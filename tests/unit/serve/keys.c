@@ -103,7 +103,7 @@ TEST(features_come_from_the_keys_of_the_request)
     push_delays(&o, "ATL", delays, 3);
     struct str body =
         want(o.w, M_POST, INFER,
-             BODY("\"origin\":[\"ATL\",\"XXX\",null],\"distance\":[700,5,null],"
+             BODY("\"origin\":[\"ATL\",\"ZZZ\",null],\"distance\":[700,5,null],"
                   "\"ts\":[\"2001-05-01T10:00:00\",\"2001-05-01T10:00:00\",null]",
                   ",\"id\":\"q\",\"ids\":[\"7\",8,\"9\"],\"parameters\":{\"return_features\":true}"),
              200)
