@@ -138,6 +138,8 @@ err rows_read(struct worker *w, int64_t bytes_max, struct rows *out)
     push(scratch, &names, l.at);
     if (l.known.n > 0)
         push(scratch, &names, l.known);
+    else
+        worker_say(w, "no column says when a label became known: every row before the split is learned from");
     TRY(size_check(&version.spec, names.n, bytes_max));
     struct columns table;
     TRY_AS(parquet_load(scratch, &version.paths, names.v, names.n, &table), "reading '%.*s'",
