@@ -154,7 +154,9 @@ static err library_load(struct ort *o, const char *path)
     } entry;
     static const struct library_function function = { "OrtGetApiBase", 0 };
     void *so;
-    setenv("ORT_DISABLE_TELEMETRY", "1", 1); /* read when the library starts; later is too late */
+    const char *off = getenv("ORT_DISABLE_TELEMETRY");
+    if (!off || strcmp(off, "1") != 0) /* set early by who opens it late, when other threads may read the environment */
+        setenv("ORT_DISABLE_TELEMETRY", "1", 1); /* read when the library starts; later is too late */
     TRY(library_open(a, &library, path, &so));
     TRY(library_bind(&library, so, &function, 1, &entry));
     return api_bind(o, entry.get_base());
