@@ -99,20 +99,13 @@ err source_view(struct duck *d, struct arena *a, struct source_file *f)
 
 /* ---- whose fault ---- */
 
-static bool word_at(struct str text, size_t i, struct str word)
-{
-    static const char part[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
-    if (i + word.n > text.n || memcmp(text.p + i, word.p, word.n) != 0)
-        return false;
-    bool left = i == 0 || !memchr(part, text.p[i - 1], sizeof part - 1);
-    bool right = i + word.n == text.n || !memchr(part, text.p[i + word.n], sizeof part - 1);
-    return left && right;
-}
-
+/* "word", 'word' or column word: DuckDB's ways to name a column. */
 static bool mentions(struct str text, struct str word)
 {
-    for (size_t i = 0; word.n && i < text.n; i++)
-        if (word_at(text, i, word))
+    auto_arena struct arena *a = arena_new(0);
+    struct str as[] = { fmt(a, "\"%.*s\"", STR(word)), fmt(a, "'%.*s'", STR(word)), fmt(a, "column %.*s", STR(word)) };
+    for (size_t i = 0; i < sizeof as / sizeof *as; i++)
+        if (memmem(text.p, text.n, as[i].p, as[i].n))
             return true;
     return false;
 }
