@@ -260,6 +260,8 @@ void app_stop(struct app *app)
     net_stop(app->net);
     if (app->serve)
         serve_set_control(app->serve, NULL); /* versions that are still being loaded poke nobody */
+    if (app->sched)
+        sched_set_control(app->sched, NULL); /* nor do jobs that start or finish just now */
     control_stop(app->control);
     api_close(app->api);
     sched_close(app->sched);

@@ -63,6 +63,11 @@ err run_watch(struct cli *c, struct str run, int *exit_code)
             return e;
         c->a = a;
         struct str phase = json_text_at(a, v, "status.phase");
+        /* Asked to resume, but not taken up yet: what the status says is the attempt before. */
+        if (yyjson_get_sint(json_at(v, "spec.resumes")) > yyjson_get_sint(json_at(v, "status.resumed"))) {
+            c->a = outer;
+            continue;
+        }
         over = str_is(phase, "succeeded") || str_is(phase, "failed") || str_is(phase, "cancelled");
         yyjson_val *steps = json_at(v, "status.steps");
         yyjson_arr_foreach (steps, i, n, s) {
