@@ -154,9 +154,11 @@ static err library_load(struct ort *o, const char *path)
     } entry;
     static const struct library_function function = { "OrtGetApiBase", 0 };
     void *so;
+    /* Read when the library starts; later is too late. Who opens it when other threads may read the environment
+     * sets it before they start. */
     const char *off = getenv("ORT_DISABLE_TELEMETRY");
-    if (!off || strcmp(off, "1") != 0) /* set early by who opens it late, when other threads may read the environment */
-        setenv("ORT_DISABLE_TELEMETRY", "1", 1); /* read when the library starts; later is too late */
+    if (!off || strcmp(off, "1") != 0)
+        setenv("ORT_DISABLE_TELEMETRY", "1", 1);
     TRY(library_open(a, &library, path, &so));
     TRY(library_bind(&library, so, &function, 1, &entry));
     return api_bind(o, entry.get_base());

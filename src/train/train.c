@@ -223,8 +223,8 @@ static err run(struct worker *w)
 const struct worker_type train_worker = {
     .name = "train",
     .doc = "Learns a model from a training set's version and exports it as ONNX.",
-    .outputs = "job: what register wants as its run; onnx, native, baseline: blobs; signature, params, metrics, facts: "
-               "JSON texts; rows: the version it learned from",
+    .outputs = "job: what register wants as its run; onnx, native, baseline: blobs; "
+               "signature, params, metrics, facts: JSON texts; rows: the version it learned from",
     .with = &train_with_schema,
     .prepare = prepare,
     .run = run,
