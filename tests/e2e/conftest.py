@@ -271,6 +271,20 @@ def fresh(tmp_path):
 
 
 @pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The main job's pipeline, run once on a part of the flights: for all tests that look at what it made. first_run is
+    the command that ran it."""
+    import flights
+
+    one = Daemon(tmp_path_factory.mktemp("trained")).start()
+    one.source_rows = flights.sources_make(one.sources)
+    one.ok("apply", "-f", "-", input=flights.text(flights.documents()))
+    one.first_run = one.cli("run", "late", "-o", "json", seconds=300)
+    yield one
+    daemon_close(one)
+
+
+@pytest.fixture(scope="session")
 def run_binary(tmp_path_factory):
     """The command line without a daemon."""
     return Daemon(tmp_path_factory.mktemp("cli")).cli

@@ -253,6 +253,16 @@ def test_stopping_the_daemon_leaves_jobs_alone(fresh):
     assert end["phase"] == "succeeded" and one.job_log(job) == "survived\n"
 
 
+def test_stopping_while_jobs_start_and_end(fresh):
+    """The hooks of jobs run in threads of their own; none of them meets what is gone already."""
+    for i in range(6):
+        one = fresh()
+        for _ in range(6):
+            one.job(["/bin/sh", "-c", "sleep 0.05"])
+        time.sleep(0.02 * i)
+        one.stop()
+
+
 def test_many_jobs_at_once(daemon):
     names = [daemon.job(["/bin/sh", "-c", f"echo {i}"], name=f"many-{i}") for i in range(30)]
     for i, name in enumerate(names):
