@@ -8,8 +8,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
 static err batch_read(struct arena *a, struct str text, struct columns *out)
 {
-    static const struct column_def defs[] = { { { "id", 2 }, COL_I64 }, { { "shop", 4 }, COL_STR }, { { "ts", 2 }, COL_TIME },
-                                              { { "x", 1 }, COL_F64 },  { { "late", 4 }, COL_BOOL } };
+    static const struct column_def defs[] = { { { "id", 2 }, COL_I64 },
+                                              { { "shop", 4 }, COL_STR },
+                                              { { "ts", 2 }, COL_TIME },
+                                              { { "x", 1 }, COL_F64 },
+                                              { { "late", 4 }, COL_BOOL } };
     yyjson_val *v;
     TRY(json_parse(a, text, &v));
     return columns_read(a, S("rows"), v, defs, 5, 1000, 0, out);

@@ -4,8 +4,11 @@
 #include "data/dict.h"
 #include <math.h>
 
-const char *const column_type_names[] = { [COL_I64] = "BIGINT",       [COL_F64] = "DOUBLE",  [COL_BOOL] = "BOOLEAN",
-                                          [COL_TIME] = "TIMESTAMP", [COL_STR] = "VARCHAR" };
+const char *const column_type_names[] = { [COL_I64] = "BIGINT",
+                                          [COL_F64] = "DOUBLE",
+                                          [COL_BOOL] = "BOOLEAN",
+                                          [COL_TIME] = "TIMESTAMP",
+                                          [COL_STR] = "VARCHAR" };
 
 /* ---- dict ---- */
 
@@ -97,12 +100,13 @@ bool column_type_of(struct str sql, enum column_type *out)
         const char *sql;
         enum column_type type;
     } types[] = {
-        { "BIGINT", COL_I64 },       { "INTEGER", COL_I64 },     { "DOUBLE", COL_F64 },      { "VARCHAR", COL_STR },
-        { "TIMESTAMP", COL_TIME },   { "BOOLEAN", COL_BOOL },    { "FLOAT", COL_F64 },       { "SMALLINT", COL_I64 },
-        { "TINYINT", COL_I64 },      { "UTINYINT", COL_I64 },    { "USMALLINT", COL_I64 },   { "UINTEGER", COL_I64 },
-        { "UBIGINT", COL_I64 },      { "HUGEINT", COL_F64 },     { "UHUGEINT", COL_F64 },    { "DATE", COL_TIME },
-        { "TIMESTAMP_S", COL_TIME }, { "TIMESTAMP_MS", COL_TIME }, { "TIMESTAMP_NS", COL_TIME }, { "UUID", COL_STR },
-        { "TIMESTAMP WITH TIME ZONE", COL_TIME },
+        { "BIGINT", COL_I64 },        { "INTEGER", COL_I64 },      { "DOUBLE", COL_F64 },
+        { "VARCHAR", COL_STR },       { "TIMESTAMP", COL_TIME },   { "BOOLEAN", COL_BOOL },
+        { "FLOAT", COL_F64 },         { "SMALLINT", COL_I64 },     { "TINYINT", COL_I64 },
+        { "UTINYINT", COL_I64 },      { "USMALLINT", COL_I64 },    { "UINTEGER", COL_I64 },
+        { "UBIGINT", COL_I64 },       { "HUGEINT", COL_F64 },      { "UHUGEINT", COL_F64 },
+        { "DATE", COL_TIME },         { "TIMESTAMP_S", COL_TIME }, { "TIMESTAMP_MS", COL_TIME },
+        { "TIMESTAMP_NS", COL_TIME }, { "UUID", COL_STR },         { "TIMESTAMP WITH TIME ZONE", COL_TIME },
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (str_eq(sql, str_of(types[i].sql))) {
@@ -118,8 +122,10 @@ bool column_type_of(struct str sql, enum column_type *out)
 
 /* ---- JSON ---- */
 
-static const char *const wanted[] = { [COL_I64] = "a whole number",      [COL_F64] = "a number",
-                                      [COL_BOOL] = "true or false",      [COL_TIME] = "a time or microseconds",
+static const char *const wanted[] = { [COL_I64] = "a whole number",
+                                      [COL_F64] = "a number",
+                                      [COL_BOOL] = "true or false",
+                                      [COL_TIME] = "a time or microseconds",
                                       [COL_STR] = "text" };
 
 static bool value_i64(enum column_type type, yyjson_val *v, int64_t *out)
@@ -176,13 +182,13 @@ static err column_read(struct arena *a, struct str path, yyjson_val *in, size_t 
     yyjson_val *v;
     size_t i, n;
     column_room(a, c, rows);
-    yyjson_arr_foreach(in, i, n, v)
-    {
+    yyjson_arr_foreach (in, i, n, v) {
         if (yyjson_is_null(v))
             value_null(a, c, i, rows);
         else if (!value_read(c, &d, i, v))
-            return err_field(err_new(INVALID, "%.*s.%.*s[%zu] is not %s", STR(path), STR(c->name), i, wanted[c->type]),
-                             fmt(a, "%.*s.%.*s[%zu]", STR(path), STR(c->name), i));
+            return err_field(
+                err_new(INVALID, "%.*s.%.*s[%zu] is not %s", STR(path), STR(c->name), i, wanted[c->type]),
+                fmt(a, "%.*s.%.*s[%zu]", STR(path), STR(c->name), i));
     }
     if (c->type == COL_STR && !d.n)
         dict_code(&d, S("")); /* code 0 of nulls stands for something */
@@ -199,7 +205,8 @@ static err column_unknown(struct str path, struct str name, const struct column_
         names[i] = defs[i].name;
     struct str near = str_nearest(name, names, n), field = fmt(a, "%.*s.%.*s", STR(path), STR(name));
     if (near.n)
-        return err_field(err_new(INVALID, "%.*s is not a column; is it '%.*s'?", STR(field), STR(near)), field);
+        return err_field(err_new(INVALID, "%.*s is not a column; is it '%.*s'?", STR(field), STR(near)),
+                         field);
     return err_field(err_new(INVALID, "%.*s is not a column", STR(field)), field);
 }
 
@@ -211,12 +218,12 @@ static const struct column_def *def_find(const struct column_def *defs, size_t n
     return NULL;
 }
 
-static err names_check(struct str path, yyjson_val *in, const struct column_def *defs, size_t n, unsigned flags)
+static err names_check(struct str path, yyjson_val *in, const struct column_def *defs, size_t n,
+                       unsigned flags)
 {
     yyjson_val *key, *v;
     size_t i, max;
-    yyjson_obj_foreach(in, i, max, key, v)
-    {
+    yyjson_obj_foreach (in, i, max, key, v) {
         struct str name = { yyjson_get_str(key), yyjson_get_len(key) };
         if (!(flags & COLUMNS_IGNORE) && !def_find(defs, n, name))
             return column_unknown(path, name, defs, n);
@@ -244,8 +251,8 @@ err columns_read(struct arena *a, struct str path, yyjson_val *in, const struct 
         if (rows > rows_max)
             FAIL(TOO_LARGE, "%.*s has %zu rows; at most %zu are taken at once", STR(path), rows, rows_max);
         if (c.n && rows != c.rows)
-            FAIL(INVALID, "%.*s.%.*s has %zu values, the columns before it have %zu", STR(path), STR(defs[i].name), rows,
-                 c.rows);
+            FAIL(INVALID, "%.*s.%.*s has %zu values, the columns before it have %zu", STR(path),
+                 STR(defs[i].name), rows, c.rows);
         c.rows = rows;
         struct column *col = &c.v[c.n++];
         *col = (struct column){ .name = defs[i].name, .type = defs[i].type };

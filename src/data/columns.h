@@ -17,12 +17,12 @@ extern const char *const column_type_names[]; /* "BIGINT", "DOUBLE", "BOOLEAN", 
 struct column {
     struct str name;
     enum column_type type;
-    int64_t *i;         /* I64, BOOL, TIME */
-    double *f;          /* F64 */
-    uint32_t *code;     /* STR: index into dict */
+    int64_t *i;     /* I64, BOOL, TIME */
+    double *f;      /* F64 */
+    uint32_t *code; /* STR: index into dict */
     struct str *dict;
     size_t dict_n;
-    uint8_t *null;      /* NULL: none */
+    uint8_t *null; /* NULL: none */
 };
 struct columns {
     struct column *v;
@@ -64,8 +64,9 @@ struct column_def {
 };
 enum { COLUMNS_ROWS_MAX = 10000, COLUMNS_MAX = 2000 };
 enum columns_flag {
-    COLUMNS_IGNORE = 1 << 0, /* columns that are not in defs are skipped; else INVALID with the nearest name */
-    COLUMNS_ALL = 1 << 1,    /* each of defs must be there */
+    COLUMNS_IGNORE =
+        1 << 0,           /* columns that are not in defs are skipped; else INVALID with the nearest name */
+    COLUMNS_ALL = 1 << 1, /* each of defs must be there */
 };
 /* {"origin":["ATL",…],"ts":["2001-05-01T10:00:00",…]} → columns in the order of defs that are there. All
  * have the same length, at most rows_max. Times are text or microseconds; null is null. path: "rows". */

@@ -45,7 +45,8 @@ err dataset_columns(struct store *, struct arena *a, struct str project, struct 
 
 /* Statistics of the columns of Parquet files of `rows` rows in all, by name and type as stored; roles are the
  * caller's to set. */
-err version_columns(struct duck *, struct arena *a, const struct strs *paths, int64_t rows, struct list *columns);
+err version_columns(struct duck *, struct arena *a, const struct strs *paths, int64_t rows,
+                    struct list *columns);
 /* In the daemon: one transaction that creates OF.N, sets of's status (latest, versions, rows) and adds the
  * edges inputs → version. The same fingerprint twice gives the same version. of: "Dataset/flights". */
 err version_commit(struct store *, struct arena *a, struct str who, struct str project,

@@ -50,8 +50,9 @@ static bool library_try(const char *path)
 
 static bool library_beside(struct arena *a)
 {
-    static const char *const places[] = { "lib", "../lib", "../.deps/lib", "../../.deps/lib", "../../../.deps/lib",
-                                          "../../../../.deps/lib" };
+    static const char *const places[] = {
+        "lib", "../lib", "../.deps/lib", "../../.deps/lib", "../../../.deps/lib", "../../../../.deps/lib"
+    };
     char exe[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
     if (n <= 0)
@@ -346,15 +347,18 @@ err duck_check_select(struct duck *d, struct str sql)
 static err column_sql(struct arena *a, struct buf *b, struct str name, struct str type, enum column_type *out)
 {
     if (!column_type_of(type, out))
-        FAIL(UNSUPPORTED, "column '%.*s' is %.*s, which cannot be read as a number, a time or text", STR(name),
-             STR(type));
+        FAIL(UNSUPPORTED, "column '%.*s' is %.*s, which cannot be read as a number, a time or text",
+             STR(name), STR(type));
     struct str n = sql_name(a, name);
     if (*out == COL_TIME && !str_is(type, "TIMESTAMP WITH TIME ZONE"))
         buf_fmt(b, "epoch_us(CAST(%.*s AS TIMESTAMP))", STR(n));
     else if (*out == COL_TIME)
         buf_fmt(b, "epoch_us(%.*s)", STR(n));
     else
-        buf_fmt(b, "CAST(%.*s AS %s)", STR(n), *out == COL_F64 ? "DOUBLE" : *out == COL_STR ? "VARCHAR" : "BIGINT");
+        buf_fmt(b, "CAST(%.*s AS %s)", STR(n),
+                *out == COL_F64   ? "DOUBLE"
+                : *out == COL_STR ? "VARCHAR"
+                                  : "BIGINT");
     buf_fmt(b, " AS %.*s", STR(n));
     return NULL;
 }
@@ -408,7 +412,8 @@ err duck_read(struct duck *d, struct arena *a, struct str sql, struct reader **o
     return reader_open(d, a, sql, true, out);
 }
 
-static void codes_fill(struct dict *d, const union ddb_string *s, const uint64_t *valid, size_t n, uint32_t *out)
+static void codes_fill(struct dict *d, const union ddb_string *s, const uint64_t *valid, size_t n,
+                       uint32_t *out)
 {
     union ddb_string last = { .n = 0 };
     uint32_t code = 0;
@@ -436,8 +441,8 @@ static bool nulls_fill(const uint64_t *valid, size_t n, uint8_t *out)
 }
 
 /* The vector of a chunk → rows at `at` of c; null bytes are made with room for `room` rows. */
-static void vector_take(struct arena *a, struct dict *dict, ddb_vector vec, size_t n, struct column *c, size_t at,
-                        size_t room)
+static void vector_take(struct arena *a, struct dict *dict, ddb_vector vec, size_t n, struct column *c,
+                        size_t at, size_t room)
 {
     const uint64_t *valid = D.vector_get_validity(vec);
     const void *data = D.vector_get_data(vec);
@@ -568,7 +573,8 @@ err duck_describe(struct duck *d, struct arena *a, struct str sql, struct duck_c
 
 /* ---- Parquet ---- */
 
-err parquet_load(struct arena *a, const struct strs *paths, const struct str *names, size_t n, struct columns *out)
+err parquet_load(struct arena *a, const struct strs *paths, const struct str *names, size_t n,
+                 struct columns *out)
 {
     auto_arena struct arena *tmp = arena_new(0);
     struct duck *d;
@@ -578,7 +584,8 @@ err parquet_load(struct arena *a, const struct strs *paths, const struct str *na
         buf_str(&b, i ? S(", ") : S(""));
         buf_str(&b, sql_name(tmp, names[i]));
     }
-    struct str sql = fmt(tmp, "SELECT %.*s FROM %.*s", STR(n ? buf_get(&b) : S("*")), STR(sql_parquet(tmp, paths)));
+    struct str sql = fmt(tmp, "SELECT %.*s FROM %.*s", STR(n ? buf_get(&b) : S("*")),
+                         STR(sql_parquet(tmp, paths)));
     TRY_AS(duck_load(d, a, sql, out), "reading %.*s", STR(paths->n ? paths->v[0] : S("nothing")));
     return NULL;
 }
@@ -593,8 +600,11 @@ struct save {
 static void save_bind(ddb_call call)
 {
     struct save *s = D.bind_get_extra_info(call);
-    static const int ids[] = { [COL_I64] = DDB_BIGINT, [COL_F64] = DDB_DOUBLE, [COL_BOOL] = DDB_BOOLEAN,
-                               [COL_TIME] = DDB_TIMESTAMP, [COL_STR] = DDB_VARCHAR };
+    static const int ids[] = { [COL_I64] = DDB_BIGINT,
+                               [COL_F64] = DDB_DOUBLE,
+                               [COL_BOOL] = DDB_BOOLEAN,
+                               [COL_TIME] = DDB_TIMESTAMP,
+                               [COL_STR] = DDB_VARCHAR };
     for (size_t i = 0; i < s->c->n; i++) {
         ddb_type t = D.create_logical_type(ids[s->c->v[i].type]);
         D.bind_add_result_column(call, str_z(s->a, s->c->v[i].name), t);
@@ -618,7 +628,8 @@ static void vector_fill(ddb_vector v, const struct column *c, size_t at, size_t 
         for (size_t i = 0; i < n; i++)
             out[i] = c->i[at + i] != 0;
     } else {
-        memcpy(D.vector_get_data(v), c->type == COL_F64 ? (const void *)(c->f + at) : (const void *)(c->i + at), n * 8);
+        memcpy(D.vector_get_data(v),
+               c->type == COL_F64 ? (const void *)(c->f + at) : (const void *)(c->i + at), n * 8);
     }
     uint64_t *valid = NULL;
     for (size_t i = 0; i < n; i++)
@@ -665,8 +676,11 @@ err parquet_save(struct arena *a, const char *path, const struct columns *c, siz
     (void)a;
     TRY(duck_open(tmp, &(struct duck_config){ .threads = 1, .files = { &file, 1, 1 } }, &d));
     TRY(save_register(d, &s));
-    TRY_AS(duck_run(d, "COPY (SELECT * FROM dhow_rows()) TO %.*s (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
-                    STR(sql_text(tmp, file))),
-           "writing %s", path);
+    TRY_AS(
+        duck_run(
+            d,
+            "COPY (SELECT * FROM dhow_rows()) TO %.*s (FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
+            STR(sql_text(tmp, file))),
+        "writing %s", path);
     return NULL;
 }

@@ -32,7 +32,9 @@ static struct str check_name(struct arena *a, const struct expect_rule *r, const
 {
     struct str tail = columns->n ? str_join(a, columns->v, columns->n, S("_")) : S("");
     if (r->name.n)
-        return r->rule == RULE_NOT_NULL && r->column_names.n > 1 ? fmt(a, "%.*s_%.*s", STR(r->name), STR(tail)) : r->name;
+        return r->rule == RULE_NOT_NULL && r->column_names.n > 1
+                   ? fmt(a, "%.*s_%.*s", STR(r->name), STR(tail))
+                   : r->name;
     return tail.n ? fmt(a, "%s_%.*s", rule_names[r->rule], STR(tail)) : str_of(rule_names[r->rule]);
 }
 
@@ -93,8 +95,8 @@ static bool is_text(const struct duck_column *c)
 }
 
 /* What each rule makes of itself: a predicate of bad rows, or a value. x: the column, quoted. */
-static err rule_make(struct arena *a, const struct dataset_spec *spec, const struct duck_column *col, struct str x,
-                     int64_t until, struct check *c)
+static err rule_make(struct arena *a, const struct dataset_spec *spec, const struct duck_column *col,
+                     struct str x, int64_t until, struct check *c)
 {
     const struct expect_rule *r = c->rule;
     switch (r->rule) {
@@ -106,8 +108,8 @@ static err rule_make(struct arena *a, const struct dataset_spec *spec, const str
         return NULL;
     case RULE_UNIQUE: {
         struct str there = all_there(a, &c->columns);
-        c->value = fmt(a, "count(*) FILTER (WHERE %.*s) - count(DISTINCT %.*s) FILTER (WHERE %.*s)", STR(there),
-                       STR(hash_of(a, &c->columns)), STR(there));
+        c->value = fmt(a, "count(*) FILTER (WHERE %.*s) - count(DISTINCT %.*s) FILTER (WHERE %.*s)",
+                       STR(there), STR(hash_of(a, &c->columns)), STR(there));
         return NULL;
     }
     case RULE_RANGE:
@@ -148,13 +150,14 @@ static err rule_fits(const struct expect_rule *r, const struct duck_column *c)
     bool number = r->rule == RULE_RANGE || r->rule == RULE_MEAN || r->rule == RULE_STD;
     bool text = r->rule == RULE_LENGTH || r->rule == RULE_REGEX;
     if ((number && !is_number(c)) || (text && !is_text(c)))
-        FAIL(INVALID, "rule %s: column '%.*s' is %.*s, not %s", rule_names[r->rule], STR(c->name), STR(c->type),
-             number ? "a number" : "text");
+        FAIL(INVALID, "rule %s: column '%.*s' is %.*s, not %s", rule_names[r->rule], STR(c->name),
+             STR(c->type), number ? "a number" : "text");
     return NULL;
 }
 
 static err check_add(struct arena *a, const struct dataset_spec *spec, const struct duck_columns *cols,
-                     const struct expect_rule *r, const struct strs *columns, int64_t until, struct checks *out)
+                     const struct expect_rule *r, const struct strs *columns, int64_t until,
+                     struct checks *out)
 {
     struct check c = { .rule = r };
     const struct duck_column *col = NULL;
@@ -165,19 +168,22 @@ static err check_add(struct arena *a, const struct dataset_spec *spec, const str
     }
     if (r->rule == RULE_FRESHNESS)
         TRY(column_need(a, cols, spec->event_time, "eventTime", &col));
-    c.out = (struct version_check){ .name = check_name(a, r, columns), .rule = r->rule, .severity = r->severity,
-                                    .value = NAN };
+    c.out = (struct version_check){
+        .name = check_name(a, r, columns), .rule = r->rule, .severity = r->severity, .value = NAN
+    };
     TRY(rule_make(a, spec, col, col ? sql_name(a, col->name) : S(""), until, &c));
     push(a, out, c);
     return NULL;
 }
 
 /* Types are known before a row is read. */
-static void check_schema(struct arena *a, const struct duck_columns *cols, const struct expect_rule *r, struct checks *out)
+static void check_schema(struct arena *a, const struct duck_columns *cols, const struct expect_rule *r,
+                         struct checks *out)
 {
     struct check c = { .rule = r };
-    c.out = (struct version_check){ .name = r->name.n ? r->name : S("schema"), .rule = r->rule, .severity = r->severity,
-                                    .value = NAN };
+    c.out = (struct version_check){
+        .name = r->name.n ? r->name : S("schema"), .rule = r->rule, .severity = r->severity, .value = NAN
+    };
     for (size_t i = 0; i < r->columns.n; i++) {
         const struct duck_column *have = column_find(cols, r->columns.v[i].key);
         if (have && str_eq(have->type, r->columns.v[i].value))
@@ -185,8 +191,9 @@ static void check_schema(struct arena *a, const struct duck_columns *cols, const
         c.out.failed++;
         push(a, &c.columns, r->columns.v[i].key);
         if (c.out.examples.n < 5)
-            push(a, &c.out.examples, fmt(a, "%.*s is %.*s, not %.*s", STR(r->columns.v[i].key),
-                                         STR(have ? have->type : S("missing")), STR(r->columns.v[i].value)));
+            push(a, &c.out.examples,
+                 fmt(a, "%.*s is %.*s, not %.*s", STR(r->columns.v[i].key),
+                     STR(have ? have->type : S("missing")), STR(r->columns.v[i].value)));
     }
     c.out.ok = !c.out.failed;
     push(a, out, c);
@@ -213,8 +220,9 @@ static err checks_of_rule(struct arena *a, const struct dataset_spec *spec, cons
 static bool checks_have(const struct checks *c, enum rule rule, struct str column)
 {
     for (size_t i = 0; i < c->n; i++)
-        if (c->v[i].rule->rule == (int)rule && c->v[i].columns.n == 1 && str_eq(c->v[i].columns.v[0], column) &&
-            c->v[i].rule->severity == SEVERITY_FAIL && c->v[i].rule->mostly >= 1)
+        if (c->v[i].rule->rule == (int)rule && c->v[i].columns.n == 1 &&
+            str_eq(c->v[i].columns.v[0], column) && c->v[i].rule->severity == SEVERITY_FAIL &&
+            c->v[i].rule->mostly >= 1)
             return true;
     return false;
 }
@@ -237,8 +245,8 @@ static err checks_always(struct arena *a, const struct dataset_spec *spec, const
     return NULL;
 }
 
-err checks_new(struct arena *a, const struct dataset_spec *spec, const struct duck_columns *cols, int64_t until,
-               struct checks *out)
+err checks_new(struct arena *a, const struct dataset_spec *spec, const struct duck_columns *cols,
+               int64_t until, struct checks *out)
 {
     *out = (struct checks){ 0 };
     for (size_t i = 0; i < spec->expect.n; i++)
@@ -293,11 +301,13 @@ err checks_examples(struct duck *d, struct arena *a, struct checks *c, struct st
             continue;
         if (k->rule->rule == RULE_UNIQUE) {
             struct str h = hash_of(a, &k->columns);
-            where = fmt(a, "%.*s IN (SELECT %.*s FROM %.*s WHERE %.*s GROUP BY 1 HAVING count(*) > 1 LIMIT 5)", STR(h),
-                        STR(h), STR(from), STR(all_there(a, &k->columns)));
+            where = fmt(a,
+                        "%.*s IN (SELECT %.*s FROM %.*s WHERE %.*s GROUP BY 1 HAVING count(*) > 1 LIMIT 5)",
+                        STR(h), STR(h), STR(from), STR(all_there(a, &k->columns)));
         }
-        TRY(duck_load(d, a, fmt(a, "SELECT CAST(%.*s AS VARCHAR) AS id FROM %.*s WHERE %.*s LIMIT 5", STR(name),
-                                STR(from), STR(where)),
+        TRY(duck_load(d, a,
+                      fmt(a, "SELECT CAST(%.*s AS VARCHAR) AS id FROM %.*s WHERE %.*s LIMIT 5", STR(name),
+                          STR(from), STR(where)),
                       &ids));
         for (size_t row = 0; row < ids.rows; row++)
             push(a, &k->out.examples, column_text(a, &ids.v[0], row));
@@ -353,7 +363,8 @@ err checks_result(struct arena *a, const struct checks *c, struct str dataset)
     if (!first)
         return NULL;
     struct str others = more ? fmt(a, " (and %zu more rules)", more) : S("");
-    return err_hint(err_new(INVALID, "dataset '%.*s' breaks rule '%.*s' (%s): %.*s%.*s; nothing was committed",
+    return err_hint(err_new(INVALID,
+                            "dataset '%.*s' breaks rule '%.*s' (%s): %.*s%.*s; nothing was committed",
                             STR(dataset), STR(first->out.name), rule_names[first->rule->rule],
                             STR(check_why(a, first)), STR(others)),
                     "correct the source or the query; a rule of severity warn only counts");

@@ -8,7 +8,8 @@
 
 /* ---- in the daemon: prepare ---- */
 
-static err sources_put(struct job_context *c, struct str project, const struct dataset_spec *spec, struct json *out)
+static err sources_put(struct job_context *c, struct str project, const struct dataset_spec *spec,
+                       struct json *out)
 {
     const char *root = str_z(c->a, c->sources_dir);
     json_kstr(out, "root", c->sources_dir);
@@ -49,7 +50,8 @@ static err ingest_prepare(struct job_context *c, const struct job *job, struct j
     TRY(sources_put(c, job->project, &spec, out));
     json_key(out, S("known"));
     json_obj(out);
-    TRY(store_query(c->store, known, BIND(B_S(job->project), B_S(fmt(c->a, "Dataset/%.*s", STR(with->dataset)))),
+    TRY(store_query(c->store, known,
+                    BIND(B_S(job->project), B_S(fmt(c->a, "Dataset/%.*s", STR(with->dataset)))),
                     fingerprint_row, out));
     json_obj_end(out);
     return NULL;
@@ -95,7 +97,8 @@ static bool ingest_stop(void *arg)
     struct ingest *in = arg;
     double done = in->duck ? duck_progress(in->duck) : 0;
     if (done > 0)
-        worker_progress(in->w, (int64_t)(in->progress_from + done * (in->progress_to - in->progress_from)), 100, in->step);
+        worker_progress(in->w, (int64_t)(in->progress_from + done * (in->progress_to - in->progress_from)),
+                        100, in->step);
     return worker_stopped(in->w);
 }
 
@@ -107,15 +110,18 @@ static err spec_read(struct ingest *in)
     in->name = with->dataset;
     in->until = with->until;
     in->root = str_z(in->a, text_of(spec, "root"));
-    TRY(schema_read(&dataset_spec_schema, in->a, S("dataset"), yyjson_obj_get(spec, "dataset"), READ_LENIENT, &in->spec));
+    TRY(schema_read(&dataset_spec_schema, in->a, S("dataset"), yyjson_obj_get(spec, "dataset"), READ_LENIENT,
+                    &in->spec));
     if (!in->spec.known_at.n)
         in->spec.known_at = in->spec.event_time;
     if (!in->spec.order_by.n)
         in->spec.order_by = in->spec.event_time;
     in->sources = NEW_N(in->a, struct source_file, yyjson_arr_size(list) + 1);
-    yyjson_arr_foreach(list, i, n, v)
-        in->sources[in->n++] = (struct source_file){ .name = text_of(v, "name"), .path = text_of(v, "path"),
-                                                     .format = (enum source_format)yyjson_get_int(yyjson_obj_get(v, "format")) };
+    yyjson_arr_foreach (list, i, n, v)
+        in->sources[in->n++] = (struct source_file){ .name = text_of(v, "name"),
+                                                     .path = text_of(v, "path"),
+                                                     .format = (enum source_format)yyjson_get_int(
+                                                         yyjson_obj_get(v, "format")) };
     return NULL;
 }
 
@@ -123,10 +129,11 @@ static err spec_read(struct ingest *in)
 static struct str fingerprint(struct ingest *in)
 {
     struct buf b = buf_new(in->a);
-    buf_fmt(&b, "ingest 1\n%.*s\nuntil %lld\n", STR(schema_text(&dataset_spec_schema, in->a, &in->spec, WRITE_DEFAULTS)),
-            (long long)in->until);
+    buf_fmt(&b, "ingest 1\n%.*s\nuntil %lld\n",
+            STR(schema_text(&dataset_spec_schema, in->a, &in->spec, WRITE_DEFAULTS)), (long long)in->until);
     for (size_t i = 0; i < in->n; i++)
-        buf_fmt(&b, "%.*s %d %.*s\n", STR(in->sources[i].name), (int)in->sources[i].format, STR(in->sources[i].sha));
+        buf_fmt(&b, "%.*s %d %.*s\n", STR(in->sources[i].name), (int)in->sources[i].format,
+                STR(in->sources[i].sha));
     return sha256_hex(in->a, buf_get(&b));
 }
 
@@ -141,8 +148,12 @@ static err duck_start(struct ingest *in)
         push(in->a, &files, str_of(in->sources[i].file));
     push(in->a, &files, str_of(in->out));
     struct duck_config cfg = { .threads = (int)yyjson_get_sint(yyjson_obj_get(in->w->spec, "cpu")),
-                               .memory_bytes = memory > 0 ? memory / 10 * 7 : 0, /* the rest is the process's */
-                               .tmp_dir = tmp_dir, .files = files, .stop = ingest_stop, .stop_arg = in };
+                               .memory_bytes = memory > 0 ? memory / 10 * 7
+                                                          : 0, /* the rest is the process's */
+                               .tmp_dir = tmp_dir,
+                               .files = files,
+                               .stop = ingest_stop,
+                               .stop_arg = in };
     if (cfg.threads < 2)
         cfg.threads = 2; /* one waits for the disk while the other computes */
     TRY(duck_open(in->a, &cfg, &in->duck));
@@ -164,10 +175,11 @@ static err time_check(const struct ingest *in, struct str column, const char *wh
     enum column_type type;
     const struct duck_column *c = column_of(in, column);
     if (!c)
-        FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s', its %s", STR(in->name), STR(column), what);
+        FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s', its %s", STR(in->name), STR(column),
+             what);
     if (!column_type_of(c->type, &type) || type != COL_TIME)
-        FAIL(INVALID, "dataset '%.*s': column '%.*s', its %s, is %.*s, not a time", STR(in->name), STR(column), what,
-             STR(c->type));
+        FAIL(INVALID, "dataset '%.*s': column '%.*s', its %s, is %.*s, not a time", STR(in->name),
+             STR(column), what, STR(c->type));
     return NULL;
 }
 
@@ -178,21 +190,25 @@ static err query_check(struct ingest *in)
     if (!e)
         e = duck_describe(in->duck, in->a, in->spec.query, &in->columns);
     if (e)
-        return err_wrap(source_blame(in->duck, in->a, in->sources, in->n, &in->spec, e), "query of dataset '%.*s'",
-                        STR(in->name));
+        return err_wrap(source_blame(in->duck, in->a, in->sources, in->n, &in->spec, e),
+                        "query of dataset '%.*s'", STR(in->name));
     for (size_t i = 0; i < in->columns.n; i++) {
         enum column_type type;
         if (!column_type_of(in->columns.v[i].type, &type))
-            FAIL(INVALID, "dataset '%.*s': column '%.*s' is %.*s, which is neither number, text, truth value nor time",
+            FAIL(INVALID,
+                 "dataset '%.*s': column '%.*s' is %.*s, which is neither number, text, truth value nor time",
                  STR(in->name), STR(in->columns.v[i].name), STR(in->columns.v[i].type));
     }
     TRY(time_check(in, in->spec.event_time, "eventTime"));
     TRY(time_check(in, in->spec.known_at, "knownAt"));
     if (!column_of(in, in->spec.id))
-        FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s', its id", STR(in->name), STR(in->spec.id));
+        FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s', its id", STR(in->name),
+             STR(in->spec.id));
     if (!column_of(in, in->spec.order_by))
-        FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s' to order by", STR(in->name), STR(in->spec.order_by));
-    TRY_AS(checks_new(in->a, &in->spec, &in->columns, in->until, &in->checks), "dataset '%.*s'", STR(in->name));
+        FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s' to order by", STR(in->name),
+             STR(in->spec.order_by));
+    TRY_AS(checks_new(in->a, &in->spec, &in->columns, in->until, &in->checks), "dataset '%.*s'",
+           STR(in->name));
     for (size_t i = 0; i < in->checks.n; i++) /* a wrong type fails now; the others are measured later */
         if (in->checks.v[i].rule->rule == RULE_SCHEMA) {
             struct checks one = { &in->checks.v[i], 1, 1 };
@@ -226,8 +242,8 @@ static err rows_write(struct ingest *in)
                      STR(in->spec.query), STR(until_sql(in)), STR(order), STR(id),
                      STR(sql_text(in->a, str_of(in->out))));
     if (e)
-        return err_wrap(source_blame(in->duck, in->a, in->sources, in->n, &in->spec, e), "query of dataset '%.*s'",
-                        STR(in->name));
+        return err_wrap(source_blame(in->duck, in->a, in->sources, in->n, &in->spec, e),
+                        "query of dataset '%.*s'", STR(in->name));
     for (size_t i = 0; i < in->n; i++)
         TRY(source_same(in->a, in->root, &in->sources[i]));
     return NULL;
@@ -249,7 +265,8 @@ static err rows_measure(struct ingest *in)
     TRY_AS(duck_load(in->duck, in->a, buf_get(&sql), &row), "checking dataset '%.*s'", STR(in->name));
     in->rows = row.v[0].i[0];
     checks_take(&in->checks, &row, in->rows);
-    TRY_AS(checks_examples(in->duck, in->a, &in->checks, in->spec.id, from), "checking dataset '%.*s'", STR(in->name));
+    TRY_AS(checks_examples(in->duck, in->a, &in->checks, in->spec.id, from), "checking dataset '%.*s'",
+           STR(in->name));
     statistics_take(in->a, &in->columns, &row, &in->version.columns);
     step_begin(in, "measuring columns", 90, 95);
     return statistics_sample(in->duck, in->a, &paths, in->rows, &in->version.columns);
@@ -284,7 +301,8 @@ static err version_fill(struct ingest *in)
     struct version_check *checks = NEW_N(in->a, struct version_check, in->checks.n + 1);
     step_begin(in, "publishing", 95, 100);
     file->rows = in->rows;
-    TRY_AS(blob_take(in->w->blobs, in->a, in->out, &file->sha, &file->bytes), "publishing dataset '%.*s'", STR(in->name));
+    TRY_AS(blob_take(in->w->blobs, in->a, in->out, &file->sha, &file->bytes), "publishing dataset '%.*s'",
+           STR(in->name));
     for (size_t i = 0; i < in->checks.n; i++)
         checks[i] = in->checks.v[i].out;
     roles_set(in);
@@ -306,7 +324,8 @@ static err result_write(struct ingest *in, struct str known)
     if (known.n)
         json_kstr(&j, "known", known);
     else
-        json_kraw(&j, "version", schema_text(&dataset_version_spec_schema, in->a, &in->version, WRITE_PERSONAL));
+        json_kraw(&j, "version",
+                  schema_text(&dataset_version_spec_schema, in->a, &in->version, WRITE_PERSONAL));
     json_kf64(&j, "seconds", seconds);
     json_ki64(&j, "rowsPerSecond", known.n || seconds <= 0 ? 0 : (int64_t)((double)in->rows / seconds));
     json_obj_end(&j);
@@ -332,7 +351,8 @@ static err version_make(struct ingest *in)
     TRY(rows_judge(in));
     TRY(version_fill(in));
     double seconds = (double)(mono_ns() - in->started_ns) / 1e9;
-    worker_say(in->w, "%lld rows in %.2f s, %.0f rows/s", (long long)in->rows, seconds, (double)in->rows / seconds);
+    worker_say(in->w, "%lld rows in %.2f s, %.0f rows/s", (long long)in->rows, seconds,
+               (double)in->rows / seconds);
     return result_write(in, S(""));
 }
 
@@ -354,8 +374,8 @@ static err ingest_run(struct worker *w)
 
 /* ---- in the daemon: finish ---- */
 
-static void outputs_write(struct arena *a, struct str version, const struct dataset_version_spec *v, int64_t per_second,
-                          struct json *out)
+static void outputs_write(struct arena *a, struct str version, const struct dataset_version_spec *v,
+                          int64_t per_second, struct json *out)
 {
     int64_t bytes = 0;
     for (size_t i = 0; i < v->files.n; i++)
@@ -366,7 +386,8 @@ static void outputs_write(struct arena *a, struct str version, const struct data
     json_kstr(out, "rowsPerSecond", fmt(a, "%lld", (long long)per_second));
 }
 
-static err ingest_finish(struct job_context *c, const struct job *job, yyjson_val *result, struct json *outputs)
+static err ingest_finish(struct job_context *c, const struct job *job, yyjson_val *result,
+                         struct json *outputs)
 {
     const struct ingest_with *with = job->with;
     struct dataset_version_spec v;
@@ -376,8 +397,8 @@ static err ingest_finish(struct job_context *c, const struct job *job, yyjson_va
     } else {
         TRY(schema_read(&dataset_version_spec_schema, c->a, S("version"), yyjson_obj_get(result, "version"),
                         READ_LENIENT, &v));
-        TRY(version_commit(c->store, c->a, fmt(c->a, "Job/%.*s", STR(job->name)), job->project, &dataset_resource,
-                           with->dataset, &v, &name));
+        TRY(version_commit(c->store, c->a, fmt(c->a, "Job/%.*s", STR(job->name)), job->project,
+                           &dataset_resource, with->dataset, &v, &name));
     }
     outputs_write(c->a, name, &v, yyjson_get_sint(yyjson_obj_get(result, "rowsPerSecond")), outputs);
     return NULL;
@@ -386,7 +407,8 @@ static err ingest_finish(struct job_context *c, const struct job *job, yyjson_va
 const struct worker_type data_ingest = {
     .name = "ingest",
     .doc = "Makes a checked, immutable version of a dataset from its sources.",
-    .outputs = "version: the version, new or there already; rows, bytes: its size; rowsPerSecond: how fast it was made",
+    .outputs =
+        "version: the version, new or there already; rows, bytes: its size; rowsPerSecond: how fast it was made",
     .with = &ingest_with_schema,
     .prepare = ingest_prepare,
     .run = ingest_run,

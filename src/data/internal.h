@@ -11,7 +11,7 @@ err source_open(const char *root, struct str path, int *fd);
 struct source_file {
     struct str name, path; /* of the Source; path below root */
     enum source_format format;
-    const char *file;      /* root/path */
+    const char *file; /* root/path */
     struct str sha;
     int64_t bytes;
     int64_t dev, ino, mtime_ns;
@@ -57,9 +57,11 @@ err checks_result(struct arena *a, const struct checks *, struct str dataset);
 /* "approx_count_distinct(…) AS s0d, …": joins the checks in one pass. */
 void statistics_sql(struct arena *a, const struct duck_columns *, struct buf *out);
 /* The row that came back → version_column list, roles IS_VALUE. */
-void statistics_take(struct arena *a, const struct duck_columns *, const struct columns *row, struct list *out);
+void statistics_take(struct arena *a, const struct duck_columns *, const struct columns *row,
+                     struct list *out);
 /* Quantiles and most frequent texts of a sample of the files. */
-err statistics_sample(struct duck *, struct arena *a, const struct strs *paths, int64_t rows, struct list *columns);
+err statistics_sample(struct duck *, struct arena *a, const struct strs *paths, int64_t rows,
+                      struct list *columns);
 
 /* ---- shared ---- */
 struct str time_sql(struct arena *a, struct str column, struct str type); /* microseconds of a time column */

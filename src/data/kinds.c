@@ -5,8 +5,8 @@
 #include <math.h>
 
 const char *const source_formats[] = { "parquet", "csv", "json", NULL };
-const char *const rule_names[] = { "rows", "schema", "notNull", "unique", "range", "length", "inSet", "regex",
-                                   "mean", "std", "distinct", "where", "freshness", NULL };
+const char *const rule_names[] = { "rows",  "schema", "notNull", "unique",   "range", "length",    "inSet",
+                                   "regex", "mean",   "std",     "distinct", "where", "freshness", NULL };
 const char *const severity_names[] = { "fail", "warn", NULL };
 const char *const column_roles[] = { "value", "id", "eventTime", "knownAt", "key", "feature", "label", NULL };
 
@@ -52,7 +52,8 @@ static bool word_is(struct str s, const char *word)
 static err query_check(struct str query)
 {
     struct str s = skip_blank(query);
-    if (str_has_nul(query) || !(word_is(s, "select") || word_is(s, "with") || word_is(s, "from") || (s.n && s.p[0] == '(')))
+    if (str_has_nul(query) ||
+        !(word_is(s, "select") || word_is(s, "with") || word_is(s, "from") || (s.n && s.p[0] == '(')))
         return err_field(err_new(INVALID, "spec.query: it must be one SELECT"), S("spec.query"));
     return NULL;
 }
@@ -104,22 +105,40 @@ static err dataset_check(const struct resource_check *c)
         const struct expect_rule *r = (const struct expect_rule *)s->expect.v + i;
         const char *lacks = rule_lacks(r);
         if (lacks)
-            return err_field(err_new(INVALID, "spec.expect[%zu]: rule %s needs %s", i, rule_names[r->rule], lacks),
-                             fmt(c->a, "spec.expect[%zu]", i));
+            return err_field(
+                err_new(INVALID, "spec.expect[%zu]: rule %s needs %s", i, rule_names[r->rule], lacks),
+                fmt(c->a, "spec.expect[%zu]", i));
     }
     if (c->name.n > 55)
-        FAIL(INVALID, "metadata.name: names of datasets have at most 55 characters, as versions are named after them");
+        FAIL(INVALID,
+             "metadata.name: names of datasets have at most 55 characters, as versions are named after them");
     if (c->store && !object_get(c->store, c->a, S("TrainingSet"), c->project, c->name, &o))
-        FAIL(CONFLICT, "there is a TrainingSet '%.*s'; versions of both would have the same names", STR(c->name));
+        FAIL(CONFLICT, "there is a TrainingSet '%.*s'; versions of both would have the same names",
+             STR(c->name));
     return NULL;
 }
 
 const struct resource data_resources[] = {
-    { .kind = "Source", .plural = "sources", .one = "src", .doc = "A file that data comes from.",
-      .spec = &source_spec_schema, .verbs = V_ALL, .check = source_check },
-    { .kind = "Dataset", .plural = "datasets", .one = "ds", .doc = "A table of events, made from sources by one query and checked by rules.",
-      .spec = &dataset_spec_schema, .status = &dataset_status_schema, .verbs = V_ALL, .check = dataset_check },
-    { .kind = "DatasetVersion", .plural = "datasetversions", .one = "dv", .doc = "An immutable version of a dataset or of a training set.",
-      .spec = &dataset_version_spec_schema, .verbs = V_READ },
+    { .kind = "Source",
+      .plural = "sources",
+      .one = "src",
+      .doc = "A file that data comes from.",
+      .spec = &source_spec_schema,
+      .verbs = V_ALL,
+      .check = source_check },
+    { .kind = "Dataset",
+      .plural = "datasets",
+      .one = "ds",
+      .doc = "A table of events, made from sources by one query and checked by rules.",
+      .spec = &dataset_spec_schema,
+      .status = &dataset_status_schema,
+      .verbs = V_ALL,
+      .check = dataset_check },
+    { .kind = "DatasetVersion",
+      .plural = "datasetversions",
+      .one = "dv",
+      .doc = "An immutable version of a dataset or of a training set.",
+      .spec = &dataset_version_spec_schema,
+      .verbs = V_READ },
     { 0 },
 };

@@ -7,8 +7,22 @@
 
 enum source_format { FORMAT_PARQUET, FORMAT_CSV, FORMAT_JSON };
 extern const char *const source_formats[];
-enum rule { RULE_ROWS, RULE_SCHEMA, RULE_NOT_NULL, RULE_UNIQUE, RULE_RANGE, RULE_LENGTH, RULE_IN_SET, RULE_REGEX,
-            RULE_MEAN, RULE_STD, RULE_DISTINCT, RULE_WHERE, RULE_FRESHNESS, RULE_COUNT };
+enum rule {
+    RULE_ROWS,
+    RULE_SCHEMA,
+    RULE_NOT_NULL,
+    RULE_UNIQUE,
+    RULE_RANGE,
+    RULE_LENGTH,
+    RULE_IN_SET,
+    RULE_REGEX,
+    RULE_MEAN,
+    RULE_STD,
+    RULE_DISTINCT,
+    RULE_WHERE,
+    RULE_FRESHNESS,
+    RULE_COUNT
+};
 extern const char *const rule_names[];
 enum severity { SEVERITY_FAIL, SEVERITY_WARN };
 extern const char *const severity_names[];

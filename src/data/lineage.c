@@ -31,13 +31,15 @@ struct gather {
 static err edge_row(void *arg, const struct row *r)
 {
     struct gather *g = arg;
-    push(g->a, g->out, (struct lineage_edge){ .input = str_dup(g->a, row_str(r, 0)),
-                                              .output = str_dup(g->a, row_str(r, 1)),
-                                              .depth = row_i64(r, 2) });
+    push(g->a, g->out,
+         (struct lineage_edge){ .input = str_dup(g->a, row_str(r, 0)),
+                                .output = str_dup(g->a, row_str(r, 1)),
+                                .depth = row_i64(r, 2) });
     return NULL;
 }
 
-err data_lineage(struct store *s, struct arena *a, struct str project, struct str ref, bool up, struct lineage *out)
+err data_lineage(struct store *s, struct arena *a, struct str project, struct str ref, bool up,
+                 struct lineage *out)
 {
     struct gather g = { a, out };
     *out = (struct lineage){ 0 };
@@ -87,8 +89,13 @@ static err lineage_get(struct req *r)
 const struct route *data_routes(struct store *s, struct arena *a)
 {
     struct route *v = NEW_N(a, struct route, 3);
-    v[0] = (struct route){ .method = M_GET, .path = "/api/v1/projects/{project}/lineage", .run = lineage_get,
-                           .may = "lineage.read", .self = s, .tag = "data", .since = "0.1",
+    v[0] = (struct route){ .method = M_GET,
+                           .path = "/api/v1/projects/{project}/lineage",
+                           .run = lineage_get,
+                           .may = "lineage.read",
+                           .self = s,
+                           .tag = "data",
+                           .since = "0.1",
                            .doc = "What a thing was made from, and what was made from it: ?ref=Kind/name." };
     v[1] = version_file_route;
     v[1].self = s;

@@ -75,17 +75,19 @@ err source_same(struct arena *a, const char *root, const struct source_file *f)
     TRY_AS(source_stat(root, f->path, &st), "source '%.*s'", STR(f->name));
     if ((int64_t)st.st_dev != f->dev || (int64_t)st.st_ino != f->ino || st.st_size != f->bytes ||
         st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec != f->mtime_ns)
-        return err_hint(err_new(CONFLICT, "source '%.*s': file '%.*s' changed while it was read", STR(f->name),
-                                STR(f->path)),
+        return err_hint(err_new(CONFLICT, "source '%.*s': file '%.*s' changed while it was read",
+                                STR(f->name), STR(f->path)),
                         "write a new file and rename it into place, then ingest again");
     return NULL;
 }
 
 err source_view(struct duck *d, struct arena *a, struct source_file *f)
 {
-    static const char *const from[] = { [FORMAT_PARQUET] = "SELECT *, file_row_number FROM read_parquet(%.*s)",
-                                        [FORMAT_CSV] = "SELECT * FROM read_csv(%.*s)",
-                                        [FORMAT_JSON] = "SELECT * FROM read_json(%.*s)" };
+    static const char *const from[] = {
+        [FORMAT_PARQUET] = "SELECT *, file_row_number FROM read_parquet(%.*s)",
+        [FORMAT_CSV] = "SELECT * FROM read_csv(%.*s)",
+        [FORMAT_JSON] = "SELECT * FROM read_json(%.*s)"
+    };
     struct str file = sql_text(a, str_of(f->file)), name = sql_name(a, f->name);
     struct buf sql = buf_new(a);
     buf_fmt(&sql, "CREATE VIEW %.*s AS ", STR(name));
@@ -93,7 +95,8 @@ err source_view(struct duck *d, struct arena *a, struct source_file *f)
     err e = duck_run(d, "%.*s", STR(buf_get(&sql)));
     if (!e)
         e = duck_describe(d, a, fmt(a, "SELECT * FROM %.*s", STR(name)), &f->columns);
-    TRY_AS(e, "source '%.*s' (file %.*s) cannot be read as %s", STR(f->name), STR(f->path), source_formats[f->format]);
+    TRY_AS(e, "source '%.*s' (file %.*s) cannot be read as %s", STR(f->name), STR(f->path),
+           source_formats[f->format]);
     return NULL;
 }
 
@@ -103,7 +106,8 @@ err source_view(struct duck *d, struct arena *a, struct source_file *f)
 static bool mentions(struct str text, struct str word)
 {
     auto_arena struct arena *a = arena_new(0);
-    struct str as[] = { fmt(a, "\"%.*s\"", STR(word)), fmt(a, "'%.*s'", STR(word)), fmt(a, "column %.*s", STR(word)) };
+    struct str as[] = { fmt(a, "\"%.*s\"", STR(word)), fmt(a, "'%.*s'", STR(word)),
+                        fmt(a, "column %.*s", STR(word)) };
     for (size_t i = 0; i < sizeof as / sizeof *as; i++)
         if (memmem(text.p, text.n, as[i].p, as[i].n))
             return true;

@@ -20,7 +20,8 @@ static void column_statistics_sql(struct arena *a, const struct duck_column *c, 
 {
     enum column_type type;
     struct str x = sql_name(a, c->name);
-    buf_fmt(b, ", count(*) - count(%.*s) AS s%zun, approx_count_distinct(%.*s) AS s%zud", STR(x), i, STR(x), i);
+    buf_fmt(b, ", count(*) - count(%.*s) AS s%zun, approx_count_distinct(%.*s) AS s%zud", STR(x), i, STR(x),
+            i);
     if (!column_type_of(c->type, &type))
         return;
     if (type == COL_STR)
@@ -59,7 +60,8 @@ static struct str text_at(struct arena *a, const struct columns *row, size_t i, 
     return str_sub(s, 0, s.n > TEXT_BYTES ? TEXT_BYTES : s.n);
 }
 
-void statistics_take(struct arena *a, const struct duck_columns *cols, const struct columns *row, struct list *out)
+void statistics_take(struct arena *a, const struct duck_columns *cols, const struct columns *row,
+                     struct list *out)
 {
     struct version_column *v = NEW_N(a, struct version_column, cols->n);
     for (size_t i = 0; i < cols->n; i++) {
@@ -117,7 +119,8 @@ struct tally {
 static int tally_order(const void *x, const void *y)
 {
     const struct tally *p = x, *q = y;
-    return p->rows != q->rows ? (p->rows < q->rows) - (p->rows > q->rows) : (p->code > q->code) - (p->code < q->code);
+    return p->rows != q->rows ? (p->rows < q->rows) - (p->rows > q->rows)
+                              : (p->code > q->code) - (p->code < q->code);
 }
 
 static struct str top(struct arena *a, const struct column *c, size_t rows)
@@ -144,7 +147,8 @@ static struct str top(struct arena *a, const struct column *c, size_t rows)
     return json_get(&j);
 }
 
-err statistics_sample(struct duck *d, struct arena *a, const struct strs *paths, int64_t rows, struct list *columns)
+err statistics_sample(struct duck *d, struct arena *a, const struct strs *paths, int64_t rows,
+                      struct list *columns)
 {
     auto_arena struct arena *tmp = arena_new(0);
     struct buf sql = buf_new(tmp);
@@ -159,8 +163,9 @@ err statistics_sample(struct duck *d, struct arena *a, const struct strs *paths,
         }
     if (!sql.n || !rows)
         return NULL;
-    TRY(duck_load(d, tmp, fmt(tmp, "SELECT %.*s FROM %.*s WHERE file_row_number %% %lld = 0", STR(buf_get(&sql)),
-                              STR(sql_parquet(tmp, paths)), (long long)step),
+    TRY(duck_load(d, tmp,
+                  fmt(tmp, "SELECT %.*s FROM %.*s WHERE file_row_number %% %lld = 0", STR(buf_get(&sql)),
+                      STR(sql_parquet(tmp, paths)), (long long)step),
                   &sample));
     for (size_t i = 0; i < columns->n; i++) {
         const struct column *c = columns_find(&sample, v[i].name);
@@ -172,7 +177,8 @@ err statistics_sample(struct duck *d, struct arena *a, const struct strs *paths,
     return NULL;
 }
 
-err version_columns(struct duck *d, struct arena *a, const struct strs *paths, int64_t rows, struct list *columns)
+err version_columns(struct duck *d, struct arena *a, const struct strs *paths, int64_t rows,
+                    struct list *columns)
 {
     struct str from = sql_parquet(a, paths);
     struct duck_columns cols;

@@ -56,7 +56,8 @@ static err number_next(struct tx *tx, const struct commit *c, int64_t made, int6
     struct object o;
     for (int64_t n = made + 1;; n++) {
         struct arena *a = tx_arena(tx);
-        err e = object_get_tx(tx, a, S("DatasetVersion"), c->project, fmt(a, "%.*s.%lld", STR(c->name), (long long)n), &o);
+        err e = object_get_tx(tx, a, S("DatasetVersion"), c->project,
+                              fmt(a, "%.*s.%lld", STR(c->name), (long long)n), &o);
         if (e && e->code != NOT_FOUND)
             return e;
         if (e) {
@@ -74,26 +75,30 @@ static err commit_new(struct tx *tx, struct commit *c)
     TRY(number_next(tx, c, status.versions, &c->spec.number));
     c->version = fmt(c->a, "%.*s.%lld", STR(c->name), (long long)c->spec.number);
     TRY(resource_create_tx(tx, a, &dataset_version_resource, c->who, c->project, c->version, &c->spec));
-    status = (struct dataset_status){ .latest = c->version, .versions = c->spec.number, .rows = c->spec.rows };
+    status = (struct dataset_status){ .latest = c->version,
+                                      .versions = c->spec.number,
+                                      .rows = c->spec.rows };
     TRY(resource_status_tx(tx, a, c->of, c->project, c->name, -1, &status));
     TRY(data_lineage_add(tx, c->project, fmt(a, "DatasetVersion/%.*s", STR(c->version)), c->spec.inputs.v,
                          c->spec.inputs.n));
-    return tx_exec(tx, fingerprint_put, BIND(B_S(c->project), B_S(c->spec.of), B_S(c->spec.fingerprint), B_S(c->version)),
-                   NULL);
+    return tx_exec(tx, fingerprint_put,
+                   BIND(B_S(c->project), B_S(c->spec.of), B_S(c->spec.fingerprint), B_S(c->version)), NULL);
 }
 
 static err commit_tx(struct tx *tx, void *arg)
 {
     struct commit *c = arg;
     struct found f = { .a = c->a };
-    err e = tx_one(tx, fingerprint_get, BIND(B_S(c->project), B_S(c->spec.of), B_S(c->spec.fingerprint)), found_row, &f);
+    err e = tx_one(tx, fingerprint_get, BIND(B_S(c->project), B_S(c->spec.of), B_S(c->spec.fingerprint)),
+                   found_row, &f);
     if (!e)
         c->version = f.version;
     return e && e->code == NOT_FOUND ? commit_new(tx, c) : e;
 }
 
-err version_commit(struct store *s, struct arena *a, struct str who, struct str project, const struct resource *of,
-                   struct str name, const struct dataset_version_spec *spec, struct str *version)
+err version_commit(struct store *s, struct arena *a, struct str who, struct str project,
+                   const struct resource *of, struct str name, const struct dataset_version_spec *spec,
+                   struct str *version)
 {
     struct commit c = { .a = a, .who = who, .project = project, .name = name, .of = of, .spec = *spec };
     c.spec.of = fmt(a, "%s/%.*s", of->kind, STR(name));
@@ -104,7 +109,8 @@ err version_commit(struct store *s, struct arena *a, struct str who, struct str 
 
 /* ---- handing a version to a worker ---- */
 
-err version_put(struct store *s, struct arena *a, struct str project, struct str name, const char *key, struct json *spec)
+err version_put(struct store *s, struct arena *a, struct str project, struct str name, const char *key,
+                struct json *spec)
 {
     struct dataset_version_spec v;
     TRY(resource_get(s, a, &dataset_version_resource, project, name, NULL, &v, NULL));
@@ -122,16 +128,19 @@ err version_get(struct blobs *b, struct arena *a, yyjson_val *val, struct versio
     if (!yyjson_is_str(name))
         FAIL(INVALID, "spec.json names no version");
     *out = (struct version_in){ .name = { yyjson_get_str(name), yyjson_get_len(name) } };
-    TRY(schema_read(&dataset_version_spec_schema, a, S("version"), yyjson_obj_get(val, "spec"), READ_LENIENT, &out->spec));
+    TRY(schema_read(&dataset_version_spec_schema, a, S("version"), yyjson_obj_get(val, "spec"), READ_LENIENT,
+                    &out->spec));
     for (size_t i = 0; i < out->spec.files.n; i++) {
         const char *path;
-        TRY_AS(blob_path(b, a, ((struct version_file *)out->spec.files.v)[i].sha, &path), "version '%.*s'", STR(out->name));
+        TRY_AS(blob_path(b, a, ((struct version_file *)out->spec.files.v)[i].sha, &path), "version '%.*s'",
+               STR(out->name));
         push(a, &out->paths, str_of(path));
     }
     return NULL;
 }
 
-static err columns_of_rule(struct arena *a, const struct dataset_spec *spec, struct column_def **out, size_t *n)
+static err columns_of_rule(struct arena *a, const struct dataset_spec *spec, struct column_def **out,
+                           size_t *n)
 {
     for (size_t i = 0; i < spec->expect.n; i++) {
         const struct expect_rule *r = (const struct expect_rule *)spec->expect.v + i;
@@ -147,8 +156,8 @@ static err columns_of_rule(struct arena *a, const struct dataset_spec *spec, str
     return err_new(UNAVAILABLE, "it has no version yet, and no rule `schema` that says what its columns are");
 }
 
-err dataset_columns(struct store *s, struct arena *a, struct str project, struct str dataset, struct column_def **out,
-                    size_t *n)
+err dataset_columns(struct store *s, struct arena *a, struct str project, struct str dataset,
+                    struct column_def **out, size_t *n)
 {
     struct dataset_spec spec;
     struct dataset_status status = { 0 };

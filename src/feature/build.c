@@ -13,8 +13,8 @@ static struct str text_of(yyjson_val *obj, const char *key)
 /* ---- in the daemon: prepare ---- */
 
 /* The version of a dataset to read: the one asked for if it is one, else the newest. */
-static err version_choose(struct store *s, struct arena *a, struct str project, struct str dataset, struct str asked,
-                          struct dataset_version_spec *v, struct str *out)
+static err version_choose(struct store *s, struct arena *a, struct str project, struct str dataset,
+                          struct str asked, struct dataset_version_spec *v, struct str *out)
 {
     struct dataset_status status = { 0 };
     struct str of = fmt(a, "Dataset/%.*s", STR(dataset));
@@ -27,7 +27,8 @@ static err version_choose(struct store *s, struct arena *a, struct str project, 
     }
     TRY(resource_get(s, a, &dataset_resource, project, dataset, NULL, NULL, &status));
     if (!status.latest.n)
-        return err_hint(err_new(INVALID, "dataset '%.*s' has no version yet", STR(dataset)), "run a job of type ingest first");
+        return err_hint(err_new(INVALID, "dataset '%.*s' has no version yet", STR(dataset)),
+                        "run a job of type ingest first");
     *out = status.latest;
     return resource_get(s, a, &dataset_version_resource, project, *out, NULL, v, NULL);
 }
@@ -37,8 +38,8 @@ struct versions {
     size_t n;
 };
 
-static err version_need(struct store *s, struct arena *a, struct str project, struct str dataset, struct str asked,
-                        struct versions *out)
+static err version_need(struct store *s, struct arena *a, struct str project, struct str dataset,
+                        struct str asked, struct versions *out)
 {
     struct dataset_version_spec v;
     for (size_t i = 0; i < out->n; i++)
@@ -51,7 +52,8 @@ static err version_need(struct store *s, struct arena *a, struct str project, st
 }
 
 /* "versions": {dataset: {name, spec}, …} */
-static err versions_put(struct store *s, struct arena *a, struct str project, const struct versions *v, struct json *out)
+static err versions_put(struct store *s, struct arena *a, struct str project, const struct versions *v,
+                        struct json *out)
 {
     json_key(out, S("versions"));
     json_obj(out);
@@ -78,13 +80,15 @@ err service_versions_put(struct store *s, struct arena *a, struct str project, c
     return NULL;
 }
 
-static err names_check(const struct service *svc, const struct training_set_spec *set, const struct dataset_spec *d)
+static err names_check(const struct service *svc, const struct training_set_spec *set,
+                       const struct dataset_spec *d)
 {
     struct str taken[] = { set->label, d->id, d->event_time };
     for (size_t f = 0; f < svc->features_n; f++)
         for (size_t i = 0; i < 3; i++)
             if (str_eq(svc->features[f], taken[i]))
-                FAIL(INVALID, "feature '%.*s' has the name of a column that is kept beside it", STR(taken[i]));
+                FAIL(INVALID, "feature '%.*s' has the name of a column that is kept beside it",
+                     STR(taken[i]));
     if (str_eq(set->label, d->id) || str_eq(set->label, d->event_time))
         FAIL(INVALID, "the label cannot be the dataset's id or event time");
     return NULL;
@@ -97,7 +101,8 @@ static err build_prepare(struct job_context *c, const struct job *job, struct js
     struct dataset_spec dataset;
     struct service svc;
     struct str hash, known;
-    TRY(resource_get(c->store, c->a, &training_set_resource, job->project, with->training_set, NULL, &set, NULL));
+    TRY(resource_get(c->store, c->a, &training_set_resource, job->project, with->training_set, NULL, &set,
+                     NULL));
     TRY(resource_get(c->store, c->a, &dataset_resource, job->project, set.dataset, NULL, &dataset, NULL));
     TRY(service_load(c->store, c->a, job->project, set.service, &svc));
     TRY_AS(names_check(&svc, &set, &dataset), "TrainingSet '%.*s'", STR(with->training_set));
@@ -106,11 +111,13 @@ static err build_prepare(struct job_context *c, const struct job *job, struct js
     json_kstr(out, "id", dataset.id);
     json_kstr(out, "eventTime", dataset.event_time);
     TRY(service_versions_put(c->store, c->a, job->project, &svc, set.dataset, with->version, &hash, out));
-    hash = sha256_hex(c->a, fmt(c->a, "build 1\n%.*s\n%.*s\n%.*s %.*s %.*s %.17g %.*s\n%lld %lld\n%.*s", STR(svc.text),
-                                STR(set.dataset), STR(dataset.id), STR(dataset.event_time), STR(set.label), set.sample,
-                                STR(set.known_at), (long long)with->from, (long long)with->until, STR(hash)));
+    hash = sha256_hex(c->a, fmt(c->a, "build 1\n%.*s\n%.*s\n%.*s %.*s %.*s %.17g %.*s\n%lld %lld\n%.*s",
+                                STR(svc.text), STR(set.dataset), STR(dataset.id), STR(dataset.event_time),
+                                STR(set.label), set.sample, STR(set.known_at), (long long)with->from,
+                                (long long)with->until, STR(hash)));
     json_kstr(out, "fingerprint", hash);
-    err e = version_find(c->store, c->a, job->project, fmt(c->a, "TrainingSet/%.*s", STR(with->training_set)), hash, &known);
+    err e = version_find(c->store, c->a, job->project, fmt(c->a, "TrainingSet/%.*s", STR(with->training_set)),
+                         hash, &known);
     if (!e)
         json_kstr(out, "known", known);
     return e && e->code != NOT_FOUND ? e : NULL;
@@ -186,9 +193,11 @@ static void names_gather(struct build *b)
 static err build_read_spec(struct build *b)
 {
     yyjson_val *spec = b->w->spec;
-    TRY(schema_read(&training_set_spec_schema, b->a, S("set"), yyjson_obj_get(spec, "set"), READ_LENIENT, &b->set));
+    TRY(schema_read(&training_set_spec_schema, b->a, S("set"), yyjson_obj_get(spec, "set"), READ_LENIENT,
+                    &b->set));
     struct resolved_service def;
-    TRY(schema_read(&resolved_service_schema, b->a, S("definition"), yyjson_obj_get(spec, "definition"), READ_LENIENT, &def));
+    TRY(schema_read(&resolved_service_schema, b->a, S("definition"), yyjson_obj_get(spec, "definition"),
+                    READ_LENIENT, &def));
     TRY(service_compile(b->a, &def, &b->svc));
     b->id = text_of(spec, "id");
     b->event_time = text_of(spec, "eventTime");
@@ -204,7 +213,8 @@ static err tables_load(struct build *b)
     for (size_t i = 0; i < b->tables_n; i++) {
         struct table *t = &b->tables[i];
         worker_progress(b->w, (int64_t)(i * 30 / b->tables_n), 100, "reading events");
-        TRY(version_get(b->w->blobs, b->a, yyjson_obj_getn(versions, t->dataset.p, t->dataset.n), &t->version));
+        TRY(version_get(b->w->blobs, b->a, yyjson_obj_getn(versions, t->dataset.p, t->dataset.n),
+                        &t->version));
         TRY_AS(parquet_load(b->a, &t->version.paths, t->names.v, t->names.n, &t->columns), "version '%.*s'",
                STR(t->version.name));
     }
@@ -250,7 +260,8 @@ static err rows_choose(struct build *b)
             b->rows[b->n++] = (uint32_t)i;
     }
     if (!b->n)
-        FAIL(INVALID, "training set has no rows: none of version '%.*s' is in the time asked for and in the sample",
+        FAIL(INVALID,
+             "training set has no rows: none of version '%.*s' is in the time asked for and in the sample",
              STR(b->tables[0].version.name));
     return NULL;
 }
@@ -267,7 +278,8 @@ static err features_compute(struct build *b)
     for (size_t i = 0; i < b->svc.views_n; i++) {
         const struct view *v = &b->svc.views[i];
         worker_progress(b->w, 30 + (int64_t)(i * 30 / b->svc.views_n), 100, "joining");
-        TRY(view_join(v, &table_of(b, v->def.dataset)->columns, labels, time, b->rows, b->n, b->threads, out));
+        TRY(view_join(v, &table_of(b, v->def.dataset)->columns, labels, time, b->rows, b->n, b->threads,
+                      out));
         out += v->features_n;
         if (worker_stopped(b->w))
             FAIL(CANCELLED, "stopped");
@@ -310,7 +322,8 @@ static void columns_gather(struct build *b)
         for (size_t k = 0; k < b->svc.views[i].def.keys.n; k++)
             column_take(b, b->svc.views[i].def.keys.v[k]);
     for (size_t f = 0; f < b->svc.features_n; f++)
-        push(b->a, &b->out, (struct column){ .name = b->svc.features[f], .type = COL_F64, .f = b->features[f] });
+        push(b->a, &b->out,
+             (struct column){ .name = b->svc.features[f], .type = COL_F64, .f = b->features[f] });
     column_take(b, b->set.label);
 }
 
@@ -339,8 +352,11 @@ static err files_write(struct build *b, struct file_part *part, size_t n)
 {
     err e = NULL;
     for (size_t i = 0; i < n; i++)
-        part[i] = (struct file_part){ .c = &b->out, .path = fmtz(b->a, "%s/rows-%zu.parquet", b->w->dir, i),
-                                      .from = b->n * i / n, .to = b->n * (i + 1) / n, .a = arena_new(0) };
+        part[i] = (struct file_part){ .c = &b->out,
+                                      .path = fmtz(b->a, "%s/rows-%zu.parquet", b->w->dir, i),
+                                      .from = b->n * i / n,
+                                      .to = b->n * (i + 1) / n,
+                                      .a = arena_new(0) };
     for (size_t i = 1; i < n && !e; i++) {
         e = thread_start("write", file_write_part, &part[i], &part[i].thread);
         part[i].started = !e;
@@ -436,7 +452,8 @@ static err build_result(struct worker *w, const struct build *b, struct str know
     if (known.n)
         json_kstr(&j, "known", known);
     else
-        json_kraw(&j, "version", schema_text(&dataset_version_spec_schema, w->a, &b->version, WRITE_PERSONAL));
+        json_kraw(&j, "version",
+                  schema_text(&dataset_version_spec_schema, w->a, &b->version, WRITE_PERSONAL));
     json_ki64(&j, "rowsPerSecond", b->join_seconds > 0 ? (int64_t)((double)b->n / b->join_seconds) : 0);
     json_obj_end(&j);
     worker_progress(w, 100, 100, "done");
@@ -448,7 +465,8 @@ static err build_run(struct worker *w)
     struct build b = { .w = w, .a = w->a };
     struct str known = text_of(w->spec, "known");
     if (known.n) {
-        worker_say(w, "nothing changed: version %.*s was made from the same rows and definitions", STR(known));
+        worker_say(w, "nothing changed: version %.*s was made from the same rows and definitions",
+                   STR(known));
         return build_result(w, &b, known);
     }
     TRY(build_read_spec(&b));
@@ -457,8 +475,8 @@ static err build_run(struct worker *w)
     TRY(features_compute(&b));
     TRY(rows_write(&b));
     version_fill(&b);
-    worker_say(w, "%zu rows, %zu features, joined in %.2f s, %.0f rows/s", b.n, b.svc.features_n, b.join_seconds,
-               (double)b.n / (b.join_seconds > 0 ? b.join_seconds : 1));
+    worker_say(w, "%zu rows, %zu features, joined in %.2f s, %.0f rows/s", b.n, b.svc.features_n,
+               b.join_seconds, (double)b.n / (b.join_seconds > 0 ? b.join_seconds : 1));
     return build_result(w, &b, S(""));
 }
 
@@ -472,10 +490,10 @@ static err build_finish(struct job_context *c, const struct job *job, yyjson_val
     if (name.n) {
         TRY(resource_get(c->store, c->a, &dataset_version_resource, job->project, name, NULL, &v, NULL));
     } else {
-        TRY(schema_read(&dataset_version_spec_schema, c->a, S("version"), yyjson_obj_get(result, "version"), READ_LENIENT,
-                        &v));
-        TRY(version_commit(c->store, c->a, fmt(c->a, "Job/%.*s", STR(job->name)), job->project, &training_set_resource,
-                           with->training_set, &v, &name));
+        TRY(schema_read(&dataset_version_spec_schema, c->a, S("version"), yyjson_obj_get(result, "version"),
+                        READ_LENIENT, &v));
+        TRY(version_commit(c->store, c->a, fmt(c->a, "Job/%.*s", STR(job->name)), job->project,
+                           &training_set_resource, with->training_set, &v, &name));
     }
     json_kstr(out, "version", name);
     json_kstr(out, "rows", fmt(c->a, "%lld", (long long)v.rows));
@@ -487,10 +505,14 @@ static err build_finish(struct job_context *c, const struct job *job, yyjson_val
 const struct worker_type *feature_build(struct features *f, struct arena *a)
 {
     struct worker_type *t = NEW(a, struct worker_type);
-    *t = (struct worker_type){ .name = "build", .doc = "Makes a version of a training set by a point-in-time join.",
+    *t = (struct worker_type){ .name = "build",
+                               .doc = "Makes a version of a training set by a point-in-time join.",
                                .outputs = "version: the version, new or there already; rows: its rows; "
                                           "rowsPerSecond: how fast they were joined",
-                               .with = &build_with_schema, .prepare = build_prepare, .run = build_run,
-                               .finish = build_finish, .self = f };
+                               .with = &build_with_schema,
+                               .prepare = build_prepare,
+                               .run = build_run,
+                               .finish = build_finish,
+                               .self = f };
     return t;
 }

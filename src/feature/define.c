@@ -34,7 +34,8 @@ static err windows_compile(const struct resolved_view *def, struct view *v)
     for (size_t i = 0; i < def->windows.n && i < WINDOWS_MAX; i++) {
         int64_t ms;
         if (!duration_parse(def->windows.v[i], &ms) || ms <= 0 || ms > (int64_t)3650 * 86400000)
-            FAIL(INVALID, "window '%.*s' is not a duration, as in 1h or 7d (at most 3650d)", STR(def->windows.v[i]));
+            FAIL(INVALID, "window '%.*s' is not a duration, as in 1h or 7d (at most 3650d)",
+                 STR(def->windows.v[i]));
         v->window_us[i] = ms * 1000;
         v->longest_us = ms * 1000 > v->longest_us ? ms * 1000 : v->longest_us;
         for (size_t k = 0; k < i; k++)
@@ -79,8 +80,8 @@ err view_compile(struct arena *a, const struct resolved_view *def, struct view *
     }
     for (size_t w = 0; w < v.windows_n; w++)
         for (size_t i = 0; i < v.aggregates_n; i++)
-            v.features[v.features_n++] =
-                fmt(a, "%.*s_%.*s_%.*s", STR(def->name), STR(g[i].name), STR(def->windows.v[w]));
+            v.features[v.features_n++] = fmt(a, "%.*s_%.*s_%.*s", STR(def->name), STR(g[i].name),
+                                             STR(def->windows.v[w]));
     v.hash = view_hash(&v);
     *out = v;
     return NULL;
@@ -106,7 +107,8 @@ err service_compile(struct arena *a, const struct resolved_service *def, struct 
         n += s.views[i].features_n;
     }
     if (!n || n > FEATURES_MAX)
-        FAIL(INVALID, "service '%.*s' has %zu features; it may have 1 to %d", STR(def->service), n, FEATURES_MAX);
+        FAIL(INVALID, "service '%.*s' has %zu features; it may have 1 to %d", STR(def->service), n,
+             FEATURES_MAX);
     s.features = NEW_N(a, struct str, n);
     for (size_t i = 0; i < s.views_n; i++)
         for (size_t k = 0; k < s.views[i].features_n; k++)
@@ -147,7 +149,8 @@ static err view_resolve(struct store *s, struct arena *a, struct str project, st
     return NULL;
 }
 
-err view_load(struct store *s, struct arena *a, struct str project, struct str name, struct resolved_view *out)
+err view_load(struct store *s, struct arena *a, struct str project, struct str name,
+              struct resolved_view *out)
 {
     struct feature_view_spec spec;
     TRY(resource_get(s, a, &feature_view_resource, project, name, NULL, &spec, NULL));
@@ -179,7 +182,9 @@ err service_load(struct store *s, struct arena *a, struct str project, struct st
 static err view_check(const struct resource_check *c)
 {
     const struct feature_view_spec *s = c->spec;
-    struct resolved_view def = { .name = c->name, .windows = s->windows, .ttl = s->ttl, .aggregates = s->aggregates };
+    struct resolved_view def = {
+        .name = c->name, .windows = s->windows, .ttl = s->ttl, .aggregates = s->aggregates
+    };
     struct view v;
     struct str key = S("key");
     push(c->a, &def.keys, key);
@@ -194,9 +199,11 @@ static err service_check(const struct resource_check *c)
     for (size_t i = 0; i < s->views.n; i++)
         for (size_t k = 0; k < i; k++)
             if (str_eq(s->views.v[i], s->views.v[k]))
-                return err_field(err_new(INVALID, "spec.views: '%.*s' is there twice", STR(s->views.v[i])), S("spec.views"));
+                return err_field(err_new(INVALID, "spec.views: '%.*s' is there twice", STR(s->views.v[i])),
+                                 S("spec.views"));
     if (!s->views.n && !s->request.n)
-        return err_field(err_new(INVALID, "spec.views: a service needs a view or a request feature"), S("spec.views"));
+        return err_field(err_new(INVALID, "spec.views: a service needs a view or a request feature"),
+                         S("spec.views"));
     return NULL;
 }
 
@@ -204,20 +211,43 @@ static err training_set_check(const struct resource_check *c)
 {
     struct object o;
     if (c->name.n > 55)
-        FAIL(INVALID, "metadata.name: names of training sets have at most 55 characters, as versions are named after them");
+        FAIL(
+            INVALID,
+            "metadata.name: names of training sets have at most 55 characters, as versions are named after them");
     if (c->store && !object_get(c->store, c->a, S("Dataset"), c->project, c->name, &o))
         FAIL(CONFLICT, "there is a Dataset '%.*s'; versions of both would have the same names", STR(c->name));
     return NULL;
 }
 
 const struct resource feature_resources[] = {
-    { .kind = "Entity", .plural = "entities", .one = "en", .doc = "Something that features are about, named by key columns.",
-      .spec = &entity_spec_schema, .verbs = V_ALL },
-    { .kind = "FeatureView", .plural = "featureviews", .one = "fv", .doc = "Rolling aggregates of a dataset's events, per entity.",
-      .spec = &feature_view_spec_schema, .verbs = V_ALL, .check = view_check },
-    { .kind = "FeatureService", .plural = "featureservices", .one = "fs", .doc = "The features that a model gets, in order.",
-      .spec = &feature_service_spec_schema, .status = &feature_service_status_schema, .verbs = V_ALL, .check = service_check },
-    { .kind = "TrainingSet", .plural = "trainingsets", .one = "ts", .doc = "Label rows and the features they had at their time.",
-      .spec = &training_set_spec_schema, .status = &dataset_status_schema, .verbs = V_ALL, .check = training_set_check },
+    { .kind = "Entity",
+      .plural = "entities",
+      .one = "en",
+      .doc = "Something that features are about, named by key columns.",
+      .spec = &entity_spec_schema,
+      .verbs = V_ALL },
+    { .kind = "FeatureView",
+      .plural = "featureviews",
+      .one = "fv",
+      .doc = "Rolling aggregates of a dataset's events, per entity.",
+      .spec = &feature_view_spec_schema,
+      .verbs = V_ALL,
+      .check = view_check },
+    { .kind = "FeatureService",
+      .plural = "featureservices",
+      .one = "fs",
+      .doc = "The features that a model gets, in order.",
+      .spec = &feature_service_spec_schema,
+      .status = &feature_service_status_schema,
+      .verbs = V_ALL,
+      .check = service_check },
+    { .kind = "TrainingSet",
+      .plural = "trainingsets",
+      .one = "ts",
+      .doc = "Label rows and the features they had at their time.",
+      .spec = &training_set_spec_schema,
+      .status = &dataset_status_schema,
+      .verbs = V_ALL,
+      .check = training_set_check },
     { 0 },
 };

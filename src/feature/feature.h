@@ -20,7 +20,7 @@
 /* ---- functions of request features ---- */
 struct request_function {
     const char *name;
-    bool of_time;                          /* wants a time; else a number */
+    bool of_time;                              /* wants a time; else a number */
     double (*of)(int64_t time, double number); /* the one it does not want is 0 */
     const char *doc;
 };
@@ -105,9 +105,9 @@ struct plan_binding {
 /* Once per request. INVALID if an input is missing or has another type. */
 err feature_plan_bind(const struct feature_plan *, const struct columns *, struct plan_binding *out);
 struct plan_row {
-    double *features;            /* feature_plan_features() of them; NaN for null */
-    uint8_t *status;             /* enum feature_status per view */
-    int64_t *known_at;           /* per view; 0 if not found */
+    double *features;  /* feature_plan_features() of them; NaN for null */
+    uint8_t *status;   /* enum feature_status per view */
+    int64_t *known_at; /* per view; 0 if not found */
 };
 /* Features of one row of the request. No allocation, no lock; a few µs. */
 void feature_plan_row(const struct feature_plan *, struct kv_snap *, const struct columns *,

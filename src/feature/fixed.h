@@ -20,7 +20,8 @@ static inline fixed fixed_f64(double v)
     return fabs(v) < 0x1p64 ? (fixed)rint(v * 0x1p30) : FIXED_NULL;
 }
 /* sum: of the n values that are there, among `rows` events. */
-static inline double fixed_aggregate(enum aggregate_function f, bool of_column, fixed sum, int64_t n, int64_t rows)
+static inline double fixed_aggregate(enum aggregate_function f, bool of_column, fixed sum, int64_t n,
+                                     int64_t rows)
 {
     if (f == AGG_COUNT)
         return (double)(of_column ? n : rows);

@@ -38,7 +38,7 @@ struct view {
     struct strs columns;  /* the different columns aggregated */
     struct str *features; /* names: window by window, aggregate by aggregate */
     size_t features_n;
-    uint64_t hash;        /* of all that decides what a row's values mean */
+    uint64_t hash; /* of all that decides what a row's values mean */
 };
 struct service {
     struct resolved_service def;
@@ -46,11 +46,12 @@ struct service {
     size_t views_n;
     struct str *features; /* all names, in order */
     size_t features_n;
-    struct str text;      /* of def: the version's `definition` */
+    struct str text; /* of def: the version's `definition` */
 };
 /* From the store. */
 err service_load(struct store *, struct arena *a, struct str project, struct str name, struct service *out);
-err view_load(struct store *, struct arena *a, struct str project, struct str name, struct resolved_view *out);
+err view_load(struct store *, struct arena *a, struct str project, struct str name,
+              struct resolved_view *out);
 /* From its text. */
 err service_parse(struct arena *a, struct str text, struct service *out);
 err view_compile(struct arena *a, const struct resolved_view *, struct view *out);
@@ -60,16 +61,16 @@ err service_compile(struct arena *a, const struct resolved_service *, struct ser
 /* What a view's row holds: out[features_n], from the sums of each window. */
 struct sums {
     int64_t rows;
-    const fixed *sum;  /* per column */
-    const int64_t *n;  /* values that are there, per column */
+    const fixed *sum; /* per column */
+    const int64_t *n; /* values that are there, per column */
 };
 static inline void view_window(const struct view *v, size_t window, const struct sums *s, double *out)
 {
     for (size_t i = 0; i < v->aggregates_n; i++) {
         const struct aggregate *g = &v->aggregates[i];
         bool of = g->column >= 0;
-        out[window * v->aggregates_n + i] =
-            fixed_aggregate(g->function, of, of ? s->sum[g->column] : 0, of ? s->n[g->column] : 0, s->rows);
+        out[window * v->aggregates_n + i] = fixed_aggregate(g->function, of, of ? s->sum[g->column] : 0,
+                                                            of ? s->n[g->column] : 0, s->rows);
     }
 }
 static inline int64_t time_minus(int64_t t, int64_t d)
@@ -96,32 +97,34 @@ err view_bind(struct arena *a, const struct view *, const struct columns *, stru
 err view_bind_keys(const struct view *, const struct columns *, struct view_columns *out);
 /* Events of a view in order of key, then known time; rows of no key or time are left out. */
 struct sorted {
-    uint32_t *row;   /* of the table */
+    uint32_t *row; /* of the table */
     int64_t *known;
-    size_t *start;   /* of key k; start[keys] is the number of events */
+    size_t *start; /* of key k; start[keys] is the number of events */
     size_t keys;
 };
 struct keymap; /* key columns → 0, 1, 2 … */
-err view_sort(struct arena *a, const struct view *, const struct columns *, struct view_columns *, struct keymap **keys,
-              struct sorted *out);
+err view_sort(struct arena *a, const struct view *, const struct columns *, struct view_columns *,
+              struct keymap **keys, struct sorted *out);
 /* The point-in-time join: out[f][i], features of view f for label i, which is row rows[i] of `labels`, asked about at
  * time->i. Events may be the same table. */
-err view_join(const struct view *, const struct columns *events, const struct columns *labels, const struct column *time,
-              const uint32_t *rows, size_t n, int threads, double **out);
+err view_join(const struct view *, const struct columns *events, const struct columns *labels,
+              const struct column *time, const uint32_t *rows, size_t n, int threads, double **out);
 /* out[i] for all of the rows. */
-err request_compute(const struct request_feature *, const struct columns *, const uint32_t *rows, size_t n, double *out);
+err request_compute(const struct request_feature *, const struct columns *, const uint32_t *rows, size_t n,
+                    double *out);
 err request_bind(const struct request_feature *, enum column_type);
 
 /* ---- build.c ---- */
 /* Adds "versions": {dataset: {name, spec}} of all datasets the views read to an open spec.json; `asked` is the version of
  * `first` (empty: the newest, as for the others). hash: text that changes with any of them. */
-err service_versions_put(struct store *, struct arena *a, struct str project, const struct service *, struct str first,
-                         struct str asked, struct str *hash, struct json *out);
+err service_versions_put(struct store *, struct arena *a, struct str project, const struct service *,
+                         struct str first, struct str asked, struct str *hash, struct json *out);
 
 /* ---- rings.c: keyed rows ---- */
 enum { KEY_PART_BYTES = 33, KEY_BYTES = KEYS_MAX * KEY_PART_BYTES, ROW_HEAD = 8, PREFIX_BYTES = 160 };
 /* Key of one row, as bytes: for each part its length and text (over 32 bytes: its SHA-256). False if a part is null. */
-bool key_encode(const struct column *const *keys, size_t keys_n, size_t row, uint8_t out[KEY_BYTES], size_t *n);
+bool key_encode(const struct column *const *keys, size_t keys_n, size_t row, uint8_t out[KEY_BYTES],
+                size_t *n);
 /* What an event is told apart by, beside its key and known time: hash of the id as text. */
 uint64_t event_id(const struct column *id, size_t row);
 struct online_event {
@@ -138,8 +141,8 @@ size_t rings_bytes(struct rings *);
 struct apply;
 err apply_begin(struct rings *, struct arena *a, struct apply **out);
 /* Events of one key, in any order; view lives until apply_end(). */
-err apply_events(struct apply *, struct str project, const struct view *, struct str key, const struct online_event *,
-                 size_t n, struct push_result *);
+err apply_events(struct apply *, struct str project, const struct view *, struct str key,
+                 const struct online_event *, size_t n, struct push_result *);
 /* Keys and events waiting for apply_flush(). */
 size_t apply_waiting(const struct apply *);
 /* Writes what was taken up since the last flush, all or none; durable on return. */
@@ -147,7 +150,8 @@ err apply_flush(struct apply *);
 /* What was not flushed is forgotten. NULL is fine. */
 void apply_end(struct apply *);
 /* The stored row of a key. False if there is none, or if it was made by another definition of the view. */
-bool row_get(struct kv_snap *, const struct view *, struct str prefix, struct str key, double *out, int64_t *known);
+bool row_get(struct kv_snap *, const struct view *, struct str prefix, struct str key, double *out,
+             int64_t *known);
 /* "r|project|view|"; at most PREFIX_BYTES. */
 struct str row_prefix(struct arena *a, struct str project, struct str view);
 

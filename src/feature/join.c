@@ -99,7 +99,8 @@ static uint32_t *dict_translate(struct arena *a, const struct column *from, cons
 static err key_column_check(const struct column *c, const struct column *of)
 {
     if (c->type == COL_F64)
-        FAIL(INVALID, "key column '%.*s' is %s; a key is text or a whole number", STR(c->name), column_type_names[c->type]);
+        FAIL(INVALID, "key column '%.*s' is %s; a key is text or a whole number", STR(c->name),
+             column_type_names[c->type]);
     if (of && (c->type == COL_STR) != (of->type == COL_STR))
         FAIL(INVALID, "key column '%.*s' is %s in one dataset and %s in the other", STR(c->name),
              column_type_names[c->type], column_type_names[of->type]);
@@ -107,8 +108,8 @@ static err key_column_check(const struct column *c, const struct column *of)
 }
 
 /* Key of each row; rows: which ones (NULL: all n). build: new keys get numbers, else they are NO_KEY. */
-static err keys_of(struct keymap *m, const struct column *const *cols, size_t cols_n, const uint32_t *rows, size_t n,
-                   bool build, uint32_t *out)
+static err keys_of(struct keymap *m, const struct column *const *cols, size_t cols_n, const uint32_t *rows,
+                   size_t n, bool build, uint32_t *out)
 {
     for (size_t k = 0; k < cols_n; k++) {
         const struct column *c = cols[k];
@@ -116,7 +117,9 @@ static err keys_of(struct keymap *m, const struct column *const *cols, size_t co
         if (build)
             m->of[k] = c;
         m->part[k].a = m->pair[k].a = m->a;
-        const uint32_t *map = c->type == COL_STR && c->dict != m->of[k]->dict ? dict_translate(m->a, c, m->of[k]) : NULL;
+        const uint32_t *map = c->type == COL_STR && c->dict != m->of[k]->dict
+                                  ? dict_translate(m->a, c, m->of[k])
+                                  : NULL;
         for (size_t i = 0; i < n; i++) {
             size_t row = rows ? rows[i] : i;
             if (column_null(c, row) || (k && out[i] == NO_KEY)) {
@@ -132,9 +135,7 @@ static err keys_of(struct keymap *m, const struct column *const *cols, size_t co
         }
     }
     if (build)
-        m->n = cols_n > 1                     ? m->pair[cols_n - 1].n
-               : cols[0]->type == COL_STR     ? cols[0]->dict_n
-                                              : m->part[0].n;
+        m->n = cols_n > 1 ? m->pair[cols_n - 1].n : cols[0]->type == COL_STR ? cols[0]->dict_n : m->part[0].n;
     m->columns = cols_n;
     return NULL;
 }
@@ -186,8 +187,8 @@ static void sort_by_time(struct arena *a, const int64_t *t, uint32_t *row, size_
 }
 
 /* Rows in order of time → in order of key, then time. Those of NO_KEY are left out. */
-static void sort_by_key(struct arena *a, const uint32_t *key, const uint32_t *row, size_t n, size_t keys, uint32_t *out,
-                        size_t **start_out)
+static void sort_by_key(struct arena *a, const uint32_t *key, const uint32_t *row, size_t n, size_t keys,
+                        uint32_t *out, size_t **start_out)
 {
     size_t *start = NEW_N(a, size_t, keys + 2), at = 0;
     for (size_t i = 0; i < n; i++)
@@ -228,8 +229,8 @@ err view_bind(struct arena *a, const struct view *v, const struct columns *table
     for (size_t i = 0; i < v->columns.n; i++) {
         TRY_AS(columns_need(table, v->columns.v[i], &out->values[i]), "view '%.*s'", STR(v->def.name));
         if (out->values[i]->type == COL_STR || out->values[i]->type == COL_TIME)
-            FAIL(INVALID, "view '%.*s': column '%.*s' is %s, not a number", STR(v->def.name), STR(v->columns.v[i]),
-                 column_type_names[out->values[i]->type]);
+            FAIL(INVALID, "view '%.*s': column '%.*s' is %s, not a number", STR(v->def.name),
+                 STR(v->columns.v[i]), column_type_names[out->values[i]->type]);
     }
     out->id = columns_find(table, v->def.id);
     return NULL;
@@ -241,7 +242,8 @@ err view_sort(struct arena *a, const struct view *v, const struct columns *table
     auto_arena struct arena *tmp = arena_new(0);
     size_t n = 0;
     if (table->rows >= NO_KEY)
-        FAIL(TOO_LARGE, "view '%.*s': %zu events; at most 4 billion are joined at once", STR(v->def.name), table->rows);
+        FAIL(TOO_LARGE, "view '%.*s': %zu events; at most 4 billion are joined at once", STR(v->def.name),
+             table->rows);
     uint32_t *key = NEW_N(tmp, uint32_t, table->rows + 1), *row = NEW_N(tmp, uint32_t, table->rows + 1);
     struct keymap *m = NEW(a, struct keymap);
     m->a = a;
@@ -250,7 +252,9 @@ err view_sort(struct arena *a, const struct view *v, const struct columns *table
         if (key[i] != NO_KEY && !column_null(c->known, i))
             row[n++] = (uint32_t)i;
     sort_by_time(tmp, c->known->i, row, n);
-    *out = (struct sorted){ .row = NEW_N(a, uint32_t, n + 1), .known = NEW_N(a, int64_t, n + 1), .keys = m->n };
+    *out = (struct sorted){ .row = NEW_N(a, uint32_t, n + 1),
+                            .known = NEW_N(a, int64_t, n + 1),
+                            .keys = m->n };
     sort_by_key(a, key, row, n, m->n, out->row, &out->start);
     for (size_t i = 0; i < n; i++)
         out->known[i] = c->known->i[out->row[i]];
@@ -305,7 +309,8 @@ static void prefix_fill(struct prefix *p, const struct join *j, size_t from, siz
 }
 
 /* The view's row for events [lo[w], hi) of a key. */
-static void row_compute(const struct join *j, const struct prefix *p, const size_t *lo, size_t hi, double *row)
+static void row_compute(const struct join *j, const struct prefix *p, const size_t *lo, size_t hi,
+                        double *row)
 {
     size_t cols = j->v->columns.n;
     fixed sum[AGGREGATES_MAX];
@@ -352,7 +357,8 @@ static void *part_run(void *arg)
         size_t n = j->events->start[k + 1] - j->events->start[k];
         most = n > most ? n : most;
     }
-    struct prefix prefix = { .sum = arena_alloc(a, arena_mul(arena_mul(most + 1, cols + 1), sizeof(fixed)), 16),
+    struct prefix prefix = { .sum = arena_alloc(a, arena_mul(arena_mul(most + 1, cols + 1), sizeof(fixed)),
+                                                16),
                              .n = NEW_N(a, int64_t, arena_mul(most + 1, cols + 1)) };
     double *row = NEW_N(a, double, j->v->features_n + 1);
     for (size_t k = p->from; k < p->to; k++) {
@@ -397,8 +403,8 @@ static err parts_run(const struct join *j, size_t keys, int threads)
     return e;
 }
 
-err view_join(const struct view *v, const struct columns *events, const struct columns *labels, const struct column *time,
-              const uint32_t *rows, size_t n, int threads, double **out)
+err view_join(const struct view *v, const struct columns *events, const struct columns *labels,
+              const struct column *time, const uint32_t *rows, size_t n, int threads, double **out)
 {
     auto_arena struct arena *a = arena_new(0);
     struct view_columns c, l = { 0 };
@@ -407,7 +413,8 @@ err view_join(const struct view *v, const struct columns *events, const struct c
     TRY(view_bind(a, v, events, &c));
     TRY(view_bind_keys(v, labels, &l));
     TRY(view_sort(a, v, events, &c, &keys, &sorted));
-    uint32_t *key = NEW_N(a, uint32_t, n + 1), *order = NEW_N(a, uint32_t, n + 1), *by_key = NEW_N(a, uint32_t, n + 1);
+    uint32_t *key = NEW_N(a, uint32_t, n + 1), *order = NEW_N(a, uint32_t, n + 1),
+             *by_key = NEW_N(a, uint32_t, n + 1);
     int64_t *t = NEW_N(a, int64_t, n + 1);
     TRY_AS(keys_of(keys, l.keys, v->def.keys.n, rows, n, false, key), "view '%.*s'", STR(v->def.name));
     for (size_t f = 0; f < v->features_n; f++)

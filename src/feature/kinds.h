@@ -3,7 +3,14 @@
 #pragma once
 #include "data/data.h"
 
-enum { KEYS_MAX = 8, WINDOWS_MAX = 16, AGGREGATES_MAX = 64, VIEWS_MAX = 32, REQUESTS_MAX = 128, FEATURES_MAX = 2048 };
+enum {
+    KEYS_MAX = 8,
+    WINDOWS_MAX = 16,
+    AGGREGATES_MAX = 64,
+    VIEWS_MAX = 32,
+    REQUESTS_MAX = 128,
+    FEATURES_MAX = 2048
+};
 enum aggregate_function { AGG_COUNT, AGG_SUM, AGG_MEAN };
 extern const char *const aggregate_functions[];
 /* Rows of request_table below, in its order. */

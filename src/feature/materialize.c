@@ -90,10 +90,12 @@ static err materialize_prepare(struct job_context *c, const struct job *job, str
     struct str hash, first = S("");
     TRY(service_load(c->store, c->a, job->project, with->service, &svc));
     if (with->version.n) {
-        TRY(resource_get(c->store, c->a, &dataset_version_resource, job->project, with->version, NULL, &v, NULL));
+        TRY(resource_get(c->store, c->a, &dataset_version_resource, job->project, with->version, NULL, &v,
+                         NULL));
         first = str_starts(v.of, S("Dataset/")) ? str_sub(v.of, 8, v.of.n) : S("");
         if (!first.n)
-            FAIL(INVALID, "version '%.*s' is of %.*s; online rows are made from a dataset's", STR(with->version), STR(v.of));
+            FAIL(INVALID, "version '%.*s' is of %.*s; online rows are made from a dataset's",
+                 STR(with->version), STR(v.of));
     }
     json_kraw(out, "definition", svc.text);
     return service_versions_put(c->store, c->a, job->project, &svc, first, with->version, &hash, out);
@@ -124,8 +126,8 @@ static uint64_t event_of(const struct view_columns *c, const struct columns *t, 
     return c->id && !column_null(c->id, row) ? event_id(c->id, row) : row;
 }
 
-static void key_put(struct writer *w, const struct view *v, const struct view_columns *c, const struct columns *t,
-                    const struct sorted *s, size_t from, size_t to)
+static void key_put(struct writer *w, const struct view *v, const struct view_columns *c,
+                    const struct columns *t, const struct sorted *s, size_t from, size_t to)
 {
     uint8_t key[KEY_BYTES];
     size_t n;
@@ -194,7 +196,8 @@ static void name_add(struct arena *a, struct strs *names, struct str name)
 }
 
 /* The columns that the views of one dataset need; read once for all of them. */
-static err dataset_load(struct worker *w, struct arena *a, const struct service *svc, struct str dataset, struct columns *out)
+static err dataset_load(struct worker *w, struct arena *a, const struct service *svc, struct str dataset,
+                        struct columns *out)
 {
     struct version_in version;
     struct strs names = { 0 };
@@ -257,7 +260,8 @@ static err materialize_run(struct worker *w)
     struct str sha;
     int64_t size;
     const char *path = fmtz(w->a, "%s/events", w->dir);
-    TRY(schema_read(&resolved_service_schema, w->a, S("definition"), yyjson_obj_get(w->spec, "definition"), READ_LENIENT, &def));
+    TRY(schema_read(&resolved_service_schema, w->a, S("definition"), yyjson_obj_get(w->spec, "definition"),
+                    READ_LENIENT, &def));
     TRY(service_compile(w->a, &def, &svc));
     err e = file_make(w, &svc, path, &out);
     if (!e)
@@ -286,11 +290,13 @@ static const struct view *view_named(const struct service *svc, const struct mat
 {
     for (size_t i = 0; i < svc->views_n; i++)
         if (str_eq(svc->views[i].def.name, m->name))
-            return svc->views[i].hash == m->hash && svc->views[i].columns.n == m->columns ? &svc->views[i] : NULL;
+            return svc->views[i].hash == m->hash && svc->views[i].columns.n == m->columns ? &svc->views[i]
+                                                                                          : NULL;
     return NULL;
 }
 
-static err key_apply(struct apply *p, struct str project, const struct view *v, struct mat_reader *r, struct push_result *out)
+static err key_apply(struct apply *p, struct str project, const struct view *v, struct mat_reader *r,
+                     struct push_result *out)
 {
     struct mat_key key;
     fixed values[AGGREGATES_MAX];
@@ -305,8 +311,8 @@ static err key_apply(struct apply *p, struct str project, const struct view *v, 
 }
 
 /* The lock is given back between batches, so that pushes wait for one of them at most. */
-static err batch_apply(struct features *f, struct str project, const struct view *v, struct mat_reader *r, uint64_t *keys,
-                       struct push_result *out)
+static err batch_apply(struct features *f, struct str project, const struct view *v, struct mat_reader *r,
+                       uint64_t *keys, struct push_result *out)
 {
     auto_arena struct arena *a = arena_new(0);
     struct apply *p;
@@ -338,7 +344,8 @@ static err file_apply(struct features *f, struct str project, const struct servi
     return NULL;
 }
 
-static err materialize_finish(struct job_context *c, const struct job *job, yyjson_val *result, struct json *outputs)
+static err materialize_finish(struct job_context *c, const struct job *job, yyjson_val *result,
+                              struct json *outputs)
 {
     const struct materialize_with *with = job->with;
     struct features *f = c->self;
@@ -349,8 +356,10 @@ static err materialize_finish(struct job_context *c, const struct job *job, yyjs
         FAIL(INTERNAL, "materialize was registered without the online store");
     TRY(service_load(c->store, c->a, job->project, with->service, &svc));
     TRY(blob_get(store_blobs(c->store), c->a, text_of(result, "events"), &bytes));
-    TRY_AS(file_apply(f, job->project, &svc, bytes, &done), "materialising service '%.*s'", STR(with->service));
-    struct feature_service_status status = { .online = { .version = version, .rows = done.rows, .at = now_us() } };
+    TRY_AS(file_apply(f, job->project, &svc, bytes, &done), "materialising service '%.*s'",
+           STR(with->service));
+    struct feature_service_status status = { .online = {
+                                                 .version = version, .rows = done.rows, .at = now_us() } };
     TRY(resource_status(c->store, c->a, &feature_service_resource, job->project, with->service, -1, &status));
     json_kstr(outputs, "version", version);
     json_kstr(outputs, "rows", fmt(c->a, "%lld", (long long)done.rows));
@@ -361,10 +370,16 @@ static err materialize_finish(struct job_context *c, const struct job *job, yyjs
 const struct worker_type *feature_materialize(struct features *f, struct arena *a)
 {
     struct worker_type *t = NEW(a, struct worker_type);
-    *t = (struct worker_type){ .name = "materialize", .doc = "Fills the online rows of a feature service.",
-                               .outputs = "version: the dataset version they were filled from; rows: keys that got a row; "
-                                          "events: events that they were made of",
-                               .with = &materialize_with_schema, .prepare = materialize_prepare, .run = materialize_run,
-                               .finish = materialize_finish, .self = f };
+    *t = (struct worker_type){
+        .name = "materialize",
+        .doc = "Fills the online rows of a feature service.",
+        .outputs = "version: the dataset version they were filled from; rows: keys that got a row; "
+                   "events: events that they were made of",
+        .with = &materialize_with_schema,
+        .prepare = materialize_prepare,
+        .run = materialize_run,
+        .finish = materialize_finish,
+        .self = f
+    };
     return t;
 }

@@ -27,7 +27,7 @@ struct features {
     pthread_mutex_t lock; /* of the definitions below; never held while writing */
     struct arena *defs_a;
     struct views *views;
-    int64_t defs_seq;     /* event after which they were read */
+    int64_t defs_seq; /* event after which they were read */
     struct cached_plan plans[PLANS_MAX];
     size_t plans_n;
     struct push_observer observers[OBSERVERS_MAX];
@@ -109,8 +109,8 @@ void feature_metrics(void *features, struct buf *out)
         { "dhow_feature_cache_bytes", "gauge", "Memory of recent events.", (int64_t)rings_bytes(f->rings) },
     };
     for (size_t i = 0; i < sizeof m / sizeof *m; i++)
-        buf_fmt(out, "# HELP %s %s\n# TYPE %s %s\n%s %lld\n", m[i].name, m[i].doc, m[i].name, m[i].type, m[i].name,
-                (long long)m[i].v);
+        buf_fmt(out, "# HELP %s %s\n# TYPE %s %s\n%s %lld\n", m[i].name, m[i].doc, m[i].name, m[i].type,
+                m[i].name, (long long)m[i].v);
 }
 
 /* ---- definitions ---- */
@@ -123,7 +123,8 @@ static err views_read(struct store *s, struct views *w)
     for (size_t i = 0; i < list.n; i++) {
         struct feature_view_spec spec;
         struct resolved_view def;
-        TRY(schema_read_text(&feature_view_spec_schema, w->a, S("spec"), list.v[i].spec, READ_LENIENT, &spec));
+        TRY(schema_read_text(&feature_view_spec_schema, w->a, S("spec"), list.v[i].spec, READ_LENIENT,
+                             &spec));
         if (!str_eq(spec.dataset, w->dataset))
             continue;
         TRY(view_load(s, w->a, w->project, list.v[i].name, &def));
@@ -188,8 +189,8 @@ err features_plan(struct features *f, struct str project, struct str service, st
         }
     TRY(feature_plan_new(f->store, project, service, out));
     if (f->plans_n < PLANS_MAX)
-        f->plans[f->plans_n++] = (struct cached_plan){ str_dup(f->defs_a, project), str_dup(f->defs_a, service),
-                                                       feature_plan_ref(*out) };
+        f->plans[f->plans_n++] = (struct cached_plan){ str_dup(f->defs_a, project),
+                                                       str_dup(f->defs_a, service), feature_plan_ref(*out) };
     return NULL;
 }
 
@@ -218,8 +219,8 @@ static uint64_t row_hash(const struct columns *batch, size_t row)
     return h;
 }
 
-static err view_push(struct apply *p, struct arena *a, struct str project, const struct view *v, const struct columns *batch,
-                     struct push_result *out)
+static err view_push(struct apply *p, struct arena *a, struct str project, const struct view *v,
+                     const struct columns *batch, struct push_result *out)
 {
     struct view_columns c;
     uint8_t key[KEY_BYTES];
@@ -232,8 +233,10 @@ static err view_push(struct apply *p, struct arena *a, struct str project, const
             continue; /* of no key, so in no row */
         for (size_t k = 0; k < v->columns.n; k++)
             values[k] = value_fixed(c.values[k], i);
-        struct online_event e = { .known = c.known->i[i], .values = values,
-                                  .id = c.id && !column_null(c.id, i) ? event_id(c.id, i) : row_hash(batch, i) };
+        struct online_event e = { .known = c.known->i[i],
+                                  .values = values,
+                                  .id = c.id && !column_null(c.id, i) ? event_id(c.id, i)
+                                                                      : row_hash(batch, i) };
         TRY(apply_events(p, project, v, (struct str){ (const char *)key, key_n }, &e, 1, out));
     }
     out->views++;
@@ -254,8 +257,8 @@ static err views_push(struct features *f, struct arena *a, const struct views *w
     return e;
 }
 
-err feature_push(struct features *f, struct arena *a, struct str project, struct str dataset, const struct columns *batch,
-                 struct push_result *out)
+err feature_push(struct features *f, struct arena *a, struct str project, struct str dataset,
+                 const struct columns *batch, struct push_result *out)
 {
     struct push_result r = { .rows = (int64_t)batch->rows };
     struct views *w;

@@ -6,8 +6,8 @@
 #include <stdatomic.h>
 
 struct plan_view {
-    struct str prefix;        /* "r|project|view|" */
-    uint16_t keys[KEYS_MAX];  /* inputs */
+    struct str prefix;       /* "r|project|view|" */
+    uint16_t keys[KEYS_MAX]; /* inputs */
 };
 struct feature_plan {
     struct arena *a;
@@ -39,7 +39,8 @@ static bool type_of(const struct types *t, struct str name, enum column_type *ou
     return false;
 }
 
-static err types_read(struct store *s, struct arena *a, struct str project, const struct service *svc, struct types *out)
+static err types_read(struct store *s, struct arena *a, struct str project, const struct service *svc,
+                      struct types *out)
 {
     for (size_t i = 0; i < svc->views_n && i < VIEWS_MAX; i++)
         TRY(dataset_columns(s, a, project, svc->views[i].def.dataset, &out->v[i], &out->n[out->datasets++]));
@@ -72,8 +73,8 @@ static err view_inputs(struct feature_plan *p, size_t i, struct str project, con
     for (size_t k = 0; k < v->def.keys.n; k++) {
         struct plan_input in = { .name = v->def.keys.v[k], .key = true };
         if (!type_of(t, in.name, &in.type))
-            FAIL(INVALID, "view '%.*s': dataset '%.*s' has no column '%.*s'", STR(v->def.name), STR(v->def.dataset),
-                 STR(in.name));
+            FAIL(INVALID, "view '%.*s': dataset '%.*s' has no column '%.*s'", STR(v->def.name),
+                 STR(v->def.dataset), STR(in.name));
         if (in.type == COL_F64)
             FAIL(INVALID, "view '%.*s': key column '%.*s' is DOUBLE", STR(v->def.name), STR(in.name));
         TRY(input_add(p, in, &pv->keys[k]));
@@ -85,7 +86,8 @@ static err request_inputs(struct feature_plan *p, const struct types *t)
 {
     const struct request_feature *r = p->service.def.request.v;
     for (size_t i = 0; i < p->service.def.request.n; i++) {
-        struct plan_input in = { .name = r[i].column, .type = request_table[r[i].function].of_time ? COL_TIME : COL_F64 };
+        struct plan_input in = { .name = r[i].column,
+                                 .type = request_table[r[i].function].of_time ? COL_TIME : COL_F64 };
         (void)type_of(t, in.name, &in.type);
         TRY(request_bind(&r[i], in.type));
         TRY(input_add(p, in, &p->request[i]));
@@ -108,8 +110,12 @@ static err plan_make(struct feature_plan *p, struct store *s, struct str project
     TRY(request_inputs(p, &types));
     p->time = -1;
     if (p->service.views_n) {
-        TRY(input_add(p, (struct plan_input){ .name = p->service.views[0].def.event_time, .type = COL_TIME, .time = true,
-                                              .optional = true }, &time));
+        TRY(input_add(p,
+                      (struct plan_input){ .name = p->service.views[0].def.event_time,
+                                           .type = COL_TIME,
+                                           .time = true,
+                                           .optional = true },
+                      &time));
         p->time = time;
     }
     return NULL;
@@ -191,7 +197,8 @@ err feature_plan_read(const struct feature_plan *p, struct arena *a, struct str 
     TRY(columns_read(a, path, entities, defs, p->inputs_n, COLUMNS_ROWS_MAX, COLUMNS_IGNORE, out));
     for (size_t i = 0; i < p->inputs_n; i++)
         if (!p->inputs[i].optional && !columns_find(out, p->inputs[i].name))
-            return err_field(err_new(INVALID, "%.*s.%.*s is missing: the features need it", STR(path), STR(p->inputs[i].name)),
+            return err_field(err_new(INVALID, "%.*s.%.*s is missing: the features need it", STR(path),
+                                     STR(p->inputs[i].name)),
                              fmt(a, "%.*s.%.*s", STR(path), STR(p->inputs[i].name)));
     return NULL;
 }
@@ -220,7 +227,8 @@ err feature_plan_bind(const struct feature_plan *p, const struct columns *c, str
 }
 
 static void view_read(const struct feature_plan *p, size_t i, struct kv_snap *snap, const struct columns *c,
-                      const struct plan_binding *b, size_t row, int64_t t, double *out, uint8_t *status, int64_t *known)
+                      const struct plan_binding *b, size_t row, int64_t t, double *out, uint8_t *status,
+                      int64_t *known)
 {
     const struct view *v = &p->service.views[i];
     const struct column *keys[KEYS_MAX];
@@ -251,6 +259,8 @@ void feature_plan_row(const struct feature_plan *p, struct kv_snap *snap, const 
     for (size_t i = 0; i < p->service.def.request.n; i++) {
         const struct column *col = &c->v[b->at[p->request[i]]];
         const struct request_function *fn = &request_table[r[i].function];
-        *f++ = column_null(col, row) ? (double)NAN : fn->of_time ? fn->of(col->i[row], 0) : fn->of(0, column_f64(col, row));
+        *f++ = column_null(col, row) ? (double)NAN
+               : fn->of_time         ? fn->of(col->i[row], 0)
+                                     : fn->of(0, column_f64(col, row));
     }
 }

@@ -61,18 +61,21 @@ const struct request_function request_table[] = {
     { 0 },
 };
 const size_t request_table_n = sizeof request_table / sizeof *request_table - 1;
-const char *const request_functions[] = { "value", "log", "hour", "minuteOfDay", "weekday", "dayOfMonth", "month", NULL };
+const char *const request_functions[] = { "value",   "log",        "hour",  "minuteOfDay",
+                                          "weekday", "dayOfMonth", "month", NULL };
 
 err request_bind(const struct request_feature *r, enum column_type type)
 {
     bool time = request_table[r->function].of_time;
     if (time ? type != COL_TIME : type == COL_STR || type == COL_TIME)
-        FAIL(INVALID, "request feature '%.*s': column '%.*s' is %s, %s wants %s", STR(r->name), STR(r->column),
-             column_type_names[type], request_table[r->function].name, time ? "a time" : "a number");
+        FAIL(INVALID, "request feature '%.*s': column '%.*s' is %s, %s wants %s", STR(r->name),
+             STR(r->column), column_type_names[type], request_table[r->function].name,
+             time ? "a time" : "a number");
     return NULL;
 }
 
-err request_compute(const struct request_feature *r, const struct columns *table, const uint32_t *rows, size_t n, double *out)
+err request_compute(const struct request_feature *r, const struct columns *table, const uint32_t *rows,
+                    size_t n, double *out)
 {
     const struct request_function *f = &request_table[r->function];
     const struct column *c;

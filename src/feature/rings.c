@@ -70,7 +70,8 @@ static struct str value_text(const struct column *c, size_t row, char tmp[24])
     return (struct str){ tmp, i64_text(c->i[row], tmp) };
 }
 
-bool key_encode(const struct column *const *keys, size_t keys_n, size_t row, uint8_t out[KEY_BYTES], size_t *n)
+bool key_encode(const struct column *const *keys, size_t keys_n, size_t row, uint8_t out[KEY_BYTES],
+                size_t *n)
 {
     char tmp[24];
     *n = 0;
@@ -262,7 +263,8 @@ static void ring_insert(struct rings *r, struct ring *g, size_t at, const struct
 {
     ring_room(r, g);
     memmove(g->ev + at + 1, g->ev + at, (g->n - at) * sizeof *g->ev);
-    memmove(g->values + (at + 1) * g->cols, g->values + at * g->cols, (g->n - at) * g->cols * sizeof *g->values);
+    memmove(g->values + (at + 1) * g->cols, g->values + at * g->cols,
+            (g->n - at) * g->cols * sizeof *g->values);
     g->ev[at] = (struct slot){ .known = e->known, .id = e->id, .fresh = fresh };
     if (g->cols)
         memcpy(g->values + at * g->cols, e->values, g->cols * sizeof *g->values);
@@ -294,7 +296,8 @@ static bool event_load(void *arg, struct str key, struct str value, int64_t vers
     memcpy(values, value.p + ROW_HEAD, l->g->cols * sizeof(fixed));
     const uint8_t *tail = (const uint8_t *)key.p + l->head;
     struct online_event e = { .known = (int64_t)(from_big_endian(tail) ^ (uint64_t)1 << 63),
-                              .id = from_big_endian(tail + 8), .values = values };
+                              .id = from_big_endian(tail + 8),
+                              .values = values };
     ring_insert(l->p->r, l->g, l->g->n, &e, false); /* the store's order is the ring's */
     return true;
 }
@@ -309,7 +312,8 @@ static err ring_load(struct apply *p, struct ring *g)
     return kv_snap_scan(p->snap, s, s, event_load, &l);
 }
 
-static err ring_get(struct apply *p, struct str project, const struct view *v, struct str key, struct ring **out)
+static err ring_get(struct apply *p, struct str project, const struct view *v, struct str key,
+                    struct ring **out)
 {
     struct rings *r = p->r;
     char name[PREFIX_BYTES + KEY_BYTES];
@@ -360,8 +364,8 @@ err apply_begin(struct rings *r, struct arena *a, struct apply **out)
     return NULL;
 }
 
-err apply_events(struct apply *p, struct str project, const struct view *v, struct str key, const struct online_event *ev,
-                 size_t n, struct push_result *out)
+err apply_events(struct apply *p, struct str project, const struct view *v, struct str key,
+                 const struct online_event *ev, size_t n, struct push_result *out)
 {
     struct ring *g;
     TRY(ring_get(p, project, v, key, &g));
@@ -453,8 +457,9 @@ static void item_row(struct apply *p, const struct ring *g, const struct view *v
     ring_row(g, v, (double *)(void *)(value + 8));
     memcpy(key, "r|", 2);
     memcpy(key + 2, g->key, g->key_n);
-    push(p->a, &p->items, (struct kv_item){ .key = { key, 2 + g->key_n }, .value = { value, n },
-                                            .version = g->ev[g->n - 1].known });
+    push(p->a, &p->items,
+         (struct kv_item){
+             .key = { key, 2 + g->key_n }, .value = { value, n }, .version = g->ev[g->n - 1].known });
 }
 
 static void touched_end(struct apply *p, bool kept)
@@ -503,7 +508,8 @@ void apply_end(struct apply *p)
 
 /* ---- reading ---- */
 
-bool row_get(struct kv_snap *snap, const struct view *v, struct str prefix, struct str key, double *out, int64_t *known)
+bool row_get(struct kv_snap *snap, const struct view *v, struct str prefix, struct str key, double *out,
+             int64_t *known)
 {
     char name[PREFIX_BYTES + KEY_BYTES];
     struct str value;

@@ -45,15 +45,16 @@ struct online_rows {
     size_t rows, features_n, views_n;
 };
 
-static err rows_compute(struct req *r, struct features *f, const struct feature_plan *p, const struct columns *in,
-                        struct online_rows *out)
+static err rows_compute(struct req *r, struct features *f, const struct feature_plan *p,
+                        const struct columns *in, struct online_rows *out)
 {
     struct plan_binding *b = NEW(r->a, struct plan_binding);
     const struct str *names;
     struct kv_snap *snap;
     int64_t now = now_us();
     TRY(feature_plan_bind(p, in, b));
-    *out = (struct online_rows){ .rows = in->rows, .features_n = feature_plan_features(p, &names),
+    *out = (struct online_rows){ .rows = in->rows,
+                                 .features_n = feature_plan_features(p, &names),
                                  .views_n = feature_plan_views(p, &names) };
     if (in->rows > ((size_t)64 << 20) / (out->features_n * sizeof(double)))
         FAIL(TOO_LARGE, "%zu rows of %zu features are too many for one answer", in->rows, out->features_n);
@@ -70,7 +71,8 @@ static err rows_compute(struct req *r, struct features *f, const struct feature_
     return NULL;
 }
 
-static void rows_write(struct arena *a, const struct feature_plan *p, const struct online_rows *o, struct json *j)
+static void rows_write(struct arena *a, const struct feature_plan *p, const struct online_rows *o,
+                       struct json *j)
 {
     const struct str *features, *views;
     feature_plan_features(p, &features);
@@ -112,7 +114,8 @@ static void rows_write(struct arena *a, const struct feature_plan *p, const stru
     json_obj_end(j);
 }
 
-static err online_answer(struct req *r, struct features *f, const struct feature_plan *p, yyjson_val *entities)
+static err online_answer(struct req *r, struct features *f, const struct feature_plan *p,
+                         yyjson_val *entities)
 {
     struct columns in;
     struct online_rows rows;
@@ -138,12 +141,25 @@ static err online_run(struct req *r)
 const struct route *feature_routes(struct features *f, struct arena *a)
 {
     struct route *v = NEW_N(a, struct route, 3);
-    v[0] = (struct route){ .method = M_POST, .path = "/api/v1/projects/{project}/datasets/{name}/push", .run = push_run,
-                           .may = "features.write", .body_bytes_max = PUSH_BYTES, .self = f, .tag = "features", .since = "0.1",
-                           .doc = "New rows of a dataset: brings the online rows of all views over it up to date." };
-    v[1] = (struct route){ .method = M_POST, .path = "/api/v1/projects/{project}/featureservices/{name}/online",
-                           .run = online_run, .may = "features.online", .body_bytes_max = ONLINE_BYTES, .self = f,
-                           .tag = "features", .since = "0.1",
+    v[0] = (struct route){
+        .method = M_POST,
+        .path = "/api/v1/projects/{project}/datasets/{name}/push",
+        .run = push_run,
+        .may = "features.write",
+        .body_bytes_max = PUSH_BYTES,
+        .self = f,
+        .tag = "features",
+        .since = "0.1",
+        .doc = "New rows of a dataset: brings the online rows of all views over it up to date."
+    };
+    v[1] = (struct route){ .method = M_POST,
+                           .path = "/api/v1/projects/{project}/featureservices/{name}/online",
+                           .run = online_run,
+                           .may = "features.online",
+                           .body_bytes_max = ONLINE_BYTES,
+                           .self = f,
+                           .tag = "features",
+                           .since = "0.1",
                            .doc = "Features of a service for the given entities, as they are known now." };
     return v;
 }

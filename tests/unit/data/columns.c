@@ -5,8 +5,11 @@
 #include "test.h"
 #include <math.h>
 
-static const struct column_def defs[] = { { { "id", 2 }, COL_I64 },   { { "origin", 6 }, COL_STR }, { { "ts", 2 }, COL_TIME },
-                                          { { "x", 1 }, COL_F64 },    { { "late", 4 }, COL_BOOL } };
+static const struct column_def defs[] = { { { "id", 2 }, COL_I64 },
+                                          { { "origin", 6 }, COL_STR },
+                                          { { "ts", 2 }, COL_TIME },
+                                          { { "x", 1 }, COL_F64 },
+                                          { { "late", 4 }, COL_BOOL } };
 
 static err read_text(struct arena *a, const char *text, unsigned flags, struct columns *out)
 {
@@ -19,8 +22,11 @@ TEST(reads_every_type_and_null)
 {
     auto_arena struct arena *a = arena_new(0);
     struct columns c;
-    CHECK_OK(read_text(a, "{\"id\":[1,null,3.0],\"origin\":[\"ATL\",\"ORD\",\"ATL\"],\"ts\":[\"2001-05-01T10:00:00\",5,null],"
-                          "\"x\":[1,2.5,null],\"late\":[true,0,null]}", 0, &c));
+    CHECK_OK(read_text(
+        a,
+        "{\"id\":[1,null,3.0],\"origin\":[\"ATL\",\"ORD\",\"ATL\"],\"ts\":[\"2001-05-01T10:00:00\",5,null],"
+        "\"x\":[1,2.5,null],\"late\":[true,0,null]}",
+        0, &c));
     CHECK(c.n == 5 && c.rows == 3);
     CHECK(c.v[0].i[0] == 1 && c.v[0].i[2] == 3 && column_null(&c.v[0], 1) && !column_null(&c.v[0], 0));
     CHECK(c.v[1].dict_n == 2 && c.v[1].code[0] == c.v[1].code[2]);

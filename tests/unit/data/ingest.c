@@ -27,24 +27,26 @@ static err ingest(struct lab *l, const char *until, yyjson_val **out)
     return lab_job(l, &data_ingest, fmtz(l->a, "{\"dataset\":\"trips\"%s}", until), out);
 }
 
-#define SAYS(l, e, words)                                                                             \
-    do {                                                                                              \
-        err said_ = (e);                                                                              \
-        if (!said_ || !strstr(str_z((l)->a, said_->text), words))                                     \
-            cr_assert_fail("\"%.*s\" does not say \"%s\"", said_ ? (int)said_->text.n : 2,            \
-                           said_ ? said_->text.p : "ok", words);                                      \
+#define SAYS(l, e, words)                                                                  \
+    do {                                                                                   \
+        err said_ = (e);                                                                   \
+        if (!said_ || !strstr(str_z((l)->a, said_->text), words))                          \
+            cr_assert_fail("\"%.*s\" does not say \"%s\"", said_ ? (int)said_->text.n : 2, \
+                           said_ ? said_->text.p : "ok", words);                           \
     } while (0)
 
 static struct dataset_version_spec version(struct lab *l, const char *name)
 {
     struct dataset_version_spec v;
-    CHECK_OK(resource_get(l->store, l->a, &dataset_version_resource, S("default"), str_of(name), NULL, &v, NULL));
+    CHECK_OK(
+        resource_get(l->store, l->a, &dataset_version_resource, S("default"), str_of(name), NULL, &v, NULL));
     return v;
 }
 
 TEST(makes_one_version_and_then_no_other)
 {
-    struct lab l = open_trips("  expect:\n    - {rule: range, column: price, min: 15, severity: warn, name: cheap}\n", csv);
+    struct lab l = open_trips(
+        "  expect:\n    - {rule: range, column: price, min: 15, severity: warn, name: cheap}\n", csv);
     yyjson_val *out;
     struct dataset_status status;
     NEED_DUCK(&l);
@@ -57,8 +59,10 @@ TEST(makes_one_version_and_then_no_other)
     CHECK_STR(v.of, "Dataset/trips");
     CHECK(v.number == 1 && v.rows == 4 && v.files.n == 1 && v.columns.n == 5);
     const struct version_column *c = v.columns.v;
-    CHECK(c[0].role == IS_ID && c[1].role == IS_EVENT_TIME && c[2].role == IS_KNOWN_AT && c[3].role == IS_VALUE);
-    CHECK(c[4].statistics.nulls == 1 && c[4].statistics.mean == 20 && c[4].statistics.max == 30 && c[4].statistics.std == 10);
+    CHECK(c[0].role == IS_ID && c[1].role == IS_EVENT_TIME && c[2].role == IS_KNOWN_AT &&
+          c[3].role == IS_VALUE);
+    CHECK(c[4].statistics.nulls == 1 && c[4].statistics.mean == 20 && c[4].statistics.max == 30 &&
+          c[4].statistics.std == 10);
     CHECK_STR(c[1].statistics.first, "2020-01-01T00:00:00Z");
     CHECK_STR(c[3].statistics.top, "[[\"Oslo\",2]]");
     const struct version_check *k = v.checks.v;
@@ -79,7 +83,8 @@ TEST(until_keeps_the_future_out)
     struct lab l = open_trips("", csv);
     yyjson_val *out;
     NEED_DUCK(&l);
-    CHECK_OK(ingest(&l, ",\"until\":\"2020-01-01T05:00:00Z\"", &out)); /* trip 3 is known at 05:00, not before */
+    CHECK_OK(
+        ingest(&l, ",\"until\":\"2020-01-01T05:00:00Z\"", &out)); /* trip 3 is known at 05:00, not before */
     CHECK_STR(json_at(out, "rows"), "2");
     CHECK_OK(ingest(&l, ",\"until\":\"2020-01-01T05:00:01Z\"", &out));
     CHECK_STR(json_at(out, "rows"), "3");
@@ -92,15 +97,21 @@ TEST(a_rule_that_fails_commits_nothing)
     static const struct {
         const char *rule, *says;
     } rows[] = {
-        { "{rule: range, column: price, min: 15, name: cheap}", "rule 'cheap' (range): column price: 1 rows" },
-        { "{rule: notNull, columnNames: [city, price]}", "rule 'notNull_city' (notNull): column city: 1 rows; ids 4 (and 1 more rules)" },
-        { "{rule: unique, columnNames: [city]}", "rule 'unique_city' (unique): column city: 1 rows; ids 1, 3" },
+        { "{rule: range, column: price, min: 15, name: cheap}",
+          "rule 'cheap' (range): column price: 1 rows" },
+        { "{rule: notNull, columnNames: [city, price]}",
+          "rule 'notNull_city' (notNull): column city: 1 rows; ids 4 (and 1 more rules)" },
+        { "{rule: unique, columnNames: [city]}",
+          "rule 'unique_city' (unique): column city: 1 rows; ids 1, 3" },
         { "{rule: length, column: city, min: 5}", "rule 'length_city' (length): column city: 3 rows" },
-        { "{rule: inSet, column: city, values: [Oslo]}", "rule 'inSet_city' (inSet): column city: 1 rows; ids 2" },
+        { "{rule: inSet, column: city, values: [Oslo]}",
+          "rule 'inSet_city' (inSet): column city: 1 rows; ids 2" },
         { "{rule: regex, column: city, pattern: '[A-Z][a-z]{3}'}", NULL },
-        { "{rule: regex, column: city, pattern: 'O.*'}", "rule 'regex_city' (regex): column city: 1 rows; ids 2" },
+        { "{rule: regex, column: city, pattern: 'O.*'}",
+          "rule 'regex_city' (regex): column city: 1 rows; ids 2" },
         { "{rule: rows, min: 5}", "rule 'rows' (rows): it is 4, allowed from 5" },
-        { "{rule: mean, column: price, max: 19}", "rule 'mean_price' (mean): column price: it is 20, allowed to 19" },
+        { "{rule: mean, column: price, max: 19}",
+          "rule 'mean_price' (mean): column price: it is 20, allowed to 19" },
         { "{rule: std, column: price, min: 9, max: 11}", NULL },
         { "{rule: distinct, column: city, min: 3}", "rule 'distinct_city' (distinct): column city: it is 2" },
         { "{rule: where, where: 'price < 25 -- cheap', name: cheap}", "rule 'cheap' (where): 1 rows; ids 3" },
@@ -113,7 +124,8 @@ TEST(a_rule_that_fails_commits_nothing)
         { "{rule: where, where: 'price < ', name: half}", "Parser Error" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct lab l = open_trips(fmtz(arena_new(0), "  expect:\n    - %s\n", rows[i].rule), csv);
+        auto_arena struct arena *a = arena_new(0);
+        struct lab l = open_trips(fmtz(a, "  expect:\n    - %s\n", rows[i].rule), csv);
         yyjson_val *out;
         struct object o;
         NEED_DUCK(&l);
@@ -123,14 +135,16 @@ TEST(a_rule_that_fails_commits_nothing)
         else
             CHECK_OK(e);
         if (rows[i].says)
-            CHECK_ERR(object_get(l.store, l.a, S("DatasetVersion"), S("default"), S("trips.1"), &o), NOT_FOUND);
+            CHECK_ERR(object_get(l.store, l.a, S("DatasetVersion"), S("default"), S("trips.1"), &o),
+                      NOT_FOUND);
         lab_close(&l);
     }
 }
 
 TEST(what_no_dataset_can_do_without)
 {
-    struct lab l = open_trips("", "id,born,city,price\n1,2020-01-01 00:00:00,Oslo,10\n1,2020-01-01 02:00:00,Rome,20\n");
+    struct lab l = open_trips(
+        "", "id,born,city,price\n1,2020-01-01 00:00:00,Oslo,10\n1,2020-01-01 02:00:00,Rome,20\n");
     yyjson_val *out;
     NEED_DUCK(&l);
     SAYS(&l, ingest(&l, "", &out), "rule 'unique_id' (unique): column id: 1 rows");
@@ -148,10 +162,12 @@ TEST(queries_that_are_no_single_select)
         { "SELECT 1 AS id; SELECT 2", "one SELECT" },
         { "SELECT * FROM read_csv('/etc/passwd')", "/etc/passwd" },
         { "SELECT id, nope FROM trips_raw", "nope" },
-        { "SELECT id, city AS born, born AS known FROM trips_raw", "column 'born', its eventTime, is VARCHAR, not a time" },
+        { "SELECT id, city AS born, born AS known FROM trips_raw",
+          "column 'born', its eventTime, is VARCHAR, not a time" },
         { "SELECT born, born AS known FROM trips_raw", "no column 'id', its id" },
         { "SELECT id, born, born AS known, [price] AS p FROM trips_raw", "column 'p' is BIGINT[]" },
-        { "SELECT id, born, born AS known, CAST(city AS INTEGER) AS c FROM trips_raw", "file trips.csv: column 'city' is VARCHAR" },
+        { "SELECT id, born, born AS known, CAST(city AS INTEGER) AS c FROM trips_raw",
+          "file trips.csv: column 'city' is VARCHAR" },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct lab l = open_trips("", csv);
@@ -160,7 +176,8 @@ TEST(queries_that_are_no_single_select)
         NEED_DUCK(&l);
         CHECK_OK(resource_get(l.store, l.a, &dataset_resource, S("default"), S("trips"), NULL, &spec, NULL));
         spec.query = str_of(rows[i].query);
-        CHECK_OK(resource_create(l.store, l.a, &dataset_resource, S("test"), S("default"), S("trips2"), &spec));
+        CHECK_OK(
+            resource_create(l.store, l.a, &dataset_resource, S("test"), S("default"), S("trips2"), &spec));
         SAYS(&l, lab_job(&l, &data_ingest, "{\"dataset\":\"trips2\"}", &out), rows[i].says);
         lab_close(&l);
     }
@@ -174,9 +191,17 @@ TEST(paths_stay_beneath_the_folder)
     static const struct {
         const char *path;
         enum err_code code;
-    } rows[] = { { "../secret", INVALID },  { "/etc/passwd", INVALID }, { "a/../../secret", INVALID }, { "a//b", INVALID },
-                 { "./x", INVALID },        { "a/", INVALID },          { "link", INVALID },           { "dir/x", INVALID },
-                 { "missing.csv", NOT_FOUND }, { "sub", INVALID },      { "", INVALID } };
+    } rows[] = { { "../secret", INVALID },
+                 { "/etc/passwd", INVALID },
+                 { "a/../../secret", INVALID },
+                 { "a//b", INVALID },
+                 { "./x", INVALID },
+                 { "a/", INVALID },
+                 { "link", INVALID },
+                 { "dir/x", INVALID },
+                 { "missing.csv", NOT_FOUND },
+                 { "sub", INVALID },
+                 { "", INVALID } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         struct lab l = lab_open();
         struct source_spec s = { .path = str_of(rows[i].path), .format = FORMAT_CSV };
@@ -354,7 +379,8 @@ TEST(flights_whole, .timeout = 120)
     NEED_FLIGHTS(&l);
     lab_copy(&l, lab_data(&l, "flights-3m.parquet"), "flights-3m.parquet");
     lab_copy(&l, lab_data(&l, "airports.csv"), "airports.csv");
-    CHECK_OK(file_read(l.a, fmtz(l.a, "%s/../../examples/flights/dhow.yaml", lab_data(&l, ".")), 1 << 20, &yaml));
+    CHECK_OK(
+        file_read(l.a, fmtz(l.a, "%s/../../examples/flights/dhow.yaml", lab_data(&l, ".")), 1 << 20, &yaml));
     CHECK_OK(lab_apply(&l, data_resources, yaml.p));
     CHECK_OK(lab_job(&l, &data_ingest, "{\"dataset\":\"flights\"}", &out));
     printf("ingest: %.*s rows, %.*s rows/s\n", STR(json_at(out, "rows")), STR(json_at(out, "rowsPerSecond")));

@@ -14,7 +14,6 @@ struct lab {
     struct auth *auth;
     const char *dir, *sources;
     int jobs;
-    struct str said; /* of the last job */
 };
 
 static inline struct lab lab_open(void)
@@ -44,6 +43,12 @@ static inline void lab_close(struct lab *l)
     arena_free(l->a);
 }
 
+static inline const char *lab_real(struct lab *l, const char *path)
+{
+    char real[4096];
+    return realpath(path, real) ? fmtz(l->a, "%s", real) : path;
+}
+
 /* Where `make setup` puts things: $DHOW_DEPS, or .deps of the folder the tests run in or above. NULL: not there. */
 static inline const char *lab_data(struct lab *l, const char *name)
 {
@@ -52,22 +57,26 @@ static inline const char *lab_data(struct lab *l, const char *name)
         return fmtz(l->a, "%s/data/%s", deps, name);
     for (const char *up = "."; strlen(up) < 16; up = fmtz(l->a, "%s/..", up))
         if (file_exists(fmtz(l->a, "%s/.deps/data/%s", up, name)))
-            return realpath(fmtz(l->a, "%s/.deps/data/%s", up, name), NULL);
+            return lab_real(l, fmtz(l->a, "%s/.deps/data/%s", up, name));
     return NULL;
 }
 
 /* Without DuckDB's library (or the demo's data) a test has nothing to say. */
-#define NEED_DUCK(l)                                                                      \
-    do {                                                                                  \
-        struct str path_, version_;                                                       \
-        if (duck_library((l)->a, &path_, &version_))                                      \
-            cr_skip_test("no DuckDB library: make setup");                                \
+#define NEED_DUCK(l)                                       \
+    do {                                                   \
+        struct str path_, version_;                        \
+        if (duck_library((l)->a, &path_, &version_)) {     \
+            lab_close(l);                                  \
+            cr_skip_test("no DuckDB library: make setup"); \
+        }                                                  \
     } while (0)
-#define NEED_FLIGHTS(l)                                                                   \
-    do {                                                                                  \
-        NEED_DUCK(l);                                                                     \
-        if (!lab_data((l), "flights-3m.parquet"))                                         \
-            cr_skip_test("no flights: make setup");                                       \
+#define NEED_FLIGHTS(l)                             \
+    do {                                            \
+        NEED_DUCK(l);                               \
+        if (!lab_data((l), "flights-3m.parquet")) { \
+            lab_close(l);                           \
+            cr_skip_test("no flights: make setup"); \
+        }                                           \
     } while (0)
 
 static inline void lab_copy(struct lab *l, const char *from, const char *name)
@@ -96,8 +105,8 @@ static inline err lab_apply_doc(struct lab *l, const struct resource *kinds, str
         void *spec = arena_alloc(l->a, r->spec->size, 16);
         TRY(schema_read(r->spec, l->a, S("spec"), yyjson_obj_get(doc, "spec"), 0, spec));
         if (r->check)
-            TRY(r->check(&(struct resource_check){ .store = l->store, .a = l->a, .project = S("default"),
-                                                   .name = str_of(name), .spec = spec }));
+            TRY(r->check(&(struct resource_check){
+                .store = l->store, .a = l->a, .project = S("default"), .name = str_of(name), .spec = spec }));
         return resource_create(l->store, l->a, r, S("test"), S("default"), str_of(name), spec);
     }
     return NULL; /* another module's */
@@ -122,8 +131,12 @@ static inline struct str json_at(yyjson_val *obj, const char *key)
 static inline err lab_job(struct lab *l, const struct worker_type *t, const char *with, yyjson_val **outputs)
 {
     struct job job = { .project = S("default"), .name = fmt(l->a, "job-%d", ++l->jobs) };
-    struct job_context ctx = { .store = l->store, .a = l->a, .sources_dir = str_of(l->sources), .self = t->self };
-    job.spec = (struct job_spec){ .type = str_of(t->name), .with = str_of(with), .cpu = 2, .memory = (int64_t)4 << 30 };
+    struct job_context ctx = {
+        .store = l->store, .a = l->a, .sources_dir = str_of(l->sources), .self = t->self
+    };
+    job.spec = (struct job_spec){
+        .type = str_of(t->name), .with = str_of(with), .cpu = 2, .memory = (int64_t)4 << 30
+    };
     job.with = arena_alloc(l->a, t->with->size, 16);
     TRY(schema_read_text(t->with, l->a, S("with"), str_of(with), 0, job.with));
     struct json spec = json_new(l->a);

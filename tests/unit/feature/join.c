@@ -33,8 +33,9 @@ static void null_at(struct arena *a, struct columns *t, size_t col, size_t row)
 static struct columns table_random(struct arena *a, uint64_t *seed, size_t rows)
 {
     static struct str names[] = { { "p", 1 }, { "q", 1 }, { "", 0 } };
-    static const struct column_def defs[] = { { { "id", 2 }, COL_I64 }, { { "a", 1 }, COL_STR },  { { "b", 1 }, COL_I64 },
-                                              { { "t", 1 }, COL_TIME }, { { "k", 1 }, COL_TIME }, { { "x", 1 }, COL_I64 },
+    static const struct column_def defs[] = { { { "id", 2 }, COL_I64 }, { { "a", 1 }, COL_STR },
+                                              { { "b", 1 }, COL_I64 },  { { "t", 1 }, COL_TIME },
+                                              { { "k", 1 }, COL_TIME }, { { "x", 1 }, COL_I64 },
                                               { { "y", 1 }, COL_F64 } };
     struct columns t = { .rows = rows };
     for (size_t i = 0; i < 7; i++)
@@ -58,13 +59,15 @@ static struct columns table_random(struct arena *a, uint64_t *seed, size_t rows)
 
 static bool key_same(const struct columns *e, size_t i, const struct columns *l, size_t k)
 {
-    if (column_null(&e->v[1], i) || column_null(&e->v[2], i) || column_null(&l->v[1], k) || column_null(&l->v[2], k))
+    if (column_null(&e->v[1], i) || column_null(&e->v[2], i) || column_null(&l->v[1], k) ||
+        column_null(&l->v[2], k))
         return false;
     return e->v[1].code[i] == l->v[1].code[k] && e->v[2].i[i] == l->v[2].i[k];
 }
 
 /* The rules of feature.h, one after the other. */
-static void row_slow(const struct view *v, const struct columns *e, const struct columns *l, size_t k, double *out)
+static void row_slow(const struct view *v, const struct columns *e, const struct columns *l, size_t k,
+                     double *out)
 {
     int64_t t = l->v[3].i[k], newest = INT64_MIN;
     for (size_t f = 0; f < v->features_n; f++)
@@ -103,7 +106,8 @@ TEST(equals_the_rules)
         auto_arena struct arena *a = arena_new(0);
         struct service s;
         CHECK_OK(service_parse(a, str_of(definition), &s));
-        struct columns e = table_random(a, &seed, splitmix(&seed) % EVENTS), l = table_random(a, &seed, LABELS);
+        struct columns e = table_random(a, &seed, splitmix(&seed) % EVENTS),
+                       l = table_random(a, &seed, LABELS);
         uint32_t rows[LABELS];
         double *out[8], want[8];
         for (size_t i = 0; i < LABELS; i++)
@@ -127,14 +131,15 @@ TEST(equals_the_rules)
             row_slow(&s.views[0], &e, &l, rows[i], want);
             for (size_t f = 0; f < 8; f++)
                 if (!same(want[f], out[f][i]))
-                    cr_assert_fail("case %d label %zu feature %zu: %.17g, not %.17g", n, i, f, out[f][i], want[f]);
+                    cr_assert_fail("case %d label %zu feature %zu: %.17g, not %.17g", n, i, f, out[f][i],
+                                   want[f]);
         }
     }
 }
 
 /* Applies events i of order[from..to), as a push does. */
-static void apply_some(struct rings *r, const struct view *v, const struct columns *e, const uint32_t *order, size_t from,
-                       size_t to, struct push_result *out)
+static void apply_some(struct rings *r, const struct view *v, const struct columns *e, const uint32_t *order,
+                       size_t from, size_t to, struct push_result *out)
 {
     auto_arena struct arena *a = arena_new(0);
     struct view_columns c;
@@ -155,7 +160,8 @@ static void apply_some(struct rings *r, const struct view *v, const struct colum
     apply_end(p);
 }
 
-static size_t rows_differ(struct arena *a, struct kv *kv, const struct view *v, const struct columns *e, bool expect_rows)
+static size_t rows_differ(struct arena *a, struct kv *kv, const struct view *v, const struct columns *e,
+                          bool expect_rows)
 {
     struct kv_snap *snap;
     size_t wrong = 0, rows = 0;
@@ -266,7 +272,8 @@ TEST(another_definition_does_not_read_old_rows)
 
 TEST(keys_do_not_run_into_each_other)
 {
-    struct str dict[] = { S_INIT("a"), S_INIT("ab"), S_INIT("b"), S_INIT(""), S_INIT("0123456789012345678901234567890123456789") };
+    struct str dict[] = { S_INIT("a"), S_INIT("ab"), S_INIT("b"), S_INIT(""),
+                          S_INIT("0123456789012345678901234567890123456789") };
     uint32_t x[] = { 0, 1, 3, 4 }, y[] = { 1, 2, 0, 4 }; /* a|ab, ab|b, ""|a, long|long */
     struct column cx = { .type = COL_STR, .code = x, .dict = dict, .dict_n = 5 };
     struct column cy = { .type = COL_STR, .code = y, .dict = dict, .dict_n = 5 };
@@ -286,10 +293,14 @@ TEST(request_functions_by_hand)
     static const struct {
         const char *function, *time;
         double want;
-    } rows[] = { { "hour", "2001-05-01T23:59:59Z", 23 },     { "hour", "1969-12-31T23:00:00Z", 23 },
-                 { "minuteOfDay", "2001-05-01T01:02:03Z", 62 }, { "weekday", "2001-05-01", 1 },
-                 { "weekday", "1970-01-01", 3 },             { "weekday", "1969-12-29", 0 },
-                 { "weekday", "1969-12-28T12:00:00Z", 6 },   { "dayOfMonth", "2000-02-29", 29 },
+    } rows[] = { { "hour", "2001-05-01T23:59:59Z", 23 },
+                 { "hour", "1969-12-31T23:00:00Z", 23 },
+                 { "minuteOfDay", "2001-05-01T01:02:03Z", 62 },
+                 { "weekday", "2001-05-01", 1 },
+                 { "weekday", "1970-01-01", 3 },
+                 { "weekday", "1969-12-29", 0 },
+                 { "weekday", "1969-12-28T12:00:00Z", 6 },
+                 { "dayOfMonth", "2000-02-29", 29 },
                  { "month", "2000-12-31T23:59:59Z", 12 } };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (const struct request_function *f = request_table; f->name; f++) {
@@ -334,6 +345,11 @@ TEST(definitions_that_break_a_rule)
     }
     auto_arena struct arena *a = arena_new(0);
     struct service s;
-    CHECK_ERR(service_parse(a, S("{\"service\":\"s\",\"request\":[{\"name\":\"x\",\"function\":\"value\",\"column\":\"x\"},"
-                                 "{\"name\":\"x\",\"function\":\"value\",\"column\":\"y\"}]}"), &s), INVALID);
+    CHECK_ERR(
+        service_parse(
+            a,
+            S("{\"service\":\"s\",\"request\":[{\"name\":\"x\",\"function\":\"value\",\"column\":\"x\"},"
+              "{\"name\":\"x\",\"function\":\"value\",\"column\":\"y\"}]}"),
+            &s),
+        INVALID);
 }

@@ -112,24 +112,33 @@ TEST(a_push_shows_at_once)
     int64_t known;
     CHECK(ask(&o, "\"oslo\"", "2020-01-01T01:00:00", f, &known) == FEATURE_NOT_FOUND);
     CHECK(isnan(f[0]) && f[6] == 1 && f[7] == 7 && known == 0);
-    CHECK_OK(push_text(&o, "{\"id\":[1,2],\"known\":[\"2020-01-01T00:30:00\",\"2020-01-01T01:30:00\"],\"shop\":[\"oslo\",\"oslo\"],"
-                           "\"price\":[10,30]}", &r));
+    CHECK_OK(push_text(
+        &o,
+        "{\"id\":[1,2],\"known\":[\"2020-01-01T00:30:00\",\"2020-01-01T01:30:00\"],\"shop\":[\"oslo\",\"oslo\"],"
+        "\"price\":[10,30]}",
+        &r));
     CHECK(r.rows == 2 && r.events == 2 && r.known == 0 && r.views == 1);
     CHECK(ask(&o, "\"oslo\"", "2020-01-01T02:00:00", f, &known) == FEATURE_PRESENT);
     CHECK(f[0] == 2 && f[1] == 20 && f[2] == 40 && known == 1577842200000000);
 
-    CHECK_OK(push_text(&o, "{\"id\":[1],\"known\":[\"2020-01-01T00:30:00\"],\"shop\":[\"oslo\"],\"price\":[10]}", &r));
+    CHECK_OK(push_text(
+        &o, "{\"id\":[1],\"known\":[\"2020-01-01T00:30:00\"],\"shop\":[\"oslo\"],\"price\":[10]}", &r));
     CHECK(r.events == 0 && r.known == 1); /* again: nothing */
-    CHECK_OK(push_text(&o, "{\"id\":[7],\"known\":[\"2020-01-01T00:00:00\"],\"shop\":[\"oslo\"],\"price\":[2]}", &r));
+    CHECK_OK(push_text(
+        &o, "{\"id\":[7],\"known\":[\"2020-01-01T00:00:00\"],\"shop\":[\"oslo\"],\"price\":[2]}", &r));
     CHECK(ask(&o, "\"oslo\"", "2020-01-01T02:00:00", f, &known) == FEATURE_PRESENT);
-    CHECK(f[0] == 2 && f[3] == 3 && f[5] == 42 && known == 1577842200000000); /* late: in the day, not the hour */
-    CHECK_OK(push_text(&o, "{\"id\":[8],\"known\":[\"2019-12-01T00:00:00\"],\"shop\":[\"oslo\"],\"price\":[2]}", &r));
+    CHECK(f[0] == 2 && f[3] == 3 && f[5] == 42 &&
+          known == 1577842200000000); /* late: in the day, not the hour */
+    CHECK_OK(push_text(
+        &o, "{\"id\":[8],\"known\":[\"2019-12-01T00:00:00\"],\"shop\":[\"oslo\"],\"price\":[2]}", &r));
     CHECK(r.late == 1 && r.events == 0);
-    CHECK_OK(push_text(&o, "{\"id\":[9],\"known\":[\"2020-01-01T01:30:00\"],\"shop\":[\"oslo\"],\"price\":[null]}", &r));
+    CHECK_OK(push_text(
+        &o, "{\"id\":[9],\"known\":[\"2020-01-01T01:30:00\"],\"shop\":[\"oslo\"],\"price\":[null]}", &r));
     CHECK(ask(&o, "\"oslo\"", "2020-01-01T02:00:00", f, &known) == FEATURE_PRESENT);
     CHECK(f[0] == 3 && f[1] == 20); /* a tie: one row that has seen both; a null is no part of the mean */
 
-    CHECK(ask(&o, "\"oslo\"", "2020-01-03T01:30:00", f, &known) == FEATURE_PRESENT); /* ttl: the last moment */
+    CHECK(ask(&o, "\"oslo\"", "2020-01-03T01:30:00", f, &known) ==
+          FEATURE_PRESENT); /* ttl: the last moment */
     CHECK(ask(&o, "\"oslo\"", "2020-01-03T01:30:01", f, &known) == FEATURE_OUTSIDE_MAX_AGE);
     CHECK(isnan(f[0]) && known == 1577842200000000);
     CHECK(ask(&o, "null", "2020-01-01T02:00:00", f, &known) == FEATURE_NOT_FOUND);
@@ -146,7 +155,8 @@ TEST(pushes_that_are_refused_change_nothing)
         { "{\"id\":[1,2],\"known\":[1577842200000000,32503680000000000],\"shop\":[\"oslo\",\"oslo\"],\"price\":[1,2]}",
           "rows.known[1] is more than a day from now" },
         { "{\"id\":[1],\"known\":[1577842200000000],\"shop\":[\"oslo\"]}", "there is no column 'price'" },
-        { "{\"id\":[1],\"known\":[1577842200000000],\"shop\":[5],\"price\":[1]}", "rows.shop[0] is not text" },
+        { "{\"id\":[1],\"known\":[1577842200000000],\"shop\":[5],\"price\":[1]}",
+          "rows.shop[0] is not text" },
         { "{\"id\":[1],\"known\":[1577842200000000],\"shpo\":[\"oslo\"],\"price\":[1]}", "is it 'shop'" },
     };
     struct online o = online_open();
@@ -166,7 +176,8 @@ TEST(rows_without_an_id_are_told_apart_by_what_they_hold)
 {
     struct online o = online_open();
     struct push_result r;
-    const char *same = "{\"known\":[1577842200000000,1577842200000000],\"shop\":[\"oslo\",\"oslo\"],\"price\":[1,1]}";
+    const char *same =
+        "{\"known\":[1577842200000000,1577842200000000],\"shop\":[\"oslo\",\"oslo\"],\"price\":[1,1]}";
     const char *differ = "{\"known\":[1577842200000000],\"shop\":[\"oslo\"],\"price\":[2]}";
     CHECK_OK(push_text(&o, same, &r));
     CHECK(r.events == 1 && r.known == 1);
@@ -186,7 +197,8 @@ TEST(materialize_equals_the_join_and_keeps_pushes)
     int64_t known;
     NEED_DUCK(&o.l);
     CHECK_OK(lab_job(&o.l, &data_ingest, "{\"dataset\":\"sales\"}", &out));
-    CHECK_OK(push_text(&o, "{\"id\":[99],\"known\":[\"2020-01-04T03:40:00\"],\"shop\":[\"oslo\"],\"price\":[60]}", &r));
+    CHECK_OK(push_text(
+        &o, "{\"id\":[99],\"known\":[\"2020-01-04T03:40:00\"],\"shop\":[\"oslo\"],\"price\":[60]}", &r));
     const struct worker_type *m = feature_materialize(o.f, o.l.a);
     for (int i = 0; i < 2; i++) {
         CHECK_OK(lab_job(&o.l, m, "{\"service\":\"svc\"}", &out));
@@ -196,7 +208,8 @@ TEST(materialize_equals_the_join_and_keeps_pushes)
         CHECK(f[0] == 2 && f[1] == 50 && f[3] == 2 && known == 1578109200000000);
         CHECK(ask(&o, "\"rome\"", "2020-01-04T04:00:00", f, &known) == FEATURE_NOT_FOUND);
     }
-    CHECK_OK(resource_get(o.l.store, o.l.a, &feature_service_resource, S("default"), S("svc"), NULL, NULL, &status));
+    CHECK_OK(resource_get(o.l.store, o.l.a, &feature_service_resource, S("default"), S("svc"), NULL, NULL,
+                          &status));
     CHECK_STR(status.online.version, "sales.1");
     CHECK(status.online.rows == 1 && status.online.at > 0);
     online_close(&o);
@@ -208,7 +221,8 @@ static struct columns built(struct online *o, const char *name)
     struct strs paths = { 0 };
     struct columns c;
     const char *p;
-    CHECK_OK(resource_get(o->l.store, o->l.a, &dataset_version_resource, S("default"), str_of(name), NULL, &v, NULL));
+    CHECK_OK(resource_get(o->l.store, o->l.a, &dataset_version_resource, S("default"), str_of(name), NULL, &v,
+                          NULL));
     CHECK_OK(blob_path(store_blobs(o->l.store), o->l.a, ((struct version_file *)v.files.v)[0].sha, &p));
     push(o->l.a, &paths, str_of(p));
     CHECK_OK(parquet_load(o->l.a, &paths, NULL, 0, &c));
@@ -217,7 +231,8 @@ static struct columns built(struct online *o, const char *name)
 
 TEST(build_keeps_every_label_row_and_knownAt_can_leak)
 {
-    static const double honest[] = { NAN, 1, NAN, 2, NAN, NAN }, leaky[] = { 1, 2, 1, 2, NAN, 1 }; /* recent_n_1h */
+    static const double honest[] = { NAN, 1, NAN, 2, NAN, NAN },
+                        leaky[] = { 1, 2, 1, 2, NAN, 1 }; /* recent_n_1h */
     struct online o = online_open();
     struct dataset_version_spec v;
     struct lineage up;
@@ -235,8 +250,10 @@ TEST(build_keeps_every_label_row_and_knownAt_can_leak)
         CHECK(isnan(honest[i]) ? column_null(n, i) : n->f[i] == honest[i]);
         CHECK(isnan(leaky[i]) ? column_null(m, i) : m->f[i] == leaky[i]);
     }
-    CHECK(column_null(columns_find(&x, S("big")), 3)); /* a label that is not known is a null, not a row less */
-    CHECK_OK(resource_get(o.l.store, o.l.a, &dataset_version_resource, S("default"), S("rows.1"), NULL, &v, NULL));
+    CHECK(
+        column_null(columns_find(&x, S("big")), 3)); /* a label that is not known is a null, not a row less */
+    CHECK_OK(
+        resource_get(o.l.store, o.l.a, &dataset_version_resource, S("default"), S("rows.1"), NULL, &v, NULL));
     CHECK_STR(v.of, "TrainingSet/rows");
     CHECK_STR(v.service, "svc");
     struct feature_plan *p;
@@ -264,7 +281,10 @@ TEST(observers_see_each_push)
     struct push_result r;
     size_t rows = 0;
     feature_observe(o.f, (struct push_observer){ &rows, seen_push });
-    CHECK_OK(push_text(&o, "{\"id\":[1,2],\"known\":[1577842200000000,1577842200000001],\"shop\":[\"a\",null],\"price\":[1,2]}", &r));
+    CHECK_OK(push_text(
+        &o,
+        "{\"id\":[1,2],\"known\":[1577842200000000,1577842200000001],\"shop\":[\"a\",null],\"price\":[1,2]}",
+        &r));
     CHECK(rows == 2 && r.events == 1); /* without a key it is in no view */
     struct buf b = buf_new(o.l.a);
     feature_metrics(o.f, &b);
@@ -293,7 +313,8 @@ static void *push_many(void *arg)
         c.v[3].dict_n = 1;
         if (feature_push(p->o->f, a, S("default"), S("sales"), &c, &r))
             abort();
-        if (i % 10 == 0 && resource_event(p->o->l.store, &dataset_resource, S("t"), S("default"), S("sales"), "sales.poked", S("{}")))
+        if (i % 10 == 0 && resource_event(p->o->l.store, &dataset_resource, S("t"), S("default"), S("sales"),
+                                          "sales.poked", S("{}")))
             abort(); /* definitions are read again meanwhile */
     }
     return NULL;
@@ -318,9 +339,10 @@ TEST(many_pushers_lose_nothing)
 
 TEST(files_of_events_that_are_damaged)
 {
-    static const uint8_t good[] = { 'D', 'H', 'O', 'W', 'M', 'A', 'T', '1', 1, 0, 0, 0, 1, 0, 'v', 1, 2, 3, 4, 5, 6, 7, 8,
-                                    0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, 'k', 1, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0,
-                                    7, 0, 0, 0, 0, 0, 0, 0 };
+    static const uint8_t good[] = { 'D', 'H', 'O', 'W', 'M', 'A', 'T', '1', 1,   0, 0, 0, 1, 0, 'v',
+                                    1,   2,   3,   4,   5,   6,   7,   8,   0,   0, 0, 0, 1, 0, 0,
+                                    0,   0,   0,   0,   0,   2,   0,   1,   'k', 1, 0, 0, 0, 9, 0,
+                                    0,   0,   0,   0,   0,   0,   7,   0,   0,   0, 0, 0, 0, 0 };
     for (size_t n = 0; n <= sizeof good; n++) {
         struct mat_reader r;
         struct mat_view v;
