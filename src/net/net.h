@@ -20,18 +20,18 @@ enum method { M_GET, M_HEAD, M_POST, M_PUT, M_PATCH, M_DELETE, M_OPTIONS, M_COUN
 extern const struct str method_names[M_COUNT];
 
 struct net_limits {
-    size_t connections_max;   /* per loop; beyond: accepted and closed */
-    size_t header_bytes_max;  /* request line and headers together */
-    size_t headers_max;       /* their number */
-    size_t body_bytes_max;    /* of any route; a route's own limit is lower */
-    size_t chunks_max;        /* of a chunked body */
-    int64_t header_ms_max;    /* from the first byte to the end of the headers */
-    int64_t body_ms_max;      /* from there to the end of the body */
-    int64_t idle_ms_max;      /* keep-alive */
-    int64_t write_ms_max;     /* a client that does not read its reply */
-    size_t pipeline_max;      /* requests read ahead on one connection */
-    size_t out_bytes_max;     /* unsent bytes of one stream before it is cut */
-    int64_t drain_ms_max;     /* graceful shutdown: requests under way */
+    size_t connections_max;  /* per loop; beyond: accepted and closed */
+    size_t header_bytes_max; /* request line and headers together */
+    size_t headers_max;      /* their number */
+    size_t body_bytes_max;   /* of any route; a route's own limit is lower */
+    size_t chunks_max;       /* of a chunked body */
+    int64_t header_ms_max;   /* from the first byte to the end of the headers */
+    int64_t body_ms_max;     /* from there to the end of the body */
+    int64_t idle_ms_max;     /* keep-alive */
+    int64_t write_ms_max;    /* a client that does not read its reply */
+    size_t pipeline_max;     /* requests read ahead on one connection */
+    size_t out_bytes_max;    /* unsent bytes of one stream before it is cut */
+    int64_t drain_ms_max;    /* graceful shutdown: requests under way */
 };
 extern const struct net_limits net_limits_default;
 
@@ -41,13 +41,13 @@ struct route {
     enum method method;
     const char *path;
     err (*run)(struct req *);
-    const char *may;          /* permission "model.infer"; "public": no token is asked for */
-    const char *doc;          /* one line, for OpenAPI and the reference */
-    bool on_loop;             /* never blocks: runs on the loop thread */
-    size_t body_bytes_max;    /* 0: 1 MiB */
-    const void *self;         /* what the handler belongs to: a resource, a deployment table … */
+    const char *may;               /* permission "model.infer"; "public": no token is asked for */
+    const char *doc;               /* one line, for OpenAPI and the reference */
+    bool on_loop;                  /* never blocks: runs on the loop thread */
+    size_t body_bytes_max;         /* 0: 1 MiB */
+    const void *self;              /* what the handler belongs to: a resource, a deployment table … */
     const struct schema *in, *out; /* body and reply, for OpenAPI; may be NULL */
-    const char *tag;          /* group in OpenAPI: "resources", "inference" … */
+    const char *tag;               /* group in OpenAPI: "resources", "inference" … */
     const char *since;
 };
 
@@ -58,8 +58,9 @@ struct header {
 struct req {
     struct arena *a;
     const struct route *route;
-    struct str method, target, path, query; /* path: decoded, %2F where a segment has a slash; target: as it came */
-    struct str params[8];                   /* values of {…} in order of the path, decoded */
+    /* path: decoded, %2F where a segment has a slash; target: as it came */
+    struct str method, target, path, query;
+    struct str params[8]; /* values of {…} in order of the path, decoded */
     size_t params_n;
     struct header *headers;
     size_t headers_n;
@@ -67,8 +68,8 @@ struct req {
     struct str peer; /* address of the client */
     struct str id;   /* from X-Request-Id if it is sane, else made; sent back */
     int64_t start_ns;
-    void *app;       /* net_config.app */
-    void *who;       /* set by net_config.before (auth's principal) */
+    void *app;           /* net_config.app */
+    void *who;           /* set by net_config.before (auth's principal) */
     struct req_out *out; /* internal */
 };
 struct str req_header(const struct req *, struct str lower_name); /* empty: absent */
@@ -89,18 +90,19 @@ struct stream; /* ref-counted; made from a request, fed from any thread */
 err req_stream(struct req *, int status, const char *content_type, struct stream **out);
 /* Queues bytes (copied). False once the client is gone or too slow: stop and close. Any thread. */
 bool stream_send(struct stream *, struct str bytes);
-bool stream_open(struct stream *); /* the client is still there */
+bool stream_open(struct stream *);  /* the client is still there */
 void stream_close(struct stream *); /* ends the reply and gives up the reference */
 
 /* ---- server ---- */
 struct net_config {
-    struct str listen;           /* "127.0.0.1:7300", "[::1]:0"; port 0 picks one */
-    bool allow_public;           /* else only loopback addresses, and only the Host headers that mean them */
-    int loops;                   /* 0: cpu_count() */
-    int workers;                 /* threads of the lane for blocking handlers; 0: max(4, 2 * cores) */
-    size_t queue_max;            /* jobs waiting for a worker; 0: 1024; beyond: 503 with Retry-After */
-    struct net_limits limits;    /* zero fields take the default */
-    const struct route *const *routes; /* NULL-terminated list of {0}-terminated tables (method 0 path NULL) */
+    struct str listen;        /* "127.0.0.1:7300", "[::1]:0"; port 0 picks one */
+    bool allow_public;        /* else only loopback addresses, and only the Host headers that mean them */
+    int loops;                /* 0: cpu_count() */
+    int workers;              /* threads of the lane for blocking handlers; 0: max(4, 2 * cores) */
+    size_t queue_max;         /* jobs waiting for a worker; 0: 1024; beyond: 503 with Retry-After */
+    struct net_limits limits; /* zero fields take the default */
+    /* NULL-terminated list of {0}-terminated tables (method 0 path NULL) */
+    const struct route *const *routes;
     void *app;
     /* Called before every handler on the thread that will run it: an error is the reply. Also called, with
      * r->route NULL (and on the lane), for a path or method that no route has, so that strangers learn
@@ -116,7 +118,7 @@ struct net_config {
 err net_start(const struct net_config *, struct net **out); /* returns once it listens */
 struct str net_address(const struct net *);                 /* with the real port */
 /* Stops accepting, lets requests under way end (drain_ms_max), closes streams, joins the threads. */
-void net_stop(struct net *);                                /* NULL is fine; frees */
+void net_stop(struct net *); /* NULL is fine; frees */
 /* Connections now open, requests answered: for /metrics. */
 void net_figures(const struct net *, int64_t *connections, int64_t *requests);
 
@@ -132,8 +134,8 @@ err http_open(struct str url, struct str token, int64_t timeout_ms, struct http 
 /* One exchange; UNAVAILABLE if the server is not there, TIMEOUT, TOO_LARGE over body_bytes_max (1 GiB, or
  * what a may still hold). The reply lives in a; any status is success here. If a kept-alive connection was
  * closed before the first byte came back, a request is repeated once, POST and PATCH only if none of it left. */
-err http_do(struct http *, struct arena *a, enum method, struct str path_and_query,
-            struct str content_type, struct str body, struct http_reply *out);
+err http_do(struct http *, struct arena *a, enum method, struct str path_and_query, struct str content_type,
+            struct str body, struct http_reply *out);
 /* Reads a stream line by line until it ends or on_line says stop (false); the time-out is for its beginning
  * only. A status other than 200 is an error of that status's code. */
 err http_stream(struct http *, struct arena *a, struct str path_and_query,

@@ -1,27 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/internal.h"
 
-#define STATUSES(T)                                                                                         \
-    T(100, "Continue")                                                                                      \
-    T(200, "OK")                                                                                            \
-    T(201, "Created") T(202, "Accepted") T(204, "No Content") T(206, "Partial Content")                     \
-        T(301, "Moved Permanently") T(302, "Found") T(303, "See Other") T(304, "Not Modified")              \
-            T(307, "Temporary Redirect") T(308, "Permanent Redirect") T(400, "Bad Request")                 \
-                T(401, "Unauthorized") T(403, "Forbidden") T(404, "Not Found") T(405, "Method Not Allowed") \
-                    T(406, "Not Acceptable") T(408, "Request Timeout") T(409, "Conflict") T(410, "Gone")    \
-                        T(411, "Length Required") T(412, "Precondition Failed") T(413, "Content Too Large") \
-                            T(414, "URI Too Long") T(415, "Unsupported Media Type")                         \
-                                T(416, "Range Not Satisfiable") T(417, "Expectation Failed")                \
-                                    T(421, "Misdirected Request") T(422, "Unprocessable Content")           \
-                                        T(428, "Precondition Required") T(429, "Too Many Requests")         \
-                                            T(431, "Request Header Fields Too Large")                       \
-                                                T(499, "Client Closed Request")                             \
-                                                    T(500, "Internal Server Error")                         \
-                                                        T(501, "Not Implemented") T(502, "Bad Gateway")     \
-                                                            T(503, "Service Unavailable")                   \
-                                                                T(504, "Gateway Timeout")                   \
-                                                                    T(505, "HTTP Version Not Supported")    \
-                                                                        T(507, "Insufficient Storage")
+// clang-format off
+#define STATUSES(T) \
+    T(100, "Continue") T(200, "OK") T(201, "Created") T(202, "Accepted") T(204, "No Content") \
+    T(206, "Partial Content") T(301, "Moved Permanently") T(302, "Found") T(303, "See Other") \
+    T(304, "Not Modified") T(307, "Temporary Redirect") T(308, "Permanent Redirect") T(400, "Bad Request") \
+    T(401, "Unauthorized") T(403, "Forbidden") T(404, "Not Found") T(405, "Method Not Allowed") \
+    T(406, "Not Acceptable") T(408, "Request Timeout") T(409, "Conflict") T(410, "Gone") \
+    T(411, "Length Required") T(412, "Precondition Failed") T(413, "Content Too Large") \
+    T(414, "URI Too Long") T(415, "Unsupported Media Type") T(416, "Range Not Satisfiable") \
+    T(417, "Expectation Failed") T(421, "Misdirected Request") T(422, "Unprocessable Content") \
+    T(428, "Precondition Required") T(429, "Too Many Requests") T(431, "Request Header Fields Too Large") \
+    T(499, "Client Closed Request") T(500, "Internal Server Error") T(501, "Not Implemented") \
+    T(502, "Bad Gateway") T(503, "Service Unavailable") T(504, "Gateway Timeout") \
+    T(505, "HTTP Version Not Supported") T(507, "Insufficient Storage")
+// clang-format on
 
 const char *status_text(int status)
 {

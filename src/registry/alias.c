@@ -7,8 +7,8 @@ static struct str *alias_of(struct model_status *s, enum model_alias which)
     return which == ALIAS_CHAMPION ? &s->aliases.champion : &s->aliases.challenger;
 }
 
-err registry_alias_get(struct store *s, struct arena *a, struct str project, struct str model, enum model_alias which,
-                       struct str *version)
+err registry_alias_get(struct store *s, struct arena *a, struct str project, struct str model,
+                       enum model_alias which, struct str *version)
 {
     struct model_spec spec;
     struct model_status status;
@@ -23,9 +23,11 @@ static err version_passed(struct tx *tx, struct str project, struct str model, s
     struct model_version_status status;
     TRY(resource_get_tx(tx, tx_arena(tx), &model_version_resource, project, version, NULL, &spec, &status));
     if (!str_eq(spec.model, model))
-        FAIL(CONFLICT, "'%.*s' is a version of model '%.*s', not of '%.*s'", STR(version), STR(spec.model), STR(model));
+        FAIL(CONFLICT, "'%.*s' is a version of model '%.*s', not of '%.*s'", STR(version), STR(spec.model),
+             STR(model));
     if (status.state != VERSION_PASSED)
-        return err_hint(err_new(CONFLICT, "version '%.*s' is %s; only one that passed its gates may be served",
+        return err_hint(err_new(CONFLICT,
+                                "version '%.*s' is %s; only one that passed its gates may be served",
                                 STR(version), version_states[status.state]),
                         "judge it by a pipeline step that uses gate");
     return NULL;
@@ -62,8 +64,8 @@ static err told(struct tx *tx, struct str who, struct str project, struct str mo
     return registry_event(tx, who, &model_resource, project, model, type, json_get(&j));
 }
 
-err registry_alias_set(struct tx *tx, struct str who, struct str project, struct str model, enum model_alias which,
-                       struct str version)
+err registry_alias_set(struct tx *tx, struct str who, struct str project, struct str model,
+                       enum model_alias which, struct str version)
 {
     struct arena *a = tx_arena(tx);
     struct model_spec spec;
@@ -127,7 +129,8 @@ err registry_withdraw(struct tx *tx, struct str who, struct str project, struct 
     struct model_spec spec;
     struct model_status status;
     TRY(resource_get_tx(tx, a, &model_resource, project, model, NULL, &spec, &status));
-    bool champion = str_eq(status.aliases.champion, version), challenger = str_eq(status.aliases.challenger, version);
+    bool champion = str_eq(status.aliases.champion, version),
+         challenger = str_eq(status.aliases.challenger, version);
     if (!champion && !challenger)
         return NULL;
     if (challenger)
@@ -159,7 +162,8 @@ err registry_refuse(struct tx *tx, struct str who, struct str project, struct st
     json_kstr(&j, "model", spec.model);
     json_kstr(&j, "message", why);
     json_obj_end(&j);
-    return registry_event(tx, who, &model_version_resource, project, version, "modelversion.refused", json_get(&j));
+    return registry_event(tx, who, &model_version_resource, project, version, "modelversion.refused",
+                          json_get(&j));
 }
 
 /* ---- the action ---- */

@@ -35,7 +35,8 @@ static err evaluate_prepare(struct job_context *c, const struct job *job, struct
     return rows_prepare(c, job->project, w->rows, spec);
 }
 
-static err evaluate_finish(struct job_context *c, const struct job *job, yyjson_val *result, struct json *outputs)
+static err evaluate_finish(struct job_context *c, const struct job *job, yyjson_val *result,
+                           struct json *outputs)
 {
     (void)job;
     yyjson_val *metrics = yyjson_obj_get(result, "metrics");
@@ -89,12 +90,12 @@ static err features_order(struct worker *w, const struct rows *rows, yyjson_val 
     if (!n)
         return NULL;
     size_t *at = NEW_N(w->a, size_t, n);
-    yyjson_arr_foreach(names, i, max, v) {
+    yyjson_arr_foreach (names, i, max, v) {
         struct str name = { yyjson_get_str(v), yyjson_get_len(v) };
         at[i] = name_find(rows, name);
         if (at[i] == rows->features)
-            FAIL(INVALID, "version '%.*s' wants the feature '%.*s', which the rows do not have", STR(j->version),
-                 STR(name));
+            FAIL(INVALID, "version '%.*s' wants the feature '%.*s', which the rows do not have",
+                 STR(j->version), STR(name));
         same = same && at[i] == i;
     }
     if (same)
@@ -108,7 +109,8 @@ static err features_order(struct worker *w, const struct rows *rows, yyjson_val 
     return NULL;
 }
 
-static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, const char *key, struct judged *j)
+static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, const char *key,
+                 struct judged *j)
 {
     yyjson_val *spec = yyjson_obj_get(w->spec, key), *cpu = yyjson_obj_get(w->spec, "cpu");
     struct session_config config = { .threads = (int)yyjson_get_sint(cpu) };
@@ -118,13 +120,14 @@ static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, 
     TRY_AS(blob_get(w->blobs, w->a, text_at(spec, "onnx"), &bytes), "version '%.*s'", STR(j->version));
     TRY_AS(onnx_check(w->a, bytes, NULL, &facts), "version '%.*s'", STR(j->version));
     if (text_at(spec, "native").n)
-        TRY_AS(blob_get(w->blobs, w->a, text_at(spec, "native"), &j->native), "version '%.*s'", STR(j->version));
+        TRY_AS(blob_get(w->blobs, w->a, text_at(spec, "native"), &j->native), "version '%.*s'",
+               STR(j->version));
     TRY(features_order(w, rows, yyjson_obj_get(spec, "signature"), j));
     TRY_AS(session_load(rt, bytes, &config, &j->session), "loading version '%.*s'", STR(j->version));
     arena_defer(w->a, unload, j->session);
     j->scores = NEW_N(w->a, float, rows->n);
-    TRY_AS(session_score(j->session, j->x, rows->n, j->features, BATCH, j->scores), "scoring with version '%.*s'",
-           STR(j->version));
+    TRY_AS(session_score(j->session, j->x, rows->n, j->features, BATCH, j->scores),
+           "scoring with version '%.*s'", STR(j->version));
     return NULL;
 }
 
@@ -255,8 +258,9 @@ static err evaluate_run(struct worker *w)
 const struct worker_type registry_evaluate = {
     .name = "evaluate",
     .doc = "Judges a version and the champion on the same rows.",
-    .outputs = "metrics: JSON text {auc, logLoss, calibrationError, averagePrecision, accuracy, rmse, rows, parityMaxAbs, "
-               "parityRows, champion} with the same of the champion, or null",
+    .outputs =
+        "metrics: JSON text {auc, logLoss, calibrationError, averagePrecision, accuracy, rmse, rows, parityMaxAbs, "
+        "parityRows, champion} with the same of the champion, or null",
     .with = &evaluate_with_schema,
     .prepare = evaluate_prepare,
     .run = evaluate_run,

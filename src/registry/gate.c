@@ -35,8 +35,8 @@ static err metrics_parse(struct gating *g, struct str json)
     return NULL;
 }
 
-static void judged(struct gating *g, struct str metric, struct str bound, double value, double champion, bool ok,
-                   struct str why)
+static void judged(struct gating *g, struct str metric, struct str bound, double value, double champion,
+                   bool ok, struct str why)
 {
     push(g->a, &g->results, (struct gate_result){ metric, bound, value, champion, ok });
     if (!ok)
@@ -50,13 +50,15 @@ static struct str short_number(struct arena *a, double v)
 
 static void judge_min(struct gating *g, const struct gate_bound *b, double v, double champion)
 {
-    struct str why = fmt(g->a, "%.*s is %.*s, below its bound %g", STR(b->metric), STR(short_number(g->a, v)), b->min);
+    struct str why = fmt(g->a, "%.*s is %.*s, below its bound %g", STR(b->metric), STR(short_number(g->a, v)),
+                         b->min);
     judged(g, b->metric, fmt(g->a, "min %g", b->min), v, champion, v >= b->min, why);
 }
 
 static void judge_max(struct gating *g, const struct gate_bound *b, double v, double champion)
 {
-    struct str why = fmt(g->a, "%.*s is %.*s, above its bound %g", STR(b->metric), STR(short_number(g->a, v)), b->max);
+    struct str why = fmt(g->a, "%.*s is %.*s, above its bound %g", STR(b->metric), STR(short_number(g->a, v)),
+                         b->max);
     judged(g, b->metric, fmt(g->a, "max %g", b->max), v, champion, v <= b->max, why);
 }
 
@@ -79,7 +81,8 @@ static err bound_judge(struct gating *g, const struct gate_bound *b, size_t i)
                                  STR(b->metric)),
                          fmt(g->a, "with.bounds[%zu]", i));
     if (!isnan(b->champion_within) && !metric_find(b->metric) && !str_is(b->metric, "parityMaxAbs"))
-        return err_field(err_new(INVALID, "with.bounds[%zu]: it is not known whether more or less of '%.*s' is better",
+        return err_field(err_new(INVALID,
+                                 "with.bounds[%zu]: it is not known whether more or less of '%.*s' is better",
                                  i, STR(b->metric)),
                          fmt(g->a, "with.bounds[%zu].metric", i));
     if (!isnan(b->min))
@@ -128,8 +131,8 @@ static err gate_tx(struct tx *tx, void *arg)
                           g->failed.n ? "modelversion.refused" : "modelversion.passed", json_get(&j));
 }
 
-static err gate_step(struct job_context *c, struct str project, struct str run, const void *with, struct json *outputs,
-                     bool *done)
+static err gate_step(struct job_context *c, struct str project, struct str run, const void *with,
+                     struct json *outputs, bool *done)
 {
     (void)run;
     const struct gate_with *w = with;

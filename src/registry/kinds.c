@@ -41,7 +41,8 @@ const struct resource registry_resources[] = {
     { .kind = "ModelVersion",
       .plural = "modelversions",
       .one = "mv",
-      .doc = "One trained model, immutable: its bytes, its signature, what it was made from and how it was judged.",
+      .doc =
+          "One trained model, immutable: its bytes, its signature, what it was made from and how it was judged.",
       .spec = &model_version_spec_schema,
       .status = &model_version_status_schema,
       .verbs = V_READ | V_DELETE },
@@ -61,8 +62,8 @@ err registry_open(struct store *s)
 }
 
 static const struct route rows[] = {
-    { M_GET, "/api/v1/projects/{project}/runs/{name}/metrics", run_metrics_get, .may = "runs.read", .tag = "registry",
-      .doc = "The run's metric values; ?name= for one metric." },
+    { M_GET, "/api/v1/projects/{project}/runs/{name}/metrics", run_metrics_get, .may = "runs.read",
+      .tag = "registry", .doc = "The run's metric values; ?name= for one metric." },
     { M_POST, "/api/v1/projects/{project}/models/{name}/upload", upload_post, .may = "modelversions.create",
       .body_bytes_max = MODEL_BYTES_MAX, .tag = "registry",
       .doc = "The body is an ONNX model, which becomes a version of the model." },

@@ -46,7 +46,8 @@ err metric_open(struct store *s)
 /* ---- the Run ---- */
 
 /* with {rows, holdout, model, …} of a training job; what it does not say is left empty. */
-static void run_spec_of(struct arena *a, const struct meta *job, const struct job_spec *spec, struct run_spec *out)
+static void run_spec_of(struct arena *a, const struct meta *job, const struct job_spec *spec,
+                        struct run_spec *out)
 {
     yyjson_val *with;
     *out = (struct run_spec){ .job = job->name, .experiment = spec->owner, .params = spec->with };
@@ -78,7 +79,7 @@ struct taking {
     struct job_spec spec;
     struct job_status status;
     struct arena *a;
-    struct str text;   /* whole lines from `place` on */
+    struct str text; /* whole lines from `place` on */
     int64_t job_id, attempt, place;
 };
 
@@ -101,7 +102,8 @@ static err line_put(struct tx *tx, const struct taking *t, struct str line)
     yyjson_val *v;
     if (!line.n || json_parse(tx_arena(tx), line, &v) || !yyjson_is_obj(v))
         return NULL; /* a worker that was killed may leave half a line */
-    yyjson_val *name = yyjson_obj_get(v, "name"), *step = yyjson_obj_get(v, "step"), *time = yyjson_obj_get(v, "time");
+    yyjson_val *name = yyjson_obj_get(v, "name"), *step = yyjson_obj_get(v, "step"),
+               *time = yyjson_obj_get(v, "time");
     yyjson_val *value = yyjson_obj_get(v, "value");
     struct str metric = { yyjson_get_str(name), yyjson_get_len(name) };
     if (!yyjson_is_str(name) || metric.n > METRIC_NAME_MAX || str_has_nul(metric))
@@ -195,7 +197,8 @@ static bool nothing_new(struct store *s, const struct taking *t)
            str_eq(status.phase, str_of(job_phases[t->status.phase]));
 }
 
-err metric_step(void *self, struct arena *a, const struct object *o, const struct event *ev, int64_t *again_ms)
+err metric_step(void *self, struct arena *a, const struct object *o, const struct event *ev,
+                int64_t *again_ms)
 {
     struct store *s = self;
     struct taking t = { .project = o->project, .a = a };
@@ -282,7 +285,8 @@ err run_metrics_get(struct req *r)
     json_obj(&l.j);
     json_key(&l.j, S("metrics"));
     json_arr(&l.j);
-    TRY(store_query(s, metric_sql.all, BIND(B_S(project), B_S(run), B_S(name), B_I(METRIC_ROWS_MAX)), on_value, &l));
+    TRY(store_query(s, metric_sql.all, BIND(B_S(project), B_S(run), B_S(name), B_I(METRIC_ROWS_MAX)),
+                    on_value, &l));
     series_end(&l);
     json_arr_end(&l.j);
     json_obj_end(&l.j);

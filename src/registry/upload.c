@@ -40,8 +40,11 @@ err upload_post(struct req *r)
     struct store *s = (struct store *)(uintptr_t)r->route->self;
     struct str type = req_header(r, S("content-type"));
     struct onnx_facts facts;
-    struct uploading u = { .who = req_who(r)->name, .project = req_param(r, S("project")),
-                           .model = req_param(r, S("name")), .request_id = r->id, .a = r->a };
+    struct uploading u = { .who = req_who(r)->name,
+                           .project = req_param(r, S("project")),
+                           .model = req_param(r, S("name")),
+                           .request_id = r->id,
+                           .a = r->a };
     if (type.n && !str_starts(type, S("application/octet-stream")))
         FAIL(MEDIA, "the body is an ONNX model: Content-Type application/octet-stream");
     if (!r->body.n)

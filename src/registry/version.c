@@ -19,12 +19,13 @@ err version_load(struct store *s, struct arena *a, struct str project, struct st
 {
     TRY(resource_get(s, a, &model_version_resource, project, version, meta, spec, status));
     if (!str_eq(spec->model, model))
-        FAIL(INVALID, "'%.*s' is a version of model '%.*s', not of '%.*s'", STR(version), STR(spec->model), STR(model));
+        FAIL(INVALID, "'%.*s' is a version of model '%.*s', not of '%.*s'", STR(version), STR(spec->model),
+             STR(model));
     return NULL;
 }
 
-err registry_event(struct tx *tx, struct str who, const struct resource *res, struct str project, struct str name,
-                   const char *type, struct str data)
+err registry_event(struct tx *tx, struct str who, const struct resource *res, struct str project,
+                   struct str name, const char *type, struct str data)
 {
     struct event ev = { .type = str_of(type),
                         .kind = str_of(res->kind),
@@ -41,7 +42,8 @@ static err number_next(struct tx *tx, struct arena *a, struct str project, struc
 {
     for (int64_t n = last + 1;; n++) {
         struct object o;
-        err e = object_get_tx(tx, a, str_of(model_version_resource.kind), project, version_name(a, model, n), &o);
+        err e = object_get_tx(tx, a, str_of(model_version_resource.kind), project, version_name(a, model, n),
+                              &o);
         if (e && e->code != NOT_FOUND)
             return e;
         if (!e) /* left over from a model of this name that was deleted */
@@ -105,7 +107,8 @@ static struct str features_of(struct arena *a, const struct onnx_facts *f)
             !yyjson_is_arr(v))
             continue;
         bool texts = true;
-        yyjson_arr_foreach(v, k, max, item) texts = texts && yyjson_is_str(item);
+        yyjson_arr_foreach (v, k, max, item)
+            texts = texts && yyjson_is_str(item);
         if (texts)
             return f->metadata.v[i].value;
     }
@@ -130,7 +133,7 @@ struct registering {
     const struct meta *job;
     const struct job_spec *job_spec;
     struct model_version_spec spec;
-    struct arena *a;  /* of the caller, for what follows */
+    struct arena *a; /* of the caller, for what follows */
     struct str version;
     int64_t number;
 };
@@ -216,13 +219,19 @@ static err register_step(struct job_context *c, struct str project, struct str r
     struct job_spec job_spec;
     struct job_status status;
     struct train_outputs trained;
-    struct registering r = { .project = project, .model = w->model, .service = w->service, .job = &job,
-                             .job_spec = &job_spec, .a = c->a };
+    struct registering r = { .project = project,
+                             .model = w->model,
+                             .service = w->service,
+                             .job = &job,
+                             .job_spec = &job_spec,
+                             .a = c->a };
     TRY(resource_get(c->store, c->a, &job_resource, project, w->run, &job, &job_spec, &status));
     if (status.phase != JOB_SUCCEEDED)
-        FAIL(CONFLICT, "job '%.*s' is %s, so it has no model to register", STR(w->run), job_phases[status.phase]);
+        FAIL(CONFLICT, "job '%.*s' is %s, so it has no model to register", STR(w->run),
+             job_phases[status.phase]);
     if (!str_eq(job_spec.type, str_of(train_worker.name)))
-        FAIL(INVALID, "job '%.*s' is of type %.*s, not %s", STR(w->run), STR(job_spec.type), train_worker.name);
+        FAIL(INVALID, "job '%.*s' is of type %.*s, not %s", STR(w->run), STR(job_spec.type),
+             train_worker.name);
     TRY_AS(schema_read_text(&train_outputs_schema, c->a, S("result"), status.result, READ_LENIENT, &trained),
            "result of job '%.*s'", STR(w->run));
     err e = store_one(c->store, version_sql.of_job, BIND(B_I(job.id), B_S(w->model)), on_text, &r);

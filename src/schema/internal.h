@@ -12,10 +12,10 @@ struct at {
     const struct field *field; /* a known field, or */
     int64_t index;             /* an item of a list; -1: none */
 };
-#define AT_ROOT(path)    ((struct at){ .key = (path), .index = -1 })
+#define AT_ROOT(path) ((struct at){ .key = (path), .index = -1 })
 #define AT_FIELD(up_, f) ((struct at){ .up = (up_), .field = (f), .index = -1 })
-#define AT_KEY(up_, k)   ((struct at){ .up = (up_), .key = (k), .index = -1 })
-#define AT_ITEM(up_, i)  ((struct at){ .up = (up_), .index = (int64_t)(i) })
+#define AT_KEY(up_, k) ((struct at){ .up = (up_), .key = (k), .index = -1 })
+#define AT_ITEM(up_, i) ((struct at){ .up = (up_), .index = (int64_t)(i) })
 
 /* "spec.rules[2].max: what is wrong", with the path as the error's field. */
 __attribute__((format(printf, 3, 4))) err at_fail(const struct at *at, enum err_code, const char *f, ...);

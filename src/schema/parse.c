@@ -40,7 +40,8 @@ static err keys_differ(yyjson_val *obj)
     if (!keys)
         FAIL(TOO_LARGE, "no memory for an object of %zu keys", n);
     yyjson_val *k, *v;
-    yyjson_obj_foreach(obj, i, max, k, v) keys[i] = (struct str){ yyjson_get_str(k), yyjson_get_len(k) };
+    yyjson_obj_foreach (obj, i, max, k, v)
+        keys[i] = (struct str){ yyjson_get_str(k), yyjson_get_len(k) };
     qsort(keys, n, sizeof *keys, key_cmp);
     err e = NULL;
     for (i = 1; i < n && !e; i++)
@@ -60,11 +61,13 @@ static err tree_check(yyjson_val *v, int depth)
     size_t i, max;
     yyjson_val *k, *item;
     if (yyjson_is_arr(v)) {
-        yyjson_arr_foreach(v, i, max, item) TRY(tree_check(item, depth + 1));
+        yyjson_arr_foreach (v, i, max, item)
+            TRY(tree_check(item, depth + 1));
         return NULL;
     }
     TRY(keys_differ(v));
-    yyjson_obj_foreach(v, i, max, k, item) TRY(tree_check(item, depth + 1));
+    yyjson_obj_foreach (v, i, max, k, item)
+        TRY(tree_check(item, depth + 1));
     return NULL;
 }
 

@@ -34,15 +34,20 @@ static struct str came(struct arena *t, yyjson_val *v)
 {
     char n[32];
     switch (yyjson_get_type(v)) {
-    case YYJSON_TYPE_NULL: return S("null");
-    case YYJSON_TYPE_BOOL: return yyjson_get_bool(v) ? S("true") : S("false");
-    case YYJSON_TYPE_ARR: return S("a list");
-    case YYJSON_TYPE_OBJ: return S("an object");
+    case YYJSON_TYPE_NULL:
+        return S("null");
+    case YYJSON_TYPE_BOOL:
+        return yyjson_get_bool(v) ? S("true") : S("false");
+    case YYJSON_TYPE_ARR:
+        return S("a list");
+    case YYJSON_TYPE_OBJ:
+        return S("an object");
     case YYJSON_TYPE_STR: {
         struct str c = clip(t, text_of(v));
         return fmt(t, "'%.*s'", STR(c));
     }
-    default: break;
+    default:
+        break;
     }
     if (yyjson_is_uint(v))
         return fmt(t, "%llu", (unsigned long long)yyjson_get_uint(v));
@@ -354,8 +359,7 @@ static err read_strs(struct reader *r, const struct at *at, const struct field *
     TRY(room(r->a, at, n * sizeof(struct str)));
     struct strs list = { .v = NEW_N(r->a, struct str, n), .cap = n };
     yyjson_val *item;
-    yyjson_arr_foreach(in, i, max, item)
-    {
+    yyjson_arr_foreach (in, i, max, item) {
         struct at here = AT_ITEM(at, i);
         if (!yyjson_is_str(item))
             return wrong_type(&here, item, "text");
@@ -380,8 +384,7 @@ static err read_list(struct reader *r, const struct at *at, const struct field *
     TRY(room(r->a, at, arena_mul(n, f->sub->size)));
     char *v = arena_alloc(r->a, arena_mul(n, f->sub->size), 16);
     yyjson_val *item;
-    yyjson_arr_foreach(in, i, max, item)
-    {
+    yyjson_arr_foreach (in, i, max, item) {
         struct at here = AT_ITEM(at, i);
         if (!yyjson_is_obj(item))
             return wrong_type(&here, item, "an object");
@@ -417,8 +420,7 @@ static err read_map(struct reader *r, const struct at *at, const struct field *f
     TRY(room(r->a, at, n * sizeof(struct pair)));
     struct pairs map = { .v = NEW_N(r->a, struct pair, n), .cap = n };
     yyjson_val *k, *v;
-    yyjson_obj_foreach(in, i, max, k, v)
-    {
+    yyjson_obj_foreach (in, i, max, k, v) {
         struct at here = AT_KEY(at, text_of(k));
         TRY(pair_key(r, &here, here.key, &map.v[map.n].key));
         TRY(pair_value(r, &here, v, &map.v[map.n].value));
@@ -501,7 +503,8 @@ static err read_keys(struct reader *r, const struct at *at, const struct schema 
         seen.bits = NEW_N(r->a, uint64_t, s->n / 64 + 1);
     size_t i, max, next = 0;
     yyjson_val *k, *v;
-    yyjson_obj_foreach(in, i, max, k, v) TRY(read_key(r, at, s, k, v, &next, &seen, out));
+    yyjson_obj_foreach (in, i, max, k, v)
+        TRY(read_key(r, at, s, k, v, &next, &seen, out));
     for (i = 0; i < s->n && !(r->flags & READ_PARTIAL); i++) {
         if (!(s->fields[i].flags & REQUIRED) || seen_get(&seen, i))
             continue;

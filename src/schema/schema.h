@@ -79,18 +79,18 @@ struct schema {
 };
 
 /* The C type of each field type. */
-#define CTYPE_BOOL     bool
-#define CTYPE_I64      int64_t
-#define CTYPE_F64      double
-#define CTYPE_STR      struct str
-#define CTYPE_ENUM     int
-#define CTYPE_TIME     int64_t
+#define CTYPE_BOOL bool
+#define CTYPE_I64 int64_t
+#define CTYPE_F64 double
+#define CTYPE_STR struct str
+#define CTYPE_ENUM int
+#define CTYPE_TIME int64_t
 #define CTYPE_DURATION int64_t
-#define CTYPE_SIZE     int64_t
-#define CTYPE_REF      struct str
-#define CTYPE_JSON     struct str
-#define CTYPE_STRS     struct strs
-#define CTYPE_MAP      struct pairs
+#define CTYPE_SIZE int64_t
+#define CTYPE_REF struct str
+#define CTYPE_JSON struct str
+#define CTYPE_STRS struct strs
+#define CTYPE_MAP struct pairs
 
 /* A table is a macro TABLE(F, O, L, T):
  *   F(T, TYPE, member, flags, "Doc.", .max = 64)       a plain field

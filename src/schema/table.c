@@ -37,9 +37,12 @@ int64_t len_max_of(const struct field *f)
     switch (f->type) {
     case F_STRS:
     case F_LIST:
-    case F_MAP: return ITEMS_MAX;
-    case F_JSON: return JSON_MAX;
-    default: return TEXT_MAX;
+    case F_MAP:
+        return ITEMS_MAX;
+    case F_JSON:
+        return JSON_MAX;
+    default:
+        return TEXT_MAX;
     }
 }
 
@@ -52,10 +55,14 @@ struct str number_text(struct arena *a, const struct field *f, double v)
 {
     int64_t i = v >= 9.2e18 ? INT64_MAX : v <= -9.2e18 ? INT64_MIN : (int64_t)v;
     switch (f->type) {
-    case F_TIME: return time_text(a, i);
-    case F_DURATION: return duration_text(a, i);
-    case F_SIZE: return size_text(a, i);
-    default: break;
+    case F_TIME:
+        return time_text(a, i);
+    case F_DURATION:
+        return duration_text(a, i);
+    case F_SIZE:
+        return size_text(a, i);
+    default:
+        break;
     }
     char t[32];
     return str_dup(a, (struct str){ t, f64_text(v, t) });

@@ -50,16 +50,22 @@ bool value_same(const struct field *f, const void *x, const void *y)
     switch (f->type) {
     case F_STR:
     case F_REF:
-    case F_JSON: return str_eq(*(const struct str *)x, *(const struct str *)y);
-    case F_STRS: return strs_same(x, y);
-    case F_MAP: return pairs_same(x, y);
-    case F_OBJ: return objects_same(f->sub, x, y);
-    case F_LIST: return lists_same(f->sub, x, y);
+    case F_JSON:
+        return str_eq(*(const struct str *)x, *(const struct str *)y);
+    case F_STRS:
+        return strs_same(x, y);
+    case F_MAP:
+        return pairs_same(x, y);
+    case F_OBJ:
+        return objects_same(f->sub, x, y);
+    case F_LIST:
+        return lists_same(f->sub, x, y);
     case F_F64:
         if (isnan(*(const double *)x) && isnan(*(const double *)y))
             return true; /* else bit for bit: -0 is not 0 */
         break;
-    default: break;
+    default:
+        break;
     }
     return memcmp(x, y, field_size(f)) == 0;
 }
@@ -67,13 +73,18 @@ bool value_same(const struct field *f, const void *x, const void *y)
 bool value_empty(const struct field *f, const void *v)
 {
     switch (f->type) {
-    case F_F64: return isnan(*(const double *)v);
-    case F_TIME: return *(const int64_t *)v == 0;
-    case F_ENUM: return !f->values[*(const int *)v][0];
+    case F_F64:
+        return isnan(*(const double *)v);
+    case F_TIME:
+        return *(const int64_t *)v == 0;
+    case F_ENUM:
+        return !f->values[*(const int *)v][0];
     case F_STR:
     case F_REF:
-    case F_JSON: return ((const struct str *)v)->n == 0;
-    default: return false;
+    case F_JSON:
+        return ((const struct str *)v)->n == 0;
+    default:
+        return false;
     }
 }
 
@@ -270,20 +281,30 @@ struct str field_text(struct arena *a, const struct field *f, const void *obj)
         return S("***");
     char n[32];
     switch (f->type) {
-    case F_BOOL: return *(const bool *)v ? S("true") : S("false");
-    case F_I64: return fmt(a, "%lld", (long long)*(const int64_t *)v);
-    case F_F64: return str_dup(a, (struct str){ n, f64_text(*(const double *)v, n) });
-    case F_ENUM: return enum_name(f, *(const int *)v);
+    case F_BOOL:
+        return *(const bool *)v ? S("true") : S("false");
+    case F_I64:
+        return fmt(a, "%lld", (long long)*(const int64_t *)v);
+    case F_F64:
+        return str_dup(a, (struct str){ n, f64_text(*(const double *)v, n) });
+    case F_ENUM:
+        return enum_name(f, *(const int *)v);
     case F_TIME:
     case F_DURATION:
-    case F_SIZE: return unit_text(f, a, *(const int64_t *)v);
+    case F_SIZE:
+        return unit_text(f, a, *(const int64_t *)v);
     case F_STR:
     case F_REF:
-    case F_JSON: return *(const struct str *)v;
-    case F_STRS: return str_join(a, ((const struct strs *)v)->v, ((const struct strs *)v)->n, S(","));
-    case F_OBJ: return schema_text(f->sub, a, v, WRITE_PERSONAL);
-    case F_LIST: return fmt(a, "%zu", ((const struct list *)v)->n);
-    case F_MAP: return map_text(a, v);
+    case F_JSON:
+        return *(const struct str *)v;
+    case F_STRS:
+        return str_join(a, ((const struct strs *)v)->v, ((const struct strs *)v)->n, S(","));
+    case F_OBJ:
+        return schema_text(f->sub, a, v, WRITE_PERSONAL);
+    case F_LIST:
+        return fmt(a, "%zu", ((const struct list *)v)->n);
+    case F_MAP:
+        return map_text(a, v);
     }
     return S("");
 }

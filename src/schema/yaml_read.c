@@ -166,12 +166,20 @@ static err put_float(struct yaml *y, struct str s, yaml_mark_t m)
 static err put_scalar(struct yaml *y, enum yaml_type type, struct str s, yaml_mark_t m)
 {
     switch (type) {
-    case YAML_NULL: json_null(&y->j); return NULL;
-    case YAML_BOOL: json_bool(&y->j, s.p[0] == 't' || s.p[0] == 'T'); return NULL;
-    case YAML_INT: return put_int(y, s, m);
-    case YAML_FLOAT: return put_float(y, s, m);
-    case YAML_NOT_FINITE: return at_mark(m, "'%.*s' has no form in JSON", STR(s));
-    case YAML_TEXT: break;
+    case YAML_NULL:
+        json_null(&y->j);
+        return NULL;
+    case YAML_BOOL:
+        json_bool(&y->j, s.p[0] == 't' || s.p[0] == 'T');
+        return NULL;
+    case YAML_INT:
+        return put_int(y, s, m);
+    case YAML_FLOAT:
+        return put_float(y, s, m);
+    case YAML_NOT_FINITE:
+        return at_mark(m, "'%.*s' has no form in JSON", STR(s));
+    case YAML_TEXT:
+        break;
     }
     json_str(&y->j, s);
     return NULL;
@@ -406,15 +414,24 @@ static err document_end(struct yaml *y, struct arena *a, struct strs *docs)
 static err on_event(struct yaml *y, const yaml_event_t *ev, struct arena *a, struct strs *docs)
 {
     switch (ev->type) {
-    case YAML_DOCUMENT_START_EVENT: document_start(y); return NULL;
-    case YAML_DOCUMENT_END_EVENT: return document_end(y, a, docs);
-    case YAML_ALIAS_EVENT: return on_alias(y, ev);
-    case YAML_SCALAR_EVENT: return on_scalar(y, ev);
-    case YAML_SEQUENCE_START_EVENT: return on_open(y, ev, false);
-    case YAML_MAPPING_START_EVENT: return on_open(y, ev, true);
+    case YAML_DOCUMENT_START_EVENT:
+        document_start(y);
+        return NULL;
+    case YAML_DOCUMENT_END_EVENT:
+        return document_end(y, a, docs);
+    case YAML_ALIAS_EVENT:
+        return on_alias(y, ev);
+    case YAML_SCALAR_EVENT:
+        return on_scalar(y, ev);
+    case YAML_SEQUENCE_START_EVENT:
+        return on_open(y, ev, false);
+    case YAML_MAPPING_START_EVENT:
+        return on_open(y, ev, true);
     case YAML_SEQUENCE_END_EVENT:
-    case YAML_MAPPING_END_EVENT: return on_close(y);
-    default: return NULL;
+    case YAML_MAPPING_END_EVENT:
+        return on_close(y);
+    default:
+        return NULL;
     }
 }
 

@@ -197,8 +197,7 @@ static err put_object(struct buf *b, yyjson_val *v, int depth)
 {
     size_t i, max;
     yyjson_val *k, *item;
-    yyjson_obj_foreach(v, i, max, k, item)
-    {
+    yyjson_obj_foreach (v, i, max, k, item) {
         if (i)
             indent(b, depth);
         put_key(b, k, depth);
@@ -217,8 +216,7 @@ static err put_array(struct buf *b, yyjson_val *v, int depth)
 {
     size_t i, max;
     yyjson_val *item;
-    yyjson_arr_foreach(v, i, max, item)
-    {
+    yyjson_arr_foreach (v, i, max, item) {
         if (i)
             indent(b, depth);
         buf_str(b, S("- "));

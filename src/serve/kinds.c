@@ -26,7 +26,8 @@ static err rollback_tx(struct tx *tx, void *arg)
     struct str version;
     TRY(resource_get_tx(tx, tx_arena(tx), &deployment_resource, b->project, b->name, NULL, &spec, NULL));
     if (spec.version.n)
-        FAIL(CONFLICT, "deployment '%.*s' names version %.*s; change its spec", STR(b->name), STR(spec.version));
+        FAIL(CONFLICT, "deployment '%.*s' names version %.*s; change its spec", STR(b->name),
+             STR(spec.version));
     TRY(registry_rollback(tx, b->who, b->project, spec.model, &version));
     b->version = str_dup(b->a, version);
     return audit_append(tx, &(struct audit_entry){ .who = b->who,
@@ -38,11 +39,13 @@ static err rollback_tx(struct tx *tx, void *arg)
                                                    .request_id = b->request_id });
 }
 
-static err rollback_action(struct api *api, struct req *r, struct str project, struct str name, const void *in,
-                           struct json *out)
+static err rollback_action(struct api *api, struct req *r, struct str project, struct str name,
+                           const void *in, struct json *out)
 {
     (void)in;
-    struct rolling_back b = { .who = req_who(r)->name, .project = project, .name = name, .request_id = r->id, .a = r->a };
+    struct rolling_back b = {
+        .who = req_who(r)->name, .project = project, .name = name, .request_id = r->id, .a = r->a
+    };
     TRY(store_write(api_store(api), rollback_tx, &b));
     json_obj(out);
     json_kstr(out, "version", b.version);
@@ -94,11 +97,13 @@ static err rollout_begin(struct tx *tx, const struct deploying *d, const struct 
     bool at_once = !m.aliases.champion.n || spec->canary.share <= 0 || spec->canary.requests == 0;
     bool is_champion = str_eq(m.aliases.champion, d->with->version);
     if (!is_champion)
-        TRY(registry_alias_set(tx, S("deploy"), d->project, spec->model, at_once ? ALIAS_CHAMPION : ALIAS_CHALLENGER,
-                               d->with->version));
-    status->rollout = (struct rollout){ .version = d->with->version, .run = d->run, .run_id = id,
-                                        .state = ROLLOUT_LOADING };
-    return resource_status_tx(tx, tx_arena(tx), &deployment_resource, d->project, d->with->deployment, -1, status);
+        TRY(registry_alias_set(tx, S("deploy"), d->project, spec->model,
+                               at_once ? ALIAS_CHAMPION : ALIAS_CHALLENGER, d->with->version));
+    status->rollout = (struct rollout){
+        .version = d->with->version, .run = d->run, .run_id = id, .state = ROLLOUT_LOADING
+    };
+    return resource_status_tx(tx, tx_arena(tx), &deployment_resource, d->project, d->with->deployment, -1,
+                              status);
 }
 
 static bool rollout_mine(const struct deploying *d, const struct rollout *r)
@@ -120,7 +125,8 @@ static err deploy_tx(struct tx *tx, void *arg)
     if (!mine && r->state != ROLLOUT_NONE && r->run_id > id)
         FAIL(CONFLICT, "a later run, %.*s, deployed %.*s meanwhile", STR(r->run), STR(r->version));
     if (!mine && spec.version.n)
-        FAIL(CONFLICT, "deployment '%.*s' names version %.*s in its spec", STR(d->with->deployment), STR(spec.version));
+        FAIL(CONFLICT, "deployment '%.*s' names version %.*s in its spec", STR(d->with->deployment),
+             STR(spec.version));
     if (!mine)
         TRY(rollout_begin(tx, d, &spec, &status, id));
     d->rollout = *r;
@@ -128,13 +134,14 @@ static err deploy_tx(struct tx *tx, void *arg)
     return NULL;
 }
 
-static err deploy_step(struct job_context *c, struct str project, struct str run, const void *with, struct json *outputs,
-                       bool *done)
+static err deploy_step(struct job_context *c, struct str project, struct str run, const void *with,
+                       struct json *outputs, bool *done)
 {
     struct deploying d = { .project = project, .run = run, .with = with, .a = c->a };
     struct deployment_spec spec;
     struct deployment_status status;
-    TRY(resource_get(c->store, c->a, &deployment_resource, project, d.with->deployment, NULL, &spec, &status));
+    TRY(resource_get(c->store, c->a, &deployment_resource, project, d.with->deployment, NULL, &spec,
+                     &status));
     d.rollout = status.rollout;
     if (!rollout_mine(&d, &status.rollout)) /* asked many times a second: only the first time writes */
         TRY(store_write(c->store, deploy_tx, &d));

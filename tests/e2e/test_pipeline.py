@@ -314,7 +314,7 @@ def test_a_batch_is_its_rows(trained):
 
 
 def test_a_new_key_has_no_history_but_an_answer(trained):
-    reply = trained.http("POST", "/v2/models/late/infer", json={"entities": {**KEYS, "origin": ["XXX"]},
+    reply = trained.http("POST", "/v2/models/late/infer", json={"entities": {**KEYS, "origin": ["ZZZ"]},
                                                                "parameters": {"return_features": True}})
     outputs = {o["name"]: o["data"] for o in reply.json()["outputs"]}
     assert outputs["features"][:9] == [None] * 9 and outputs["features"][9] is not None
