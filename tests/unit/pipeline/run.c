@@ -34,7 +34,9 @@ static err probe_step(struct job_context *c, struct str project, struct str run,
     *done = true;
     return NULL;
 }
-static const struct step_type probe = { "probe", "Does as it is told.", &probe_with_schema, probe_step };
+static const struct step_type probe = {
+    .name = "probe", .doc = "Does as it is told.", .with = &probe_with_schema, .step = probe_step
+};
 static const struct step_type *const probes[] = { &probe, NULL };
 static const struct worker_type *const no_workers[] = { NULL };
 

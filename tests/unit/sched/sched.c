@@ -40,8 +40,11 @@ static err lab_finish(struct job_context *c, const struct job *j, yyjson_val *re
     return NULL;
 }
 
-static const struct worker_type lab = { "lab",     "Does as it is told.", &lab_with_schema, NULL, lab_run,
-                                        lab_finish };
+static const struct worker_type lab = { .name = "lab",
+                                        .doc = "Does as it is told.",
+                                        .with = &lab_with_schema,
+                                        .run = lab_run,
+                                        .finish = lab_finish };
 static const struct worker_type *const types[] = { &lab, NULL };
 
 __attribute__((constructor)) static void child_entry(int argc, char **argv)
