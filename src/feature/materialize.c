@@ -358,6 +358,7 @@ static err materialize_finish(struct job_context *c, const struct job *job, yyjs
     TRY(blob_get(store_blobs(c->store), c->a, text_of(result, "events"), &bytes));
     TRY_AS(file_apply(f, job->project, &svc, bytes, &done), "materialising service '%.*s'",
            STR(with->service));
+    TRY(kv_sync(store_kv(c->store)));
     struct feature_service_status status = { .online = {
                                                  .version = version, .rows = done.rows, .at = now_us() } };
     TRY(resource_status(c->store, c->a, &feature_service_resource, job->project, with->service, -1, &status));

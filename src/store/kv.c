@@ -2,7 +2,7 @@
 /* kv: the list of backends, the checks of arguments, and the way to the backend. */
 #include "store/internal.h"
 
-const struct kv_ops *const kv_backends[] = { &kv_lmdb, NULL };
+const struct kv_ops *const kv_backends[] = { &kv_lmdb, &kv_logged, NULL };
 
 err kv_open_mode(struct str url, size_t bytes_max, bool read_only, struct kv **out)
 {
@@ -44,6 +44,11 @@ err kv_put(struct kv *kv, const struct kv_item *items, size_t n, bool *kept)
             FAIL(TOO_LARGE, "a value of %zu bytes is over the limit of %d", items[i].value.n, KV_VALUE_MAX);
     }
     return n ? kv->ops->put(kv, items, n, kept) : NULL;
+}
+
+err kv_sync(struct kv *kv)
+{
+    return kv->ops->sync ? kv->ops->sync(kv) : NULL;
 }
 
 err kv_snap_begin(struct kv *kv, struct kv_snap **out)

@@ -1,4 +1,4 @@
-/* kv: keyed rows behind one vtable; one file per backend (lmdb.c). The public kv_* functions check
+/* kv: keyed rows behind one vtable; one file per backend (lmdb.c, and logged.c before it). The public kv_* functions check
  * their arguments and dispatch. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -22,8 +22,10 @@ struct kv_ops {
     err (*open)(struct str where, size_t bytes_max, bool read_only, struct kv **out);
     /* must */
     void (*close)(struct kv *);
-    /* must; all or none, durable; the items are checked already */
+    /* must; all or none; the items are checked already; on return the end of the process loses nothing */
     err (*put)(struct kv *, const struct kv_item *, size_t n, bool *kept);
+    /* may be NULL: put is durable. Returns once a power cut does not lose what was put before. */
+    err (*sync)(struct kv *);
     /* must; what was committed before it is seen, nothing later is */
     err (*snap_begin)(struct kv *, struct kv_snap **out);
     /* must; value and version may be NULL */
@@ -39,7 +41,7 @@ struct kv_ops {
     err (*check)(struct kv *, struct arena *a, struct strs *lines);
 };
 
-extern const struct kv_ops kv_lmdb;
+extern const struct kv_ops kv_lmdb, kv_logged;
 /* Every backend that is built in, NULL at the end. */
 extern const struct kv_ops *const kv_backends[];
 

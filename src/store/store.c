@@ -99,7 +99,7 @@ static err parts_open(struct store *s, const struct store_config *cfg)
         TRY(dir_make(fmtz(s->a, "%s/jobs", s->dir)));
         TRY(writer_start(s, &s->writer));
     }
-    TRY(kv_open_mode(fmt(s->a, "lmdb:%s/online", s->dir), cfg->kv_bytes_max, s->read_only, &s->kv));
+    TRY(kv_open_mode(fmt(s->a, "logged:%s/online", s->dir), cfg->kv_bytes_max, s->read_only, &s->kv));
     struct meta_conn *c; /* a first reader: a store that cannot be read is told now */
     TRY(pool_take(s, &c));
     pool_give(s, c);

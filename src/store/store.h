@@ -161,7 +161,7 @@ err blob_get(struct blobs *, struct arena *a, struct str sha, struct str *out);
 /* A path to read it from, for libraries that want files. NOT_FOUND. */
 err blob_path(struct blobs *, struct arena *a, struct str sha, const char **out);
 
-/* ---- keyed rows (kv.h): struct kv_ops, LMDB now, Redis later ---- */
+/* ---- keyed rows (kv.h): struct kv_ops, LMDB with a log before it now, Redis later ---- */
 struct kv;
 struct kv *store_kv(struct store *);
 struct kv_item {
@@ -170,10 +170,14 @@ struct kv_item {
     int64_t version;  /* with .newer: kept only if greater than the stored one */
     bool newer, remove;
 };
-err kv_open(struct str url, size_t bytes_max, struct kv **out); /* "lmdb:DIR" */
+/* "logged:DIR": as the store has them; "lmdb:DIR": without the log, each kv_put waits for the disk. */
+err kv_open(struct str url, size_t bytes_max, struct kv **out);
 void kv_close(struct kv *);
-/* All or none, durable on return. kept (n bools, may be NULL) says which .newer items were taken. */
+/* All or none. On return kill -9 loses nothing; a power cut may undo the newest writes, not older than a tenth of
+ * a second and none by half. kept (n bools, may be NULL) says which .newer items were taken. */
 err kv_put(struct kv *, const struct kv_item *, size_t n, bool *kept);
+/* Returns once a power cut does not lose what was put before. */
+err kv_sync(struct kv *);
 /* A snapshot for reading; values point into the store until kv_snap_end(). One thread. Short: rows that
  * are replaced meanwhile keep their room. */
 struct kv_snap;
