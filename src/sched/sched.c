@@ -333,7 +333,7 @@ static err step_starting(struct view *v, struct entry *entry)
     return status_save(v);
 }
 
-/* What the worker said of its failure: error.json {code, text}. */
+/* What the worker said of its failure: error.json {code, text, hint, final}. */
 static struct str failure_text(struct view *v, const struct exec_state *st, bool *may_retry)
 {
     const char *dir = job_attempt_dir(v->s, v->a, v->meta.id, v->status.attempts);
@@ -343,9 +343,12 @@ static struct str failure_text(struct view *v, const struct exec_state *st, bool
     if (file_read(v->a, fmtz(v->a, "%s/error.json", dir), ERROR_BYTES_MAX, &text) ||
         json_parse(v->a, text, &said))
         return st->reason;
-    const char *what = yyjson_get_str(yyjson_obj_get(said, "text"));
+    const char *what = yyjson_get_str(yyjson_obj_get(said, "text")),
+               *hint = yyjson_get_str(yyjson_obj_get(said, "hint"));
     *may_retry = !yyjson_get_bool(yyjson_obj_get(said, "final"));
-    return what ? fmt(v->a, "%s", what) : st->reason;
+    if (!what)
+        return st->reason;
+    return hint && *hint ? fmt(v->a, "%s (%s)", what, hint) : fmt(v->a, "%s", what);
 }
 
 static void log_keep(struct view *v)
