@@ -115,7 +115,7 @@ def test_every_feature_is_what_pandas_computes_exactly(labels, expected):
 
 
 def test_weekday_is_one_number_a_day(labels, events):
-    days = events.set_index("id").loc[labels.index].date.dt.dayofweek
+    days = events.set_index("id").loc[labels.index].date.dt.day_of_week
     pairs = set(zip(days, labels.weekday))
     assert len(pairs) == 7 and len({w for _, w in pairs}) == 7
 

@@ -26,7 +26,8 @@ def run(daemon, text, *args, seconds=120):
 
 
 def steps_of(made):
-    return {s["name"]: {"phase": "waiting", **s} for s in made["status"]["steps"]}
+    """Its steps by name; a run that was only just made has none yet."""
+    return {s["name"]: {"phase": "waiting", **s} for s in made.get("status", {}).get("steps", [])}
 
 
 def wait_step(daemon, run_name, step, phase="running", seconds=60):
@@ -354,7 +355,7 @@ def test_onnx_runtime_phones_nobody(trained):
     assert "libonnxruntime" in maps
     assert not [p for p in trained.home.rglob("*") if "Microsoft" in str(p) or "onnxruntime" in str(p)]
     known = ("dhow", "store-writer", "auth", "models-", "jobs-", "watch", "control", "request-", "net", "monitor", "hook",
-             "push", "lane")
+             "push", "lane", "kv")
     strange = [name for name in trained.threads() if not name.startswith(known)]
     assert not strange, strange
     sockets = open("/proc/net/tcp").read() + open("/proc/net/tcp6").read()
@@ -540,7 +541,7 @@ def test_a_training_can_be_cancelled(trained):
                             ("register", "register", {"model": "late", "run": "${steps.train.job}"}))
     trained.ok("apply", "-f", "-", input=text)
     name = trained.ok("run", "endless", "--detach").out.strip()
-    eventually(lambda: steps_of(trained.get("pipelineruns", name))["train"].get("progress", {}).get("done", 0) >= 3, 60,
+    eventually(lambda: steps_of(trained.get("pipelineruns", name)).get("train", {}).get("progress", {}).get("done", 0) >= 3, 60,
                what="the third round")
     began = time.monotonic()
     trained.ok("cancel", name)
@@ -563,7 +564,7 @@ def test_a_run_survives_kill_9_of_the_daemon(trained):
     trained.ok("apply", "-f", "-", input=text)
     name = trained.ok("run", "tough", "--detach").out.strip()
     wait_step(trained, name, "train")
-    eventually(lambda: steps_of(trained.get("pipelineruns", name))["train"].get("progress", {}).get("done", 0) >= 2, 60,
+    eventually(lambda: steps_of(trained.get("pipelineruns", name)).get("train", {}).get("progress", {}).get("done", 0) >= 2, 60,
                what="the second round")
     trained.kill()
     trained.start()
