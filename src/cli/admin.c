@@ -3,6 +3,16 @@
 #include "cli/cli.h"
 #include <stdlib.h>
 
+static struct str roles_text(struct arena *a, yyjson_val *roles)
+{
+    struct buf b = buf_new(a);
+    size_t i, n;
+    yyjson_val *role;
+    yyjson_arr_foreach (roles, i, n, role)
+        buf_fmt(&b, "%s%s", i ? "," : "", yyjson_get_str(role));
+    return buf_get(&b);
+}
+
 static void token_table(struct cli *c, yyjson_val *v)
 {
     size_t i, n;
@@ -10,10 +20,11 @@ static void token_table(struct cli *c, yyjson_val *v)
     static const char *const columns[] = { "id", "name", "project", "roles", "expires", "revoked" };
     struct table out = table_new(c->a, 6);
     for (size_t k = 0; k < 6; k++)
-        table_cell(&out, str_of(columns[k]));
+        table_heading(&out, str_of(columns[k]));
     yyjson_arr_foreach (yyjson_obj_get(v, "items"), i, n, t) {
         for (size_t k = 0; k < 6; k++)
-            table_cell(&out, json_text_at(c->a, t, columns[k]));
+            table_cell(&out, k == 3 ? roles_text(c->a, yyjson_obj_get(t, "roles"))
+                                    : json_text_at(c->a, t, columns[k]));
     }
     table_print(&out, stdout);
 }
@@ -79,7 +90,7 @@ static void audit_table(struct cli *c, yyjson_val *v)
     static const char *const columns[] = { "seq", "time", "who", "action", "kind", "name", "outcome" };
     struct table t = table_new(c->a, 7);
     for (size_t k = 0; k < 7; k++)
-        table_cell(&t, str_of(columns[k]));
+        table_heading(&t, str_of(columns[k]));
     yyjson_arr_foreach (yyjson_obj_get(v, "items"), i, n, e) {
         for (size_t k = 0; k < 7; k++)
             table_cell(&t, json_text_at(c->a, e, columns[k]));

@@ -134,7 +134,7 @@ static err apply_run(struct cli *c)
         const struct document *d = &docs.v[i];
         struct str what;
         TRY(apply_one(c, d, &what));
-        printf("%s/%.*s %.*s\n", d->res->one ? d->res->one : d->res->plural, STR(d->name), STR(what));
+        printf("%s/%.*s %.*s\n", d->res->kind, STR(d->name), STR(what));
     }
     return NULL;
 }
@@ -167,7 +167,7 @@ static err diff_run(struct cli *c)
         if (str_is(word, "unchanged"))
             continue;
         c->exit = 1;
-        printf("%s/%.*s would be %.*s\n", d->res->plural, STR(d->name), STR(word));
+        printf("%s/%.*s would be %.*s\n", d->res->kind, STR(d->name), STR(word));
         yyjson_arr_foreach (yyjson_obj_get(v, "changes"), k, n, change)
             change_print(c, change);
     }

@@ -191,7 +191,7 @@ const char *cli_option(const struct cli *c, const char *name)
 
 /* ---- main ---- */
 
-static void error_print(err e)
+void cli_error(err e)
 {
     /* "doing this: that went wrong: because" → what and why on lines of their own */
     size_t cut = e->text.n;
@@ -270,6 +270,6 @@ int main(int argc, char **argv)
         e = err_new(INTERNAL, "cannot write the output");
     if (!e)
         return c.exit;
-    error_print(e);
+    cli_error(e);
     return err_table[e->code].exit ? err_table[e->code].exit : 1;
 }

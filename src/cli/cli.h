@@ -87,6 +87,7 @@ struct table {
 };
 struct table table_new(struct arena *a, size_t columns);
 void table_cell(struct table *, struct str);
+void table_heading(struct table *, struct str key); /* in capitals */
 void table_print(const struct table *, FILE *);
 bool cli_tty(FILE *);
 /* One progress line on stderr, rewritten in place on a terminal and left out elsewhere. */
@@ -98,6 +99,8 @@ yyjson_val *json_at(yyjson_val *, const char *path);
 struct str json_text_at(struct arena *a, yyjson_val *, const char *path);
 struct str json_value_text(struct arena *a, yyjson_val *);
 
+/* Prints an error as people see it: what, why, hint. */
+void cli_error(err);
 /* Waits for a run and shows its steps as they go; *exit_code is the run's. */
 err run_watch(struct cli *, struct str run, int *exit_code);
 void help_verb(const struct cli_verb *, FILE *);

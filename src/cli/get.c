@@ -30,13 +30,8 @@ static size_t columns_of(const struct schema *s)
 static void heading(struct cli *c, struct table *t, const struct schema *s)
 {
     for (size_t i = 0; s && i < s->n; i++)
-        if (s->fields[i].flags & COLUMN) {
-            struct str key = field_key(c->a, &s->fields[i]);
-            char *up = NEW_N(c->a, char, key.n);
-            for (size_t k = 0; k < key.n; k++)
-                up[k] = (char)(key.p[k] - ('a' <= key.p[k] && key.p[k] <= 'z') * 32);
-            table_cell(t, (struct str){ up, key.n });
-        }
+        if (s->fields[i].flags & COLUMN)
+            table_heading(t, field_key(c->a, &s->fields[i]));
 }
 
 static void cells(struct cli *c, struct table *t, const struct schema *s, yyjson_val *v)
@@ -70,10 +65,10 @@ static void list_table(struct cli *c, yyjson_val *v)
     yyjson_val *items = yyjson_obj_get(v, "items"), *item;
     size_t i, n, columns = 2 + columns_of(r->spec) + columns_of(r->status);
     struct table t = table_new(c->a, columns);
-    table_cell(&t, S("NAME"));
+    table_heading(&t, S("name"));
     heading(c, &t, r->spec);
     heading(c, &t, r->status);
-    table_cell(&t, S("AGE"));
+    table_heading(&t, S("age"));
     yyjson_arr_foreach (items, i, n, item) {
         int64_t us = 0;
         table_cell(&t, json_text_at(c->a, item, "metadata.name"));
@@ -98,6 +93,25 @@ static void one_table(struct cli *c, yyjson_val *v)
         list_table(c, list);
 }
 
+/* An answer that there is no such thing gets the nearest name there is as its hint. */
+static err named_call(struct cli *c, enum method m, const struct resource *r, struct str name,
+                      struct str path, yyjson_val **out)
+{
+    struct str all;
+    struct strs names = { 0 };
+    yyjson_val *list = NULL, *item;
+    size_t i, n;
+    err e = cli_call(c, m, path, S(""), out);
+    if (!e || e->code != NOT_FOUND || e->hint.n || cli_path(c, str_of(r->kind), S(""), NULL, NULL, &all) ||
+        cli_call(c, M_GET, fmt(c->a, "%.*s?limit=1000", STR(all)), S(""), &list))
+        return e;
+    yyjson_arr_foreach (yyjson_obj_get(list, "items"), i, n, item)
+        push(c->a, &names, json_text_at(c->a, item, "metadata.name"));
+    struct str near = str_nearest(name, names.v, names.n);
+    return near.n ? err_hint(e, "did you mean '%.*s'?", STR(near))
+                  : err_hint(e, "`dhow get %s` lists what there is", r->plural);
+}
+
 static err get_run(struct cli *c)
 {
     struct str kind, name, path;
@@ -106,7 +120,7 @@ static err get_run(struct cli *c)
     TRY(cli_path(c, kind, name, NULL, &shown, &path));
     if (!name.n)
         path = fmt(c->a, "%.*s?limit=1000", STR(path));
-    TRY(cli_call(c, M_GET, path, S(""), &v));
+    TRY(name.n ? named_call(c, M_GET, shown, name, path, &v) : cli_call(c, M_GET, path, S(""), &v));
     return cli_show(c, v, name.n ? one_table : list_table);
 }
 
@@ -146,7 +160,7 @@ static err describe_run(struct cli *c)
     if (!name.n)
         FAIL(INVALID, "describe needs a name: dhow describe %.*s NAME", STR(kind));
     TRY(cli_path(c, kind, name, NULL, &r, &path));
-    TRY(cli_call(c, M_GET, path, S(""), &v));
+    TRY(named_call(c, M_GET, r, name, path, &v));
     TRY(cli_show(c, v, NULL));
     if (c->output == OUT_TABLE && !lineage_get(c, r, name, &lineage))
         lineage_table(c, lineage);
@@ -174,8 +188,8 @@ static err delete_run(struct cli *c)
     if (!name.n)
         FAIL(INVALID, "delete needs a name: dhow delete %.*s NAME", STR(kind));
     TRY(cli_path(c, kind, name, NULL, &r, &path));
-    TRY(cli_call(c, M_DELETE, path, S(""), NULL));
-    printf("%s/%.*s deleted\n", r->one ? r->one : r->plural, STR(name));
+    TRY(named_call(c, M_DELETE, r, name, path, NULL));
+    printf("%s/%.*s deleted\n", r->kind, STR(name));
     return NULL;
 }
 

@@ -48,6 +48,27 @@ static void step_print(struct cli *c, yyjson_val *s)
             seconds_of(c, s), STR(str_is(phase, "succeeded") ? S("") : json_text_at(c->a, s, "error")));
 }
 
+/* The last word on a run: that it succeeded, or what failed, why, and what can be done. */
+static void run_ended(struct cli *c, struct str run, yyjson_val *v)
+{
+    struct str phase = json_text_at(c->a, v, "status.phase"),
+               message = json_text_at(c->a, v, "status.message");
+    size_t i, n;
+    yyjson_val *s;
+    if (str_is(phase, "succeeded")) {
+        fprintf(stderr, "run %.*s succeeded\n", STR(run));
+        return;
+    }
+    err e = err_new(INTERNAL, "run '%.*s' %.*s%s%.*s", STR(run), STR(phase), message.n ? ": " : "",
+                    STR(message));
+    if (str_is(phase, "failed") && yyjson_get_sint(json_at(v, "status.exitCode")) == 1)
+        yyjson_arr_foreach (json_at(v, "status.steps"), i, n, s)
+            if (str_is(json_text_at(c->a, s, "phase"), "failed") && json_text_at(c->a, s, "job").n)
+                e = err_hint(e, "`dhow logs %.*s %.*s` shows its output, `dhow resume %.*s` tries it again",
+                             STR(run), STR(json_text_at(c->a, s, "name")), STR(run));
+    cli_error(e);
+}
+
 err run_watch(struct cli *c, struct str run, int *exit_code)
 {
     bool told[STEPS_MAX] = { 0 };
@@ -81,9 +102,7 @@ err run_watch(struct cli *c, struct str run, int *exit_code)
         if (over) {
             cli_progress_end();
             *exit_code = (int)yyjson_get_sint(json_at(v, "status.exitCode"));
-            struct str message = json_text_at(a, v, "status.message");
-            fprintf(stderr, "run %.*s %.*s%s%.*s\n", STR(run), STR(phase), message.n ? ": " : "",
-                    STR(message));
+            run_ended(c, run, v);
         }
         c->a = outer;
     }
@@ -163,12 +182,12 @@ static err run_run(struct cli *c)
     struct str run = json_text_at(c->a, v, "run");
     if (!cli_has(c, "detach"))
         TRY(run_watch(c, run, &c->exit));
-    if (c->output == OUT_JSON || cli_has(c, "detach")) {
+    if (c->output != OUT_TABLE) {
         TRY(cli_call(c, M_GET, run_path(c, "pipelineruns", run, NULL), S(""), &v));
-        if (c->output == OUT_JSON)
-            return cli_show(c, v, NULL);
-        printf("%.*s\n", STR(run));
+        return cli_show(c, v, NULL);
     }
+    if (cli_has(c, "detach"))
+        printf("%.*s\n", STR(run));
     return NULL;
 }
 

@@ -42,6 +42,14 @@ void table_cell(struct table *t, struct str s)
     push(t->a, &t->cells, s.n ? s : S("-"));
 }
 
+void table_heading(struct table *t, struct str key)
+{
+    char *up = NEW_N(t->a, char, key.n + 1);
+    for (size_t i = 0; i < key.n; i++)
+        up[i] = (char)(key.p[i] - ('a' <= key.p[i] && key.p[i] <= 'z') * 32);
+    table_cell(t, (struct str){ up, key.n });
+}
+
 /* Columns as people count them: a UTF-8 sequence is one. */
 static size_t width(struct str s)
 {

@@ -26,7 +26,8 @@ struct blob_ops {
     err (*path)(struct blobs *, struct arena *a, struct str sha, const char **out);
     /* may be NULL; removes temporary files older than age_s seconds; their number */
     size_t (*sweep)(struct blobs *, int64_t age_s);
-    /* may be NULL; what doctor should know, one line each, looking into at most `sample` blobs */
+    /* may be NULL; what doctor should know, one line each, looking into at most `sample` blobs; INTERNAL if one is
+     * damaged */
     err (*check)(struct blobs *, struct arena *a, size_t sample, struct strs *lines);
 };
 

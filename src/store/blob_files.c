@@ -175,6 +175,7 @@ static err files_check(struct blobs *b, struct arena *a, size_t sample, struct s
     TRY(dir_list(a, fmtz(a, "%s/tmp", dir_of(b)), &strays));
     uint64_t dice = (uint64_t)now_us();
     size_t looked = names.n < sample ? names.n : sample, damaged = 0;
+    struct str first = { 0 };
     for (size_t i = 0; i < looked; i++) {
         size_t at = looked == names.n ? i : splitmix(&dice) % names.n;
         struct str hash;
@@ -182,12 +183,14 @@ static err files_check(struct blobs *b, struct arena *a, size_t sample, struct s
         err e = names.v[at].n == 64 ? file_sha256(a, files_name(b, a, names.v[at]), &hash, &size) : NULL;
         if (!e && names.v[at].n == 64 && str_eq(hash, names.v[at]))
             continue;
-        damaged++;
-        push(a, lines, fmt(a, "blobs: %.*s is damaged", STR(names.v[at])));
+        if (!damaged++)
+            first = names.v[at];
     }
     push(a, lines,
          fmt(a, "blobs: %zu, of which %zu were read and %zu are damaged; %zu temporary files", names.n,
              looked, damaged, strays.n));
+    if (damaged)
+        FAIL(INTERNAL, "blobs: %zu of %zu are damaged, first: %.*s", damaged, looked, STR(first));
     return NULL;
 }
 

@@ -187,22 +187,19 @@ static err meta_check(struct store *s, struct arena *a, struct strs *lines)
     err e = s->meta->check(c, a, &faults);
     pool_give(s, c);
     TRY(e);
-    for (size_t i = 0; i < faults.n; i++)
-        push(a, lines, fmt(a, "metadata: %.*s", STR(faults.v[i])));
     push(a, lines,
          fmt(a, "metadata: %lld resources, %lld events, %zu faults", (long long)objects, (long long)events,
              faults.n));
+    if (faults.n)
+        FAIL(INTERNAL, "metadata: %zu faults, first: %.*s", faults.n, STR(faults.v[0]));
     return NULL;
 }
 
 err store_check(struct store *s, struct arena *a, struct strs *lines)
 {
     enum { SAMPLE = 100 };
-    struct strs found = { 0 };
-    TRY(meta_check(s, a, &found));
-    TRY(kv_check(s->kv, a, &found));
-    if (s->blobs->ops->check)
-        TRY(s->blobs->ops->check(s->blobs, a, SAMPLE, &found));
-    *lines = found;
-    return NULL;
+    *lines = (struct strs){ 0 };
+    err meta = meta_check(s, a, lines), kv = kv_check(s->kv, a, lines),
+        blobs = s->blobs->ops->check ? s->blobs->ops->check(s->blobs, a, SAMPLE, lines) : NULL;
+    return meta ? meta : kv ? kv : blobs;
 }

@@ -192,5 +192,6 @@ err kv_get(struct kv *, struct arena *a, struct str key, struct str *value, int6
 /* Removes every key that starts with prefix, in several commits if they are many (again after a crash). */
 err kv_drop(struct kv *, struct str prefix);
 
-/* Start-up repairs, for `dhow doctor`: what was found and done, one line each. */
+/* For `dhow doctor`: what is there and what start-up repaired, one line each, also with an error. INTERNAL names
+ * the first fault. */
 err store_check(struct store *, struct arena *a, struct strs *lines);
