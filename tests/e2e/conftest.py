@@ -86,14 +86,19 @@ class Daemon:
         return [str(DHOW), "serve", "--data", str(self.data), "--listen", "127.0.0.1:0",
                 "--sources", str(self.sources), "--first-token", str(self.token_file), *self.args, *args]
 
-    def start(self, seconds=30.0):
+    def launch(self):
+        """Begins a start, without waiting for it; how long the log was before."""
         assert self.process is None, "it runs already"
         self.log.touch()
         told = self.log.stat().st_size
-        began = time.monotonic()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=self.env(), cwd=self.folder, preexec_fn=dies_with_parent)
+        return told
+
+    def start(self, seconds=30.0):
+        began = time.monotonic()
+        told = self.launch()
         while True:
             found = LISTENS.search(self.log.read_bytes()[told:].decode(errors="replace"))
             if found:
