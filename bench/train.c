@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Trees as the main job trains and serves them: bench/train [ROWS [ROUNDS]]. One round of `train` is one tree of depth 7
- * over 24 features; of `score`, one row through ONNX Runtime on one thread. */
+ * over 24 features; of `score`, one row through ONNX Runtime on one thread, beside XGBoost's own prediction of the same
+ * rows, its matrix included. Figures are medians of three. */
 #include "train/internal.h"
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { FEATURES = 24 };
+enum { FEATURES = 24, TIMES = 3, SCORED = 65536 };
 
 static void rows_make(struct arena *a, size_t n, struct rows *r)
 {
@@ -40,33 +41,106 @@ static double seconds_since(int64_t start)
     return (double)(mono_ns() - start) / 1e9;
 }
 
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static double median(double *v)
+{
+    qsort(v, TIMES, sizeof *v, by_size);
+    return v[TIMES / 2];
+}
+
+/* One figure; peer may be NULL. */
+static void line(const char *name, double value, const char *unit, const char *peer, double peer_value)
+{
+    printf("{\"name\": \"%s\", \"value\": %.4g, \"unit\": \"%s\", ", name, value, unit);
+    if (peer)
+        printf("\"peer\": \"%s\", \"peer_value\": %.4g, \"ratio\": %.4g}\n", peer, peer_value,
+               value / peer_value);
+    else
+        printf("\"peer\": null, \"peer_value\": null, \"ratio\": null}\n");
+    fflush(stdout);
+}
+
+/* Microseconds a row by XGBoost itself, on one thread. */
+static err native_score(const struct rows *r, size_t n, struct str native, double *out)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct xgb *xgb;
+    struct xgb_data *data;
+    struct xgb_model *model;
+    const float *p;
+    TRY(xgb_open(a, &xgb));
+    TRY(xgb_model_load(xgb, a, native, &model));
+    TRY(xgb_model_set(model, "nthread", "1"));
+    int64_t start = mono_ns();
+    TRY(xgb_data_new(xgb, a, r->x, n, FEATURES, NULL, 1, &data));
+    TRY(xgb_model_predict(model, data, &p));
+    *out = seconds_since(start) * 1e6 / (double)n;
+    return NULL;
+}
+
+static err bench_score(const struct rows *r, struct str native, struct session *s, size_t batch, size_t n)
+{
+    static float out[SCORED];
+    double ours[TIMES], theirs[TIMES];
+    for (int i = 0; i < TIMES; i++) {
+        int64_t start = mono_ns();
+        TRY(session_score(s, r->x, n, FEATURES, batch, out));
+        ours[i] = seconds_since(start) * 1e6 / (double)n;
+        TRY(native_score(r, n, native, &theirs[i]));
+    }
+    char name[64];
+    snprintf(name, sizeof name, "train.score.b%zu", batch);
+    line(name, median(ours), "us/row", "XGBoost alone, all rows at once, 1 thread", median(theirs));
+    return NULL;
+}
+
 static err bench_serve(struct arena *a, const struct rows *r, const struct fit *fit, struct str onnx)
 {
     struct runtime *rt;
     struct session *s;
     struct parity p;
-    float out[4096];
+    size_t n = r->n < SCORED ? r->n : SCORED;
+    double load[TIMES];
     TRY(runtime_open(NULL, &rt));
-    int64_t start = mono_ns();
-    TRY(session_load(rt, onnx, NULL, &s));
-    printf("load    %7.2f ms, ONNX Runtime %s, %zu bytes\n", seconds_since(start) * 1e3, runtime_version(rt),
-           onnx.n);
-    size_t n = r->n < 100000 ? r->n : 100000;
-    TRY(parity_check(a, fit->native, s, r->x, n, FEATURES, cpu_count(), &p));
-    printf("parity  %7.2g at most, %.2g on average, over %zu rows\n", p.max_abs, p.mean_abs, p.rows);
-    for (size_t batch = 1; batch <= 4096; batch *= 16) {
-        size_t rows = batch == 1 ? n / 10 : n / batch * batch, at;
-        start = mono_ns();
-        for (at = 0; at < rows; at += batch)
-            TRY(session_score(s, r->x + at * FEATURES, batch, FEATURES, batch, out));
-        printf("score   %7.2f us a row in batches of %zu\n", seconds_since(start) * 1e6 / (double)rows,
-               batch);
+    for (int i = 0; i < TIMES; i++) {
+        int64_t start = mono_ns();
+        TRY(session_load(rt, onnx, NULL, &s));
+        load[i] = seconds_since(start) * 1e3;
+        if (i + 1 < TIMES)
+            session_unload(s);
     }
-    start = mono_ns();
-    trees_predict(&fit->trees, r->x, 4096, FEATURES, out);
-    printf("walk    %7.2f us a row by trees_predict\n", seconds_since(start) * 1e6 / 4096);
+    line("train.load", median(load), "ms", NULL, 0);
+    TRY(parity_check(a, fit->native, s, r->x, n, FEATURES, cpu_count(), &p));
+    fprintf(stderr, "bench: ONNX Runtime and XGBoost differ by %.2g at most over %zu rows\n", p.max_abs,
+            p.rows);
+    TRY(bench_score(r, fit->native, s, 1, n));
+    TRY(bench_score(r, fit->native, s, 4096, n));
     session_unload(s);
     runtime_close(rt);
+    return NULL;
+}
+
+static err bench_fit(struct arena *a, const struct rows *r, const struct rows_split *split, int64_t rounds,
+                     struct fit *fit)
+{
+    struct trees_with with;
+    double ms[TIMES];
+    schema_defaults(&trees_with_schema, a, &with);
+    with.rounds = rounds;
+    with.depth = 7;
+    with.subsample = with.columns = 0.8;
+    for (int i = 0; i < TIMES; i++) {
+        TRY(fit_trees(a, r, split, &with, cpu_count(), &(struct fit_watch){ on_round }, fit));
+        ms[i] = fit->seconds * 1e3 / fit->rounds;
+    }
+    fprintf(stderr, "bench: %zu rows to learn from, %zu held out, XGBoost %.*s, %d threads\n", split->train,
+            split->valid, STR(fit->version), cpu_count());
+    line("train.round", median(ms), "ms", NULL, 0);
     return NULL;
 }
 
@@ -74,39 +148,35 @@ static err bench(struct arena *a, size_t n, int64_t rounds)
 {
     struct rows r;
     struct rows_split split;
-    struct trees_with with;
     struct fit fit;
     struct str onnx;
-    schema_defaults(&trees_with_schema, a, &with);
-    with.rounds = rounds;
-    with.depth = 7;
-    with.subsample = with.columns = 0.8;
+    double ms[TIMES];
     rows_make(a, n, &r);
-    int64_t start = mono_ns();
     TRY(rows_split(&r, (int64_t)n * 100, a, &split)); /* a tenth is held out */
-    printf("split   %7.2f s, %zu rows to learn from, %zu held out\n", seconds_since(start), split.train,
-           split.valid);
-    TRY(fit_trees(a, &r, &split, &with, cpu_count(), &(struct fit_watch){ on_round }, &fit));
-    printf("train   %7.2f s, %d rounds, %.1f ms a round, XGBoost %.*s, %d threads\n", fit.seconds, fit.rounds,
-           fit.seconds * 1e3 / fit.rounds, STR(fit.version), cpu_count());
-    start = mono_ns();
-    TRY(trees_to_onnx(&fit.trees, a, &(struct trees_doc){ 0 }, &onnx));
-    printf("export  %7.2f ms, %zu nodes\n", seconds_since(start) * 1e3, fit.trees.n_nodes);
-    start = mono_ns();
-    struct baseline_column c;
-    for (size_t f = 0; f < FEATURES; f++) {
-        auto_arena struct arena *scratch = arena_new(0);
-        baseline_column_make(scratch, S("f"), r.x + f, split.train, FEATURES, &c);
+    TRY(bench_fit(a, &r, &split, rounds, &fit));
+    for (int i = 0; i < TIMES; i++) {
+        int64_t start = mono_ns();
+        TRY(trees_to_onnx(&fit.trees, a, &(struct trees_doc){ 0 }, &onnx));
+        ms[i] = seconds_since(start) * 1e3;
     }
-    printf("baseline %6.2f s of %d features\n", seconds_since(start), FEATURES);
+    line("train.export", median(ms), "ms", NULL, 0);
+    for (int i = 0; i < TIMES; i++) {
+        auto_arena struct arena *scratch = arena_new(0);
+        struct baseline_column c;
+        int64_t start = mono_ns();
+        for (size_t f = 0; f < FEATURES; f++)
+            baseline_column_make(scratch, S("f"), r.x + f, split.train, FEATURES, &c);
+        ms[i] = seconds_since(start) * 1e3;
+    }
+    line("train.baseline", median(ms), "ms", NULL, 0);
     return bench_serve(a, &r, &fit, onnx);
 }
 
 int main(int argc, char **argv)
 {
     auto_arena struct arena *a = arena_new(0);
-    size_t n = argc > 1 ? strtoul(argv[1], NULL, 10) : 590000;
-    int64_t rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 200;
+    size_t n = argc > 1 ? strtoul(argv[1], NULL, 10) : 200000;
+    int64_t rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 50;
     err e = bench(a, n < 5000 ? 5000 : n, rounds < 1 ? 1 : rounds);
     if (e)
         fprintf(stderr, "%.*s\n%.*s\n", STR(e->text), STR(e->hint));
