@@ -91,7 +91,7 @@ def blob(daemon, sha):
     return path if path.exists() else daemon.data / "blobs" / sha[:2] / sha
 
 
-def rows_of(daemon, version, columns="*"):
+def rows_of(daemon, version, columns="*", where="true"):
     """A dataset version as a pandas frame, read from its blobs."""
     files = [str(blob(daemon, f["sha"])) for f in daemon.get("datasetversions", version)["spec"]["files"]]
-    return duckdb.connect().execute(f"select {columns} from read_parquet({files!r})").df()
+    return duckdb.connect().execute(f"select {columns} from read_parquet({files!r}) where {where}").df()
