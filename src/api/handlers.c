@@ -72,6 +72,7 @@ struct listing {
     struct str project, after;
     int64_t limit;
     struct pairs labels; /* all of them */
+    int64_t seq;         /* of the newest event that the first page shows */
 };
 
 static err labels_asked(const struct req *r, struct pairs *out)
@@ -121,6 +122,8 @@ static err list_read(struct req *r, struct listing *l, struct json *out, struct 
     for (struct objects page = { .n = limit }; page.n == limit && scanned < SCAN_MAX;
          scanned += (int64_t)page.n) {
         TRY(object_list(p->api->store, r->a, str_of(p->res->kind), l->project, l->after, limit, &page));
+        if (!l->seq)
+            l->seq = page.seq;
         for (size_t i = 0; i < page.n; i++) {
             bool match;
             const struct object *o = &page.v[i];
@@ -157,11 +160,11 @@ err handle_list(struct req *r)
     json_obj(&j);
     json_kstr(&j, "apiVersion", S(API_VERSION));
     json_kstr(&j, "kind", fmt(r->a, "%sList", p->res->kind));
-    json_ki64(&j, "seq", event_last(p->api->store)); /* watch from here on misses nothing */
     json_key(&j, S("items"));
     json_arr(&j);
     TRY(list_read(r, &l, &j, &next));
     json_arr_end(&j);
+    json_ki64(&j, "seq", l.seq); /* of the first page read: a watch from here on misses nothing */
     if (next.n)
         json_kstr(&j, "next", next);
     json_obj_end(&j);

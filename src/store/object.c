@@ -5,12 +5,13 @@
 #include "store/internal.h"
 
 #define COLUMNS "id, kind, project, name, rev, generation, labels, spec, status, created, updated"
+#define NEWEST ", (select max(seq) from event)" /* of the same snapshot as the rows */
 // clang-format off
 #define OBJECT_SQL(Q)                                                                                          \
     Q(get,     "select " COLUMNS " from resource where kind = ?1 and project = ?2 and name = ?3")              \
-    Q(list,    "select " COLUMNS " from resource where kind = ?1 and project = ?2 and name > ?3"               \
+    Q(list,    "select " COLUMNS NEWEST " from resource where kind = ?1 and project = ?2 and name > ?3"        \
                " order by name limit ?4")                                                                      \
-    Q(all,     "select " COLUMNS " from resource where kind = ?1 and (project, name) > (?2, ?3)"               \
+    Q(all,     "select " COLUMNS NEWEST " from resource where kind = ?1 and (project, name) > (?2, ?3)"               \
                " order by project, name limit ?4")                                                             \
     Q(insert,  "insert into resource(kind, project, name, rev, generation, labels, spec, status, created, updated)" \
                " values(?1, ?2, ?3, ?4, 1, ?5, ?6, '{}', ?7, ?7) returning id")                                \
@@ -54,6 +55,7 @@ static err on_each(void *arg, const struct row *row)
 {
     struct reading *r = arg;
     push(r->a, r->list, object_of(r->a, row));
+    r->list->seq = row_i64(row, 11);
     return NULL;
 }
 
@@ -92,7 +94,7 @@ err object_get_tx(struct tx *tx, struct arena *a, struct str kind, struct str pr
 err object_list(struct store *s, struct arena *a, struct str kind, struct str project, struct str after,
                 size_t limit, struct objects *out)
 {
-    struct objects found = { 0 };
+    struct objects found = { .seq = event_last(s) };
     struct reading r = { .a = a, .list = &found };
     const char *sql = object_sql.list;
     if (project.n == 0) {

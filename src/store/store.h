@@ -96,6 +96,8 @@ struct object {
 struct objects {
     struct object *v;
     size_t n, cap;
+    int64_t
+        seq; /* of the newest event that the list shows the work of: a watch from here on sees each later one */
 };
 err object_get(struct store *, struct arena *a, struct str kind, struct str project, struct str name,
                struct object *out);
