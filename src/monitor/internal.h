@@ -41,13 +41,17 @@ struct outcomes *outcomes_new(size_t predictions_max);
 void outcomes_free(struct outcomes *); /* NULL is fine */
 /* Remembers scores by id, if the prediction has both. */
 void outcomes_predicted(struct outcomes *, const struct prediction *);
-/* Labels by id; rows without one are passed over. */
-void outcomes_pushed(struct outcomes *, const struct column *id, const struct column *label, size_t rows);
+/* Labels by id; rows without one are passed over. Gives the newest time in `known` (NULL: none is there) of a row that
+ * found its prediction, INT64_MIN without any. */
+int64_t outcomes_pushed(struct outcomes *, const struct column *id, const struct column *label,
+                        const struct column *known, size_t rows);
 /* From now on outcomes of `version` at times in [from, until) make up a window; gives the one before (free() it),
  * NULL if nothing was joined. */
 struct auc *outcomes_window(struct outcomes *, struct str version, int64_t from, int64_t until);
 struct outcome_figures {
     int64_t outcomes, matched;
+    int64_t window_n; /* of the open window */
+    double window_auc;
     size_t versions_n;
     struct {
         struct str version; /* lives in a */
@@ -73,6 +77,9 @@ struct str lens_version(const struct lens *);
 const struct baseline *lens_baseline(const struct lens *);
 /* Adds the rows of a prediction of its version; true: a window was closed. */
 bool lens_add(struct lens *, const struct prediction *);
+/* An outcome says that it is t: an open window whose end has passed by less than a window is closed, and the next one
+ * begins at its end; true: it was. */
+bool lens_time(struct lens *, int64_t t);
 /* Closed windows, the oldest first; the caller's. */
 struct closed *lens_take(struct lens *);
 void closed_free(struct closed *); /* that one alone */
@@ -83,10 +90,11 @@ struct lens_figures {
 void lens_figures(struct lens *, struct lens_figures *out);
 
 /* ---- judge.c ---- */
-/* One row per feature and the score's, in a; share over the features: NaN without any. */
+/* One row per feature and the score's, in a, the worst first; share over the features: NaN without any. */
 struct verdict {
     struct monitor_drift *drift;
     size_t n;
+    size_t features, features_over;
     double share, wasserstein_max;
     bool judged; /* enough predictions */
     bool over;   /* and the share is over the bound */
@@ -95,9 +103,10 @@ void judge(struct arena *a, const struct monitor_features *, const struct baseli
            struct verdict *out);
 /* The alarm after a verdict about a window that ends at `until`; true: tell the world. */
 bool alarm_step(const struct monitor_spec *, const struct verdict *, int64_t until, struct monitor_status *);
-/* Data of the event. */
-struct str drifted_data(struct arena *a, const struct monitor_spec *, const struct monitor_status *,
-                        const struct verdict *, int64_t until);
+/* The verdict becomes the status' last alarm; and the data of the event about it. */
+void alarm_tell(struct arena *a, const struct verdict *, int64_t until, struct monitor_status *);
+struct str drifted_data(struct arena *a, const struct monitor_spec *, const struct monitor_told *,
+                        const struct closed *);
 
 /* ---- watch.c: one Monitor; changed by its step alone, which holds the list's lock for writing when it replaces what
  * the observers read ---- */
@@ -106,9 +115,9 @@ struct watch {
     struct arena *a;
     struct str project, name;
     int64_t generation;   /* of the spec that was read; 0: none yet */
-    struct arena *spec_a; /* of the four that follow */
+    struct arena *spec_a; /* of the five that follow */
     struct monitor_spec spec;
-    struct str model, id_column;
+    struct str model, id_column, known_column;
     uint64_t key;              /* watch_key() */
     struct lens *lens;         /* NULL: nothing to compare with */
     struct outcomes *outcomes; /* NULL: none are wanted, or their dataset is not there */

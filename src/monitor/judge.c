@@ -3,8 +3,6 @@
 #include "monitor/internal.h"
 #include <stdlib.h>
 
-enum { WORST = 5 };
-
 static struct monitor_drift drift_of(const struct monitor_features *bounds, const struct closed *c, size_t k,
                                      const struct baseline_column *ref, struct str name)
 {
@@ -16,20 +14,30 @@ static struct monitor_drift drift_of(const struct monitor_features *bounds, cons
     struct monitor_drift d = { .name = name,
                                .wasserstein = sketch_wasserstein(&all),
                                .psi = sketch_psi(&all) };
-    d.over = d.wasserstein >= bounds->wasserstein || d.psi >= bounds->psi; /* NaN is not */
+    d.ratio = fmax(d.wasserstein / bounds->wasserstein, d.psi / bounds->psi); /* the number, if one is none */
+    d.over = d.wasserstein >= bounds->wasserstein || d.psi >= bounds->psi;    /* NaN is not */
     return d;
+}
+
+/* The worst first, what could not be measured last; else by name. */
+static int worse_first(const void *x, const void *y)
+{
+    const struct monitor_drift *a = x, *b = y;
+    double p = isnan(a->ratio) ? -1 : a->ratio, q = isnan(b->ratio) ? -1 : b->ratio;
+    return p != q ? (p < q) - (p > q) : str_cmp(a->name, b->name);
 }
 
 void judge(struct arena *a, const struct monitor_features *bounds, const struct baseline *base,
            const struct closed *c, struct verdict *out)
 {
-    size_t over = 0, measured = 0;
-    *out = (struct verdict){ .drift = NEW_N(a, struct monitor_drift, base->n + 1),
+    size_t measured = 0;
+    *out = (struct verdict){ .features = base->n,
+                             .drift = NEW_N(a, struct monitor_drift, base->n + 1),
                              .share = NAN,
                              .wasserstein_max = NAN };
     for (size_t k = 0; k < base->n; k++) {
         struct monitor_drift d = drift_of(bounds, c, k, &base->features[k], base->features[k].name);
-        over += d.over;
+        out->features_over += d.over;
         measured += !isnan(d.psi) || !isnan(d.wasserstein);
         out->wasserstein_max = fmax(out->wasserstein_max, d.wasserstein); /* the number, if one is none */
         out->drift[out->n++] = d;
@@ -39,8 +47,9 @@ void judge(struct arena *a, const struct monitor_features *bounds, const struct 
         out->drift[out->n++] = score;
     out->judged = measured > 0 && c->predictions >= bounds->min;
     if (out->judged)
-        out->share = (double)over / (double)base->n;
+        out->share = (double)out->features_over / (double)base->n;
     out->over = out->judged && out->share >= bounds->share;
+    qsort(out->drift, out->n, sizeof *out->drift, worse_first);
 }
 
 static void alarm_set(struct monitor_status *st, enum monitor_alarm alarm, int64_t since)
@@ -71,46 +80,71 @@ bool alarm_step(const struct monitor_spec *spec, const struct verdict *v, int64_
     return true;
 }
 
-/* How far over its bounds a feature is, as a factor. */
-static double excess(const struct monitor_features *bounds, const struct monitor_drift *d)
+static void features_over(struct arena *a, const struct verdict *v, struct list *out)
 {
-    return fmax(fmax(d->wasserstein / bounds->wasserstein, d->psi / bounds->psi), 0);
+    struct monitor_drift *worst = NEW_N(a, struct monitor_drift, MONITOR_WORST);
+    *out = (struct list){ worst, 0 };
+    for (size_t i = 0; i < v->n && out->n < MONITOR_WORST; i++)
+        if (v->drift[i].over && !str_is(v->drift[i].name, "score"))
+            worst[out->n++] = v->drift[i];
 }
 
-static const struct monitor_drift *worst_after(const struct monitor_features *bounds, const struct verdict *v,
-                                               const struct monitor_drift *last)
+static struct str reason_text(struct arena *a, const struct monitor_status *st, const struct verdict *v,
+                              const struct list *over)
 {
-    const struct monitor_drift *worst = NULL;
-    double below = last ? excess(bounds, last) : INFINITY;
-    for (const struct monitor_drift *d = v->drift; d < v->drift + v->n; d++) {
-        double x = excess(bounds, d);
-        bool after = x < below || (x == below && (!last || d > last));
-        if (d->over && !str_is(d->name, "score") && after && (!worst || x > excess(bounds, worst)))
-            worst = d;
+    const struct monitor_drift *d = over->v;
+    struct str text = fmt(a, "%zu of %zu features over a bound", v->features_over, v->features);
+    if (st->streak > 1)
+        text = fmt(a, "%.*s, in %lld windows running", STR(text), (long long)st->streak);
+    return over->n ? fmt(a, "%.*s; the worst: %.*s (Wasserstein %.3f, PSI %.3f)", STR(text), STR(d->name),
+                         d->wasserstein, d->psi)
+                   : text;
+}
+
+void alarm_tell(struct arena *a, const struct verdict *v, int64_t until, struct monitor_status *st)
+{
+    struct list over;
+    features_over(a, v, &over);
+    st->last_alarm = (struct monitor_told){ .time = until,
+                                            .at = now_us(),
+                                            .version = st->version,
+                                            .reason = reason_text(a, st, v, &over),
+                                            .share = v->share,
+                                            .features = over };
+}
+
+static void features_write(struct json *j, const struct list *over)
+{
+    const struct monitor_drift *d = over->v;
+    json_obj(j);
+    for (size_t i = 0; i < over->n; i++) {
+        json_key(j, d[i].name);
+        json_obj(j);
+        json_kf64(j, "wasserstein", d[i].wasserstein);
+        json_kf64(j, "psi", d[i].psi);
+        json_obj_end(j);
     }
-    return worst;
+    json_obj_end(j);
 }
 
-struct str drifted_data(struct arena *a, const struct monitor_spec *spec, const struct monitor_status *st,
-                        const struct verdict *v, int64_t until)
+struct str drifted_data(struct arena *a, const struct monitor_spec *spec, const struct monitor_told *told,
+                        const struct closed *c)
 {
     struct json j = json_new(a);
-    const struct monitor_drift *d = NULL;
     json_obj(&j);
-    json_kstr(&j, "time", time_text(a, until));
+    json_kstr(&j, "time", time_text(a, told->time));
     json_kstr(&j, "deployment", spec->deployment);
-    json_kstr(&j, "version", st->version);
-    json_kf64(&j, "share", v->share);
-    json_key(&j, S("features"));
+    json_kstr(&j, "version", told->version);
+    json_kf64(&j, "share", told->share);
+    json_kstr(&j, "reason", told->reason);
+    json_key(&j, S("window"));
     json_obj(&j);
-    for (int i = 0; i < WORST && (d = worst_after(&spec->features, v, d)); i++) {
-        json_key(&j, d->name);
-        json_obj(&j);
-        json_kf64(&j, "wasserstein", d->wasserstein);
-        json_kf64(&j, "psi", d->psi);
-        json_obj_end(&j);
-    }
+    json_kstr(&j, "from", time_text(a, c->from));
+    json_kstr(&j, "until", time_text(a, c->until));
+    json_ki64(&j, "predictions", c->predictions);
     json_obj_end(&j);
+    json_key(&j, S("features"));
+    features_write(&j, &told->features);
     json_obj_end(&j);
     return json_get(&j);
 }

@@ -9,6 +9,8 @@ SCHEMA_TABLE(monitor_spec, MONITOR_SPEC, "What is watched, and when it is a drif
 SCHEMA_TABLE(monitor_window, MONITOR_WINDOW, "An open window.");
 SCHEMA_TABLE(monitor_drift, MONITOR_DRIFT, "How far a feature has moved.");
 SCHEMA_TABLE(monitor_past, MONITOR_PAST, "A closed window.");
+SCHEMA_TABLE(monitor_judged, MONITOR_JUDGED, "A judged window.");
+SCHEMA_TABLE(monitor_told, MONITOR_TOLD, "An alarm that was told.");
 SCHEMA_TABLE(monitor_version, MONITOR_VERSION, "How good a version turned out to be.");
 SCHEMA_TABLE(monitor_status, MONITOR_STATUS, "What was seen.");
 

@@ -43,12 +43,18 @@ void monitors_set_control(struct monitors *m, struct control *control)
 
 /* ---- the observers ---- */
 
+static void watch_poke(struct monitors *m, const struct watch *w)
+{
+    if (m->control)
+        control_poke(m->control, S("Monitor"), w->project, w->name);
+}
+
 static void watch_predicted(struct monitors *m, struct watch *w, const struct prediction *p)
 {
     if (w->outcomes)
         outcomes_predicted(w->outcomes, p);
-    if (w->lens && str_eq(lens_version(w->lens), p->version) && lens_add(w->lens, p) && m->control)
-        control_poke(m->control, S("Monitor"), w->project, w->name);
+    if (w->lens && str_eq(lens_version(w->lens), p->version) && lens_add(w->lens, p))
+        watch_poke(m, w);
 }
 
 void monitors_predicted(void *monitors, const struct prediction *p)
@@ -62,17 +68,27 @@ void monitors_predicted(void *monitors, const struct prediction *p)
     pthread_rwlock_unlock(&m->lock);
 }
 
+/* First the rows are joined, then the clock moves: a window that the same push closes has them. */
+static void watch_pushed(struct monitors *m, struct watch *w, const struct columns *batch)
+{
+    const struct column *id = columns_find(batch, w->id_column);
+    const struct column *label = columns_find(batch, w->spec.outcome.label);
+    const struct column *known = columns_find(batch, w->known_column);
+    if (!id || !label || label->type == COL_STR)
+        return;
+    int64_t now = outcomes_pushed(w->outcomes, id, label, known && known->type == COL_TIME ? known : NULL,
+                                  batch->rows);
+    if (w->lens && lens_time(w->lens, now))
+        watch_poke(m, w);
+}
+
 void monitors_pushed(void *monitors, struct str project, struct str dataset, const struct columns *batch)
 {
     struct monitors *m = monitors;
     pthread_rwlock_rdlock(&m->lock);
     for (struct watch *w = m->first; w; w = w->next) {
-        if (!w->outcomes || !str_eq(w->spec.outcome.dataset, dataset) || !str_eq(w->project, project))
-            continue;
-        const struct column *id = columns_find(batch, w->id_column);
-        const struct column *label = columns_find(batch, w->spec.outcome.label);
-        if (id && label && label->type != COL_STR)
-            outcomes_pushed(w->outcomes, id, label, batch->rows);
+        if (w->outcomes && str_eq(w->spec.outcome.dataset, dataset) && str_eq(w->project, project))
+            watch_pushed(m, w, batch);
     }
     pthread_rwlock_unlock(&m->lock);
 }
@@ -181,17 +197,23 @@ static void line_put(struct buf *out, const char *name, const struct shown *s, c
     buf_fmt(out, "} %.*s\n", (int)f64_text(v, number), number);
 }
 
+/* Features of the version that is watched now; a gauge of the one before would keep its alert alive. */
+static size_t drift_shown(const struct shown *s)
+{
+    return str_eq(s->st.judged.version, s->st.version) ? s->st.drift.n : 0;
+}
+
 static void wasserstein_lines(const struct shown *s, const char *name, struct buf *out)
 {
     const struct monitor_drift *d = s->st.drift.v;
-    for (size_t i = 0; i < s->st.drift.n; i++)
+    for (size_t i = 0; i < drift_shown(s); i++)
         line_put(out, name, s, "feature", d[i].name, d[i].wasserstein);
 }
 
 static void psi_lines(const struct shown *s, const char *name, struct buf *out)
 {
     const struct monitor_drift *d = s->st.drift.v;
-    for (size_t i = 0; i < s->st.drift.n; i++)
+    for (size_t i = 0; i < drift_shown(s); i++)
         line_put(out, name, s, "feature", d[i].name, d[i].psi);
 }
 

@@ -1,24 +1,29 @@
 /* monitor: sketches every prediction, compares windows with the training's baseline, joins outcomes, raises alarms.
- * Flow     serve --prediction--> sketches of the open window (event time) --a later request closes it--> reconciler:
- *          Wasserstein/std and PSI per feature --sustain windows over the share--> event monitor.drifted --> pipeline;
- *          feature_push --id, label--> prediction of that id --> realised AUC.
+ * Flow     serve --prediction--> sketches of the open window (event time) --a later request or outcome closes it-->
+ *          reconciler: Wasserstein/std and PSI per feature --sustain windows over the share--> event monitor.drifted
+ *          --> pipeline; feature_push --id, label--> prediction of that id --> realised AUC.
  * Owns     kind Monitor; in memory, per Monitor: sketches, the last predictions by id, AUC histograms.
  * Windows  tumble in event time: the first begins at the first request's time, the next one at its end. Only the
  *          champion's predictions (or those of the deployment's spec.version) are sketched; a new champion has a new
- *          baseline, and everything but history and counts starts anew. A row older than the open window is left
- *          out. A row more than a window away from the open one is left out, too, until as many requests speak for
- *          that time as the open window holds (at most 20): one client with a wrong clock moves nothing, and a
- *          replay that starts over is followed.
+ *          baseline: its first window and its alarm begin anew. What the status says of the last judged window
+ *          (judged, drift) and of the last alarm (lastAlarm) names its version and stays until there is a newer one.
+ *          A row older than the open window is left out. A row more than a window away from the open one is left
+ *          out, too, until as many requests speak for that time as the open window holds (at most 20): one client
+ *          with a wrong clock moves nothing, and a replay that starts over is followed. A pushed outcome that finds
+ *          its prediction tells the time, too, by its known (else event) time: it closes a window whose end has
+ *          passed by less than a window. So the last one is judged when requests end and outcomes go on.
  * Alarm    a window of at least features.min predictions is over if the share of features over a bound is at least
  *          features.share. `sustain` such windows running: alarm drifted and event monitor.drifted, once, in the
  *          same transaction; told again only with a new champion or when cooldown (event time) has passed.
  *          `sustain` windows running that are not over end the alarm. Data of the event: time (end of the window,
- *          the now of the data), deployment, version, share, features {name: {wasserstein, psi}, worst five}.
+ *          the now of the data), deployment, version, share, reason, window {from, until, predictions}, features
+ *          {name: {wasserstein, psi}}: those over a bound, the worst first, at most 50.
  * AUC      of the latest prediction per id, in a histogram of 10,000 equal bins over [0, 1] (and 1,000 on each side
  *          for scores that are no probabilities). Two scores of one bin count as equal, so the error is at most
  *          ½ Σ_bins (positives/all positives)(negatives/all negatives), which is given (aucError). A window's AUC
  *          takes the outcomes that were there when it closed; later ones count into the version's total. An outcome
- *          may come before its prediction. Ids are kept as 64-bit hashes.
+ *          may come before its prediction. Ids are kept as 64-bit hashes. What `dhow replay` says of all versions together
+ *          is no mean of theirs: it also compares rows that two of them scored, and knows those that land later.
  * Restart  the open window, the predictions by id and the totals begin anew; what is in the status is kept.
  * Threads  any. A prediction takes one lock of several (by CPU) and allocates once per window and CPU; measured
  *          0.4 µs a row of 26 features, 0.3 µs more to remember its id, and no more with two threads. Closing a

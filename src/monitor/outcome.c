@@ -274,18 +274,24 @@ static uint64_t id_key(struct arena *a, const struct column *id, size_t row)
     return hash64(id->type == COL_STR ? column_str(id, row) : column_text(a, id, row));
 }
 
-void outcomes_pushed(struct outcomes *o, const struct column *id, const struct column *label, size_t rows)
+int64_t outcomes_pushed(struct outcomes *o, const struct column *id, const struct column *label,
+                        const struct column *known, size_t rows)
 {
     auto_arena struct arena *a = arena_new(0);
+    int64_t newest = INT64_MIN;
     for (size_t i = 0; i < rows; i++) {
         double y = column_f64(label, i);
         struct entry e;
         if (column_null(id, i) || !isfinite(y))
             continue;
         uint64_t key = id_key(a, id, i);
-        if (entry_join(&o->shards[key >> 60], key, (float)y, &e))
-            joined(o, &e, y >= 0.5);
+        if (!entry_join(&o->shards[key >> 60], key, (float)y, &e))
+            continue;
+        joined(o, &e, y >= 0.5);
+        if (known && !column_null(known, i) && known->i[i] > newest)
+            newest = known->i[i];
     }
+    return newest;
 }
 
 void outcomes_figures(struct outcomes *o, struct arena *a, struct outcome_figures *out)
@@ -297,6 +303,8 @@ void outcomes_figures(struct outcomes *o, struct arena *a, struct outcome_figure
         out->matched += o->shards[i].matched;
     }
     LOCKED(&o->m);
+    out->window_n = auc_count(o->window);
+    out->window_auc = auc_value(o->window);
     for (size_t i = 0; i < o->totals_n; i++) {
         const struct total *t = &o->totals[i];
         size_t at = out->versions_n++;

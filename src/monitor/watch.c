@@ -43,16 +43,25 @@ static void list_copy(struct arena *a, const struct list *from, size_t size, str
         memcpy(to->v, from->v, to->n * size);
 }
 
+static void drift_copy(struct arena *a, const struct list *from, struct list *to)
+{
+    list_copy(a, from, sizeof(struct monitor_drift), to);
+    for (size_t i = 0; i < to->n; i++) {
+        struct monitor_drift *d = (struct monitor_drift *)to->v + i;
+        d->name = str_dup(a, d->name);
+    }
+}
+
 static void status_copy(const struct monitor_status *st, struct arena *a, struct monitor_status *out)
 {
     *out = *st;
     out->version = str_dup(a, st->version);
     out->message = str_dup(a, st->message);
-    list_copy(a, &st->drift, sizeof(struct monitor_drift), &out->drift);
-    for (size_t i = 0; i < out->drift.n; i++) {
-        struct monitor_drift *d = (struct monitor_drift *)out->drift.v + i;
-        d->name = str_dup(a, d->name);
-    }
+    out->judged.version = str_dup(a, st->judged.version);
+    out->last_alarm.version = str_dup(a, st->last_alarm.version);
+    out->last_alarm.reason = str_dup(a, st->last_alarm.reason);
+    drift_copy(a, &st->drift, &out->drift);
+    drift_copy(a, &st->last_alarm.features, &out->last_alarm.features);
     list_copy(a, &st->history, sizeof(struct monitor_past), &out->history);
     for (size_t i = 0; i < out->history.n; i++) {
         struct monitor_past *p = (struct monitor_past *)out->history.v + i;
@@ -83,8 +92,8 @@ static void message_set(struct watch *w, struct str message)
     status_set(w, a, &st, S(""));
 }
 
-/* Another version is watched: all but history and counts starts anew. */
-static void status_anew(struct watch *w, struct str version)
+/* Another version is watched: its alarm starts anew. What was judged stays, unless it is of another deployment. */
+static void status_anew(struct watch *w, struct str version, bool keep)
 {
     struct arena *a = arena_new(STATUS_BYTES_MAX);
     struct monitor_status st;
@@ -92,8 +101,12 @@ static void status_anew(struct watch *w, struct str version)
     st.version = str_dup(a, version);
     st.alarm = ALARM_NONE;
     st.since = st.drifted_at = st.streak = 0;
-    st.drift = (struct list){ 0 };
     st.auc = st.share = NAN;
+    if (!keep) {
+        schema_defaults(&monitor_judged_schema, a, &st.judged);
+        schema_defaults(&monitor_told_schema, a, &st.last_alarm);
+        st.drift = (struct list){ 0 };
+    }
     status_set(w, a, &st, S(""));
 }
 
@@ -124,11 +137,16 @@ void watch_status(struct watch *w, struct arena *a, struct monitor_status *out)
     pthread_mutex_unlock(&w->m);
     if (w->lens)
         lens_figures(w->lens, &open);
-    out->window = (struct monitor_window){ open.from, open.until, open.predictions };
     out->late = open.late;
     out->auc_total = out->auc_error = NAN;
     if (w->outcomes)
         outcomes_figures(w->outcomes, a, &joined);
+    out->window = (struct monitor_window){ .from = open.from,
+                                           .until = open.until,
+                                           .predictions = open.predictions,
+                                           .outcomes = joined.window_n,
+                                           .auc = joined.window_n >= w->spec.outcome.min ? joined.window_auc
+                                                                                         : NAN };
     out->outcomes = joined.outcomes;
     out->unmatched = joined.outcomes - joined.matched;
     versions_show(&joined, w->spec.outcome.min, a, out);
@@ -186,6 +204,7 @@ static void spec_take(struct monitors *m, struct watch *w, struct arena *a, cons
         w->outcomes = NULL;
     }
     w->id_column = str_dup(a, w->outcomes ? w->id_column : S(""));
+    w->known_column = str_dup(a, w->outcomes ? w->known_column : S(""));
     w->model = S("");
     w->spec = *spec;
     w->spec_a = a;
@@ -225,7 +244,7 @@ err watch_read(struct monitors *m, struct watch *w, struct arena *a, const struc
         return e;
     }
     if (w->generation != 0)
-        status_anew(w, w->status.version);
+        status_anew(w, w->status.version, str_eq(w->spec.deployment, spec.deployment));
     spec_take(m, w, spec_a, &spec);
     w->generation = o->generation;
     return NULL;
@@ -290,9 +309,7 @@ static err outcomes_follow(struct monitors *m, struct watch *w, struct arena *a,
     struct dataset_spec d = { 0 };
     if (w->outcomes || !want->dataset.n)
         return NULL;
-    err e = want->id.n
-                ? NULL
-                : resource_get(m->cfg.store, a, &dataset_resource, w->project, want->dataset, NULL, &d, NULL);
+    err e = resource_get(m->cfg.store, a, &dataset_resource, w->project, want->dataset, NULL, &d, NULL);
     if (e && e->code != NOT_FOUND)
         return e;
     if (e) {
@@ -302,6 +319,7 @@ static err outcomes_follow(struct monitors *m, struct watch *w, struct arena *a,
     struct outcomes *o = outcomes_new(m->cfg.predictions_max);
     pthread_rwlock_wrlock(&m->lock);
     w->id_column = str_dup(w->spec_a, want->id.n ? want->id : d.id);
+    w->known_column = str_dup(w->spec_a, d.known_at.n ? d.known_at : d.event_time);
     w->outcomes = o;
     pthread_rwlock_unlock(&m->lock);
     return NULL;
@@ -329,7 +347,7 @@ static err lens_load(struct monitors *m, struct watch *w, struct arena *a, struc
     }
     lens_replace(m, w, lens_new(to, base, version, w->spec.window * 1000, w->outcomes));
     if (!str_eq(w->status.version, version))
-        status_anew(w, version);
+        status_anew(w, version, true);
     return NULL;
 }
 
@@ -354,11 +372,6 @@ static err champion_follow(struct monitors *m, struct watch *w, struct arena *a)
 
 /* ---- closed windows ---- */
 
-static double window_auc(const struct watch *w, const struct closed *c)
-{
-    return auc_count(c->auc) >= w->spec.outcome.min ? auc_value(c->auc) : NAN;
-}
-
 static void history_add(struct list *history, const struct monitor_past *p)
 {
     struct monitor_past *v = history->v;
@@ -367,28 +380,51 @@ static void history_add(struct list *history, const struct monitor_past *p)
     v[history->n++] = *p;
 }
 
+/* What is shown of it, until the next one is judged. */
+static void judged_set(struct arena *a, const struct closed *c, const struct verdict *v,
+                       struct monitor_status *st)
+{
+    for (size_t i = 0; i < v->n; i++)
+        v->drift[i].name = str_dup(a, v->drift[i].name); /* the baseline's */
+    st->drift = (struct list){ v->drift, v->n };
+    st->judged = (struct monitor_judged){ .version = st->version,
+                                          .from = c->from,
+                                          .until = c->until,
+                                          .at = now_us(),
+                                          .predictions = c->predictions,
+                                          .features = (int64_t)v->features,
+                                          .over = (int64_t)v->features_over,
+                                          .share = v->share,
+                                          .outcomes = auc_count(c->auc),
+                                          .auc = st->auc,
+                                          .auc_error = isnan(st->auc) ? NAN : auc_error(c->auc) };
+}
+
 static void window_judge(struct watch *w, const struct closed *c)
 {
     struct arena *a = arena_new(STATUS_BYTES_MAX);
     struct monitor_status st;
     struct verdict v;
+    bool tell;
     status_copy(&w->status, a, &st);
     judge(a, &w->spec.features, lens_baseline(w->lens), c, &v);
-    for (size_t i = 0; i < v.n; i++)
-        v.drift[i].name = str_dup(a, v.drift[i].name); /* the baseline's */
     st.windows_closed++;
-    st.drift = (struct list){ v.drift, v.n };
     st.share = v.share;
-    st.auc = window_auc(w, c);
+    st.auc = auc_count(c->auc) >= w->spec.outcome.min ? auc_value(c->auc) : NAN;
     history_add(&st.history, &(struct monitor_past){ .from = c->from,
                                                      .until = c->until,
                                                      .version = st.version,
                                                      .predictions = c->predictions,
+                                                     .outcomes = auc_count(c->auc),
                                                      .share = v.share,
                                                      .auc = st.auc,
                                                      .wasserstein_max = v.wasserstein_max });
-    bool tell = alarm_step(&w->spec, &v, c->until, &st);
-    status_set(w, a, &st, tell ? drifted_data(a, &w->spec, &st, &v, c->until) : S(""));
+    if (v.judged)
+        judged_set(a, c, &v, &st);
+    tell = alarm_step(&w->spec, &v, c->until, &st);
+    if (tell)
+        alarm_tell(a, &v, c->until, &st);
+    status_set(w, a, &st, tell ? drifted_data(a, &w->spec, &st.last_alarm, c) : S(""));
 }
 
 /* What could not be written stays: the event in w->event, further windows in w->waiting. */

@@ -123,8 +123,8 @@ static void window_close(struct lens *l, int64_t next_from)
     c->from = l->from;
     c->until = l->until;
     window_open(l, next_from, c);
-    if (l->closed_n >= CLOSED_MAX) {
-        l->lost++;
+    if (l->closed_n >= CLOSED_MAX || c->predictions == 0) { /* an empty one is nothing to judge */
+        l->lost += c->predictions > 0;
         closed_free(c);
         return;
     }
@@ -183,6 +183,15 @@ static bool clock_move(struct lens *l, int64_t t, struct call *call)
     }
     window_close(l, next ? l->until : t);
     call->closed = true;
+    return true;
+}
+
+bool lens_time(struct lens *l, int64_t t)
+{
+    LOCKED(&l->clock);
+    if (l->until == 0 || t < l->until || t >= l->until + l->span || window_calls(l) == 0)
+        return false;
+    window_close(l, l->until);
     return true;
 }
 

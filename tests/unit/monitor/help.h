@@ -82,3 +82,13 @@ static inline struct str *ids_make(struct arena *a, size_t n, size_t first)
         ids[i] = fmt(a, "%zu", first + i);
     return ids;
 }
+
+static inline const struct monitor_drift *drift_named(const void *list, size_t n, const char *name)
+{
+    const struct monitor_drift *d = list;
+    for (size_t i = 0; i < n; i++)
+        if (str_eq(d[i].name, str_of(name)))
+            return &d[i];
+    cr_assert(false, "no drift of %s", name);
+    return NULL;
+}

@@ -27,7 +27,7 @@ static struct columns batch_of(struct arena *a, const int64_t *ids, const float 
 
 static void push_batch(struct outcomes *o, const struct columns *b)
 {
-    outcomes_pushed(o, &b->v[0], &b->v[1], b->rows);
+    outcomes_pushed(o, &b->v[0], &b->v[1], NULL, b->rows);
 }
 
 static size_t *shuffled(struct arena *a, size_t n, uint64_t seed)
@@ -209,6 +209,25 @@ TEST(memory_is_bounded_and_the_newest_are_kept)
     push_batch(o, &all);
     outcomes_figures(o, a, &f);
     CHECK(f.matched > 1500 && f.matched <= 1616 && f.outcomes == ROWS);
+    outcomes_free(o);
+}
+
+TEST(the_newest_time_of_a_row_that_found_its_prediction_is_given)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct outcomes *o = outcomes_new(1600);
+    struct prediction p = prediction_of(a, 3, 3, 0, MAY, DAY);
+    struct columns b = batch_of(a, (const int64_t[]){ 0, 1, 2, 77 }, (const float[]){ 0, 1, 0, 1 }, 4);
+    struct column *known = columns_add(a, &b, S("known_at"), COL_TIME);
+    p.ids = ids_make(a, 3, 0);
+    outcomes_predicted(o, &p);
+    known->i[0] = MAY + 2 * DAY;
+    known->i[1] = MAY + DAY;
+    known->i[2] = known->i[3] = MAY + 90 * DAY; /* a null; a row that nobody asked about */
+    known->null = NEW_N(a, uint8_t, 4);
+    known->null[2] = 1;
+    CHECK(outcomes_pushed(o, &b.v[0], &b.v[1], columns_find(&b, S("known_at")), 4) == MAY + 2 * DAY);
+    CHECK(outcomes_pushed(o, &b.v[0], &b.v[1], columns_find(&b, S("known_at")), 4) == INT64_MIN);
     outcomes_free(o);
 }
 

@@ -68,7 +68,8 @@ static struct world world_new(void)
         put(&w, "ModelVersion", fmtz(w.a, "late.%d", i),
             fmt(w.a, "{\"model\":\"late\",\"number\":%d,\"baseline\":\"%.*s\"}", i, STR(w.baseline)), S(""));
     put(&w, "Dataset", "flights",
-        S("{\"sources\":[\"raw\"],\"query\":\"select 1\",\"id\":\"id\",\"eventTime\":\"ts\"}"), S(""));
+        S("{\"sources\":[\"raw\"],\"query\":\"select 1\",\"id\":\"id\",\"eventTime\":\"ts\",\"knownAt\":\"known_at\"}"),
+        S(""));
     put(&w, "Deployment", "late", S("{\"model\":\"late\"}"), S(""));
     champion_set(&w, "late.1");
     put(&w, "Monitor", "drift", S(MONITOR_SPEC_TEXT), S(""));
@@ -99,6 +100,14 @@ static struct monitor_status status(struct world *w)
 {
     struct monitor_status st;
     CHECK_OK(resource_get(w->store, w->a, &monitor_resource, S("p"), S("drift"), NULL, NULL, &st));
+    return st;
+}
+
+/* Of this moment, written or not. */
+static struct monitor_status live(struct world *w)
+{
+    struct monitor_status st;
+    watch_status(w->m->first, w->a, &st);
     return st;
 }
 
@@ -174,7 +183,19 @@ TEST(a_sustained_shift_is_one_event)
           past[7].wasserstein_max > 0.5);
     const struct monitor_drift *d = st.drift.v;
     CHECK(d[0].over && d[1].over && !d[2].over && !d[3].over && d[0].wasserstein > 0.6 && d[0].psi > 0.25);
-    CHECK_STR(d[0].name, "delay");
+    CHECK(!drift_named(d, st.drift.n, "hour")->over && !drift_named(d, st.drift.n, "score")->over);
+    CHECK_STR(st.judged.version, "late.1");
+    CHECK(st.judged.from == MAY + 7 * DAY && st.judged.until == MAY + 8 * DAY &&
+          st.judged.predictions == 4 * CALL && st.judged.features == 3 && st.judged.over == 2 &&
+          st.judged.share == st.share && st.judged.at > MAY);
+    CHECK(strstr(str_z(w.a, data),
+                 "\"window\":{\"from\":\"2001-05-05T00:00:00Z\",\"until\":\"2001-05-06T00:00:00Z\","
+                 "\"predictions\":2000},\"features\":{\""));
+    CHECK(strstr(str_z(w.a, data), "\"delay\":{") && strstr(str_z(w.a, data), "\"flights\":{") &&
+          !strstr(str_z(w.a, data), "\"hour\""));
+    const struct monitor_told *told = &st.last_alarm;
+    CHECK(told->time == MAY + 5 * DAY && told->features.n == 2 && fabs(told->share - 2.0 / 3) < 1e-12);
+    CHECK(str_starts(told->reason, S("2 of 3 features over a bound, in 2 windows running; the worst: ")));
     world_free(&w);
 }
 
@@ -209,6 +230,71 @@ TEST(a_new_champion_starts_anew)
     CHECK(st.alarm == ALARM_WATCHING && st.windows_closed == 4 && st.history.n == 4 && st.events == 1);
     day(&w, 7, 1.5, "late.2");
     CHECK(events_told(&w, &data) == 2); /* within the cooldown of the first, but another version */
+    world_free(&w);
+}
+
+/* A new champion: what was judged and told last still stands, with its version, over a restart, too. */
+static void check_kept(const struct monitor_status *st, const char *watched)
+{
+    CHECK_STR(st->version, watched);
+    CHECK_STR(st->judged.version, "late.1");
+    CHECK(st->judged.until == MAY + 3 * DAY && st->judged.over == 2 && st->drift.n == FEATURES + 1);
+    CHECK(drift_named(st->drift.v, st->drift.n, "delay")->wasserstein > 0.6);
+    CHECK_STR(st->last_alarm.version, "late.1");
+    CHECK(st->last_alarm.time == MAY + 2 * DAY && st->last_alarm.at > MAY && st->last_alarm.features.n == 2);
+    CHECK(st->events == 1 && st->history.n == 3);
+}
+
+static bool drift_measured(struct world *w)
+{
+    struct buf out = buf_new(w->a);
+    monitors_metrics(w->m, &out);
+    return strstr(str_z(w->a, buf_get(&out)), "dhow_monitor_drift_psi{") != NULL;
+}
+
+TEST(what_was_judged_stays_when_the_champion_changes)
+{
+    struct world w = world_new();
+    step(&w, "Monitor", "drift");
+    for (int i = 0; i < 4; i++)
+        day(&w, i, 1.5, "late.1");
+    struct monitor_status st = live(&w);
+    check_kept(&st, "late.1");
+    CHECK(drift_measured(&w));
+    champion_set(&w, "late.2");
+    step(&w, "Model", "late");
+    step(&w, "Monitor", "drift");
+    day(&w, 4, 0, "late.2");
+    st = live(&w);
+    check_kept(&st, "late.2");
+    CHECK(st.alarm == ALARM_NONE && isnan(st.share) && isnan(st.auc) && st.window.predictions > 0);
+    CHECK(!drift_measured(&w)); /* gauges are of the version that is watched */
+    monitors_close(w.m);
+    monitors_start(&w);
+    step(&w, "Monitor", "drift");
+    st = live(&w);
+    check_kept(&st, "late.2");
+    day(&w, 5, 0, "late.2");
+    day(&w, 6, 0, "late.2");
+    st = live(&w);
+    CHECK_STR(st.judged.version, "late.2");
+    CHECK(st.judged.over == 0 && st.judged.share == 0 && st.last_alarm.features.n == 2);
+    world_free(&w);
+}
+
+TEST(another_deployment_has_nothing_to_show_yet)
+{
+    struct world w = world_new();
+    step(&w, "Monitor", "drift");
+    for (int i = 0; i < 4; i++)
+        day(&w, i, 1.5, "late.1");
+    put(&w, "Deployment", "other", S("{\"model\":\"late\"}"), S(""));
+    put(&w, "Monitor", "drift", S("{\"deployment\":\"other\"}"), S("{}"));
+    step(&w, "Monitor", "drift");
+    struct monitor_status st = live(&w);
+    CHECK(!st.judged.version.n && !st.judged.until && isnan(st.judged.share) && st.drift.n == 0 &&
+          !st.last_alarm.reason.n && !st.last_alarm.time);
+    CHECK(st.history.n == 3 && st.events == 1);
     world_free(&w);
 }
 
@@ -253,6 +339,147 @@ TEST(outcomes_are_joined_by_the_datasets_id)
     world_free(&w);
 }
 
+/* Share of pairs of a row that became true and one that did not in which the first has the higher score. */
+static double auc_slow(const float *score, const bool *positive, size_t n)
+{
+    double won = 0, pairs = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; positive[i] && k < n; k++)
+            if (!positive[k]) {
+                pairs++;
+                won += score[i] > score[k] ? 1 : score[i] == score[k] ? 0.5 : 0;
+            }
+    return won / pairs;
+}
+
+/* Traffic as a replay makes it: each hour first what landed is pushed, then what leaves is asked; a flight lands three
+ * hours later. Ten rows were asked before the monitor was there. */
+struct flow {
+    size_t n, asked, pushed;
+    float *score;
+    bool *positive;
+    struct prediction rows;
+};
+enum { FLIGHT_HOURS = 3, EARLIER = 10, HOURLY = 100 };
+
+static struct flow flow_make(struct arena *a, size_t hours)
+{
+    struct flow t = { .n = hours * HOURLY };
+    uint64_t seed = 9;
+    t.rows = prediction_of(a, 31, t.n, 0, MAY, (int64_t)hours * HOUR);
+    t.positive = NEW_N(a, bool, t.n);
+    t.score = NEW_N(a, float, t.n);
+    for (size_t i = 0; i < t.n; i++) {
+        t.score[i] = t.rows.scores[i] * t.rows.scores[i]; /* crowded near 0, as of something rare */
+        t.positive[i] = uniform(&seed) < 0.05 + 0.8 * (double)t.score[i];
+    }
+    return t;
+}
+
+static void land(struct world *w, struct flow *t, int64_t now)
+{
+    size_t end = t->pushed;
+    struct columns b = { 0 };
+    while (end < t->n && t->rows.at[end] + FLIGHT_HOURS * HOUR <= now)
+        end++;
+    b.rows = end - t->pushed;
+    if (b.rows == 0)
+        return;
+    struct column *id = columns_add(w->a, &b, S("id"), COL_I64);
+    for (size_t i = 0; i < b.rows; i++)
+        id->i[i] = (int64_t)(t->pushed + i);
+    struct column *late = columns_add(w->a, &b, S("late"), COL_I64);
+    for (size_t i = 0; i < b.rows; i++)
+        late->i[i] = t->positive[t->pushed + i];
+    struct column *known = columns_add(w->a, &b, S("known_at"), COL_TIME);
+    for (size_t i = 0; i < b.rows; i++)
+        known->i[i] = t->rows.at[t->pushed + i] + FLIGHT_HOURS * HOUR;
+    monitors_pushed(w->m, S("p"), S("flights"), &b);
+    t->pushed = end;
+}
+
+static void leave(struct world *w, struct flow *t, const char *version, int64_t now)
+{
+    while (t->asked < t->n && t->rows.at[t->asked] < now + HOUR) {
+        struct prediction p = t->rows;
+        p.version = str_of(version);
+        p.n = HOURLY;
+        p.features += t->asked * FEATURES;
+        p.scores = t->score + t->asked;
+        p.at += t->asked;
+        p.ids = ids_make(w->a, HOURLY, t->asked);
+        if (t->asked < EARLIER) { /* nobody remembers them */
+            struct str *ids = ids_make(w->a, HOURLY, t->asked);
+            for (size_t i = 0; i < EARLIER; i++)
+                ids[i] = S("");
+            p.ids = ids;
+        }
+        monitors_predicted(w->m, &p);
+        t->asked += HOURLY;
+    }
+}
+
+/* The AUC of rows [from, until) without the ten, exactly. */
+static double auc_exact(const struct flow *t, size_t from, size_t until)
+{
+    from = from < EARLIER ? EARLIER : from;
+    return auc_slow(t->score + from, t->positive + from, until - from);
+}
+
+TEST(the_realised_auc_is_the_exact_one_within_its_error)
+{
+    struct world w = world_new();
+    struct flow t = flow_make(w.a, 40);
+    step(&w, "Monitor", "drift");
+    for (int64_t hour = 0; hour < 40; hour++) { /* the champion changes at hour 30 */
+        if (hour == 30) {
+            champion_set(&w, "late.2");
+            step(&w, "Model", "late");
+        }
+        land(&w, &t, MAY + hour * HOUR);
+        leave(&w, &t, hour < 30 ? "late.1" : "late.2", MAY + hour * HOUR);
+        step(&w, "Monitor", "drift");
+    }
+    struct monitor_status st = status(&w);
+    size_t landed = (24 - FLIGHT_HOURS) * HOURLY +
+                    1; /* when the first day closed, with what is known at its end */
+    double exact = auc_exact(&t, 0, landed);
+    CHECK_STR(st.judged.version, "late.1");
+    CHECK(st.judged.until == MAY + DAY && st.judged.outcomes == (int64_t)landed - EARLIER);
+    cr_assert(fabs(st.judged.auc - exact) <= st.judged.auc_error && st.judged.auc_error < 0.002,
+              "%g, not %g within %g", st.judged.auc, exact, st.judged.auc_error);
+    land(&w, &t, MAY + 90 * DAY); /* the rest: no window, but the totals */
+    st = live(&w);
+    const struct monitor_version *v = st.versions.v;
+    CHECK(st.versions.n == 2 && v[0].outcomes == 30 * HOURLY - EARLIER && v[1].outcomes == 10 * HOURLY);
+    CHECK(fabs(v[0].auc - auc_exact(&t, 0, 30 * HOURLY)) <= v[0].auc_error && v[0].auc_error < 0.002);
+    CHECK(fabs(v[1].auc - auc_exact(&t, 30 * HOURLY, 40 * HOURLY)) <= v[1].auc_error &&
+          v[1].auc_error < 0.002);
+    CHECK(st.auc_total == v[1].auc && st.outcomes == 40 * HOURLY && st.unmatched == EARLIER);
+    world_free(&w);
+}
+
+TEST(outcomes_close_the_last_window_when_requests_end)
+{
+    struct world w = world_new();
+    struct flow t = flow_make(w.a, 22);
+    step(&w, "Monitor", "drift");
+    for (int64_t hour = 0; hour < 24; hour++) {
+        land(&w, &t, MAY + hour * HOUR);
+        leave(&w, &t, "late.1", MAY + hour * HOUR);
+    }
+    step(&w, "Monitor", "drift");
+    CHECK(status(&w).windows_closed == 0);
+    land(&w, &t, MAY + 25 * HOUR); /* the last ones land after midnight */
+    step(&w, "Monitor", "drift");
+    struct monitor_status st = status(&w);
+    CHECK(st.windows_closed == 1 && st.judged.until == MAY + DAY && st.judged.predictions == 22 * HOURLY &&
+          st.judged.outcomes == 22 * HOURLY - EARLIER); /* with those that the same push told of */
+    CHECK(fabs(st.auc - auc_exact(&t, 0, 22 * HOURLY)) <= st.judged.auc_error);
+    CHECK(st.window.from == MAY + DAY && st.window.predictions == 0);
+    world_free(&w);
+}
+
 TEST(a_restart_keeps_the_alarm_and_begins_a_window)
 {
     struct world w = world_new();
@@ -291,8 +518,8 @@ TEST(what_is_missing_is_said_and_waited_for)
     day(&w, 3, 9, "late.3");
     day(&w, 4, 9, "late.3");
     struct monitor_status st = status(&w);
-    CHECK(st.message.n && st.windows_closed == 2 && isnan(st.share) && st.alarm == ALARM_NONE &&
-          st.drift.n == 0);
+    CHECK(st.message.n && st.windows_closed == 2 && isnan(st.share) && st.alarm == ALARM_NONE);
+    CHECK_STR(st.judged.version, "late.2"); /* what cannot be judged hides nothing */
     world_free(&w);
 }
 

@@ -91,18 +91,24 @@ TEST(a_known_shift_measures_what_brute_force_does)
         judge(a, &bounds, lens_baseline(l), c, &v);
         CHECK(v.n == FEATURES + 1 && v.judged);
         const float *ref = rows_make(a, 1, ROWS, 0);
+        static const char *const names[] = { "delay", "flights", "hour", "score" };
+        const struct monitor_drift *d[FEATURES + 1];
+        for (size_t k = 0; k <= FEATURES; k++)
+            d[k] = drift_named(v.drift, v.n, names[k]);
         for (size_t k = 0; k < 2; k++) { /* log-normal: its last cell is wide */
             const float *x = column_sorted(a, ref, ROWS, k), *y = column_sorted(a, p.features, ROWS / 2, k);
             double w = wasserstein_slow(x, ROWS, y, ROWS / 2), psi = psi_slow(x, ROWS, y, ROWS / 2);
-            cr_assert(fabs(v.drift[k].wasserstein - w) < (k ? 0.06 : 0.02) * w + 0.002,
-                      "%s shift %g: %g, not %g", v.drift[k].name.p, shift, v.drift[k].wasserstein, w);
-            cr_assert(fabs(v.drift[k].psi - psi) < 0.01 * psi + 0.001, "%s shift %g: psi %g, not %g",
-                      v.drift[k].name.p, shift, v.drift[k].psi, psi);
-            CHECK(v.drift[k].over == (w >= 0.1 || psi >= 0.25));
+            cr_assert(fabs(d[k]->wasserstein - w) < (k ? 0.06 : 0.02) * w + 0.002, "%s shift %g: %g, not %g",
+                      names[k], shift, d[k]->wasserstein, w);
+            cr_assert(fabs(d[k]->psi - psi) < 0.01 * psi + 0.001, "%s shift %g: psi %g, not %g", names[k],
+                      shift, d[k]->psi, psi);
+            CHECK(d[k]->over == (w >= 0.1 || psi >= 0.25) && d[k]->over == (d[k]->ratio >= 1));
+            CHECK(fabs(d[k]->ratio - fmax(d[k]->wasserstein / 0.1, d[k]->psi / 0.25)) < 1e-12);
         }
-        CHECK(!v.drift[2].over && !v.drift[3].over);
-        CHECK_STR(v.drift[3].name, "score");
-        CHECK(v.over == (shift > 0));
+        for (size_t i = 1; i < v.n; i++)
+            CHECK(v.drift[i - 1].ratio >= v.drift[i].ratio);
+        CHECK(!d[2]->over && !d[3]->over);
+        CHECK(v.over == (shift > 0) && v.features == FEATURES && v.features_over == (shift > 0 ? 2 : 0));
         closed_free(c);
         lens_free(l);
     }
@@ -195,6 +201,46 @@ TEST(a_quiet_deployment_is_followed_at_once)
     lens_free(l);
 }
 
+TEST(an_outcome_closes_a_window_whose_end_has_passed)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct lens *l = lens_of(2000);
+    struct lens_figures f;
+    CHECK(!lens_time(l, MAY)); /* no window yet */
+    struct prediction p = prediction_of(a, 5, 300, 0, MAY, DAY),
+                      next = prediction_of(a, 6, 50, 0, MAY + 36 * HOUR, HOUR);
+    CHECK(!lens_add(l, &p));
+    CHECK(!lens_time(l, INT64_MIN) && !lens_time(l, MAY + DAY - 1));
+    CHECK(!lens_time(l, MAY + 2 * DAY)); /* a clock that is wrong */
+    CHECK(lens_time(l, MAY + DAY));
+    CHECK(!lens_time(l, MAY + 47 * HOUR) && !lens_time(l, MAY + 49 * HOUR)); /* an empty one stays open */
+    struct closed *c = lens_take(l);
+    CHECK(c && !c->next && c->from == MAY && c->until == MAY + DAY && c->predictions == 300);
+    closed_free(c);
+    CHECK(!lens_add(l, &next)); /* in the window that began at the end of the closed one */
+    lens_figures(l, &f);
+    CHECK(f.from == MAY + DAY && f.predictions == 50 && f.late == 0);
+    lens_free(l);
+}
+
+TEST(a_window_that_stayed_empty_is_none)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct lens *l = lens_of(2000);
+    struct lens_figures f;
+    struct prediction p = prediction_of(a, 5, 300, 0, MAY, DAY),
+                      later = prediction_of(a, 6, 50, 0, MAY + 9 * DAY, HOUR);
+    lens_add(l, &p);
+    CHECK(lens_time(l, MAY + DAY));
+    lens_add(l, &later);
+    struct closed *c = lens_take(l);
+    CHECK(c && !c->next && c->predictions == 300);
+    closed_free(c);
+    lens_figures(l, &f);
+    CHECK(f.from == MAY + 9 * DAY && f.predictions == 50 && f.lost == 0);
+    lens_free(l);
+}
+
 TEST(windows_nobody_judges_are_bounded)
 {
     auto_arena struct arena *a = arena_new(0);
@@ -231,7 +277,10 @@ TEST(other_shapes_leave_features_alone)
     lens_add(l, &p);
     struct closed *c = close_next(l, a, MAY + DAY);
     judge(a, &bounds, lens_baseline(l), c, &v);
-    CHECK(!v.judged && isnan(v.drift[0].wasserstein) && !isnan(v.drift[FEATURES].wasserstein));
+    CHECK(!v.judged && v.n == FEATURES + 1 && v.features_over == 0);
+    CHECK_STR(v.drift[0].name, "score"); /* what could not be measured comes last */
+    for (size_t k = 1; k <= FEATURES; k++)
+        CHECK(isnan(v.drift[k].wasserstein));
     closed_free(c);
     lens_free(l);
 }
@@ -275,20 +324,41 @@ TEST(a_window_without_verdict_neither_breaks_nor_makes_a_run)
     CHECK(told(&st, "!"));
 }
 
-TEST(the_event_names_the_worst_features)
+TEST(the_event_names_the_features_over_a_bound)
 {
     auto_arena struct arena *a = arena_new(0);
-    struct monitor_drift d[7];
-    struct verdict v = { .drift = d, .n = 7, .share = 0.5 };
+    struct monitor_drift d[] = { { S("f6"), 0.6, 9, 36, true },
+                                 { S("score"), 0.5, 0.01, 5, true },
+                                 { S("f4"), 0.4, NAN, 4, true },
+                                 { S("f1"), 0.01, 0.02, 0.1, false } };
+    struct verdict v = { .drift = d, .n = 4, .features = 3, .features_over = 2, .share = 2.0 / 3 };
     struct monitor_spec spec = { .deployment = S("late"), .features = bounds };
-    struct monitor_status st = { .version = S("late.1") };
-    for (int i = 0; i < 7; i++)
-        d[i] = (struct monitor_drift){ fmt(a, "f%d", i), i == 3 ? NAN : 0.1 * i, i == 6 ? 9 : 0.01, i > 0 };
-    d[5].wasserstein = d[4].wasserstein;
+    struct monitor_status st = { .version = S("late.1"), .streak = 2 };
+    struct closed c = { .from = MAY - DAY, .until = MAY, .predictions = 500 };
+    int64_t before = now_us();
+    alarm_tell(a, &v, MAY, &st);
+    const struct monitor_told *told = &st.last_alarm;
+    CHECK_STR(told->reason, "2 of 3 features over a bound, in 2 windows running; the worst: f6 (Wasserstein "
+                            "0.600, PSI 9.000)");
+    CHECK_STR(told->version, "late.1");
+    CHECK(told->time == MAY && told->at >= before && told->features.n == 2 && told->share == v.share);
     CHECK_STR(
-        drifted_data(a, &spec, &st, &v, MAY),
-        "{\"time\":\"2001-05-01T00:00:00Z\",\"deployment\":\"late\",\"version\":\"late.1\",\"share\":0.5,"
-        "\"features\":{\"f6\":{\"wasserstein\":0.6000000000000001,\"psi\":9},\"f4\":{\"wasserstein\":0.4,\"psi\":0.01},"
-        "\"f5\":{\"wasserstein\":0.4,\"psi\":0.01},\"f2\":{\"wasserstein\":0.2,\"psi\":0.01},"
-        "\"f1\":{\"wasserstein\":0.1,\"psi\":0.01}}}");
+        drifted_data(a, &spec, told, &c),
+        "{\"time\":\"2001-05-01T00:00:00Z\",\"deployment\":\"late\",\"version\":\"late.1\","
+        "\"share\":0.6666666666666666,\"reason\":\"2 of 3 features over a bound, in 2 windows running; the "
+        "worst: f6 (Wasserstein 0.600, PSI 9.000)\",\"window\":{\"from\":\"2001-04-30T00:00:00Z\",\"until\":"
+        "\"2001-05-01T00:00:00Z\",\"predictions\":500},\"features\":{\"f6\":{\"wasserstein\":0.6,\"psi\":9},"
+        "\"f4\":{\"wasserstein\":0.4,\"psi\":null}}}");
+}
+
+TEST(the_event_is_bounded)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct monitor_drift d[MONITOR_WORST + 10];
+    struct verdict v = { .drift = d, .n = MONITOR_WORST + 10 };
+    struct monitor_status st = { 0 };
+    for (size_t i = 0; i < v.n; i++)
+        d[i] = (struct monitor_drift){ fmt(a, "f%zu", i), 1, 1, 10, true };
+    alarm_tell(a, &v, MAY, &st);
+    CHECK(st.last_alarm.features.n == MONITOR_WORST);
 }
