@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* predict: rows to a deployment, by key or as tensors; rollback and drift of what is served. */
+/* predict: rows to a deployment, by key or as tensors; rollback of what is served. */
 #include "cli/cli.h"
 #include <stdlib.h>
 
@@ -83,48 +83,6 @@ static err rollback_run(struct cli *c)
     return cli_show(c, v, NULL);
 }
 
-/* A bar of at most 20 signs, full at 3 times the bound. */
-static struct str bar(struct arena *a, double value, double bound)
-{
-    struct buf b = buf_new(a);
-    int n = (int)(20 * value / (3 * bound) + 0.5);
-    for (int i = 0; i < n && i < 20; i++)
-        buf_fmt(&b, "%s", value >= bound ? "█" : "▒");
-    return buf_get(&b);
-}
-
-static void drift_table(struct cli *c, yyjson_val *v)
-{
-    size_t i, n;
-    yyjson_val *f;
-    struct table t = table_new(c->a, 4);
-    double bound = yyjson_get_num(json_at(v, "spec.features.wasserstein"));
-    printf("monitor %.*s: %.*s  realised AUC %.*s  windows %.*s\n",
-           STR(json_text_at(c->a, v, "metadata.name")), STR(json_text_at(c->a, v, "status.alarm")),
-           STR(json_text_at(c->a, v, "status.auc")), STR(json_text_at(c->a, v, "status.windowsClosed")));
-    table_cell(&t, S("FEATURE"));
-    table_cell(&t, S("WASSERSTEIN"));
-    table_cell(&t, S("PSI"));
-    table_cell(&t, S("DRIFT"));
-    yyjson_arr_foreach (json_at(v, "status.drift"), i, n, f) {
-        double w = yyjson_get_num(yyjson_obj_get(f, "wasserstein"));
-        table_cell(&t, json_text_at(c->a, f, "name"));
-        table_cell(&t, fmt(c->a, "%.3f", w));
-        table_cell(&t, fmt(c->a, "%.3f", yyjson_get_num(yyjson_obj_get(f, "psi"))));
-        table_cell(&t, bar(c->a, w, bound > 0 ? bound : 0.1));
-    }
-    table_print(&t, stdout);
-}
-
-static err drift_run(struct cli *c)
-{
-    struct str path;
-    yyjson_val *v;
-    TRY(cli_path(c, S("monitors"), str_of(c->args[0]), NULL, NULL, &path));
-    TRY(cli_call(c, M_GET, path, S(""), &v));
-    return cli_show(c, v, drift_table);
-}
-
 static const struct option predict_options[] = {
     { "key", 'k', "NAME=VALUE", "A key or a value of the request; give one for each.", NULL, true },
     { "data", 'd', "JSON|@FILE", "The whole request body instead.", NULL, false },
@@ -152,15 +110,5 @@ const struct cli_verb verb_rollback = {
     .args_min = 1,
     .args_max = 1,
     .run = rollback_run,
-    .client = true,
-};
-const struct cli_verb verb_drift = {
-    .name = "drift",
-    .args = "MONITOR",
-    .doc = "Show how far live features are from those of the training.",
-    .examples = "  dhow drift late_drift",
-    .args_min = 1,
-    .args_max = 1,
-    .run = drift_run,
     .client = true,
 };
