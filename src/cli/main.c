@@ -181,6 +181,7 @@ static err start_control(struct app *app)
         monitors_reconciler(app->monitors),
         pipelines_run_reconciler(app->pipelines),
         pipelines_trigger_reconciler(app->pipelines),
+        pipelines_orphans_reconciler(app->pipelines),
     };
     TRY(control_start(app->store, list, sizeof list / sizeof *list, &app->control));
     sched_set_control(app->sched, app->control);

@@ -86,9 +86,10 @@ struct pipelines_config {
 err pipelines_open(const struct pipelines_config *, struct pipelines **out);
 void pipelines_close(struct pipelines *);
 void pipelines_set_control(struct pipelines *, struct control *);
-/* Two reconcilers: runs, and triggers. */
+/* Three reconcilers: runs, triggers, and the jobs of runs that were deleted. */
 struct reconciler pipelines_run_reconciler(struct pipelines *);
 struct reconciler pipelines_trigger_reconciler(struct pipelines *);
+struct reconciler pipelines_orphans_reconciler(struct pipelines *);
 
 /* Starts a run; params override the pipeline's. The name of the run lives in a. INVALID for an unknown parameter. */
 err pipeline_run(struct store *, struct arena *a, struct str who, struct str project, struct str pipeline,

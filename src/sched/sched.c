@@ -340,6 +340,8 @@ static struct str failure_text(struct view *v, const struct exec_state *st, bool
     struct str text;
     yyjson_val *said;
     *may_retry = true;
+    if (!str_starts(st->reason, S("exit "))) /* it was ended: what it said of that is not why */
+        return st->reason;
     if (file_read(v->a, fmtz(v->a, "%s/error.json", dir), ERROR_BYTES_MAX, &text) ||
         json_parse(v->a, text, &said))
         return st->reason;
