@@ -189,6 +189,19 @@ static void figure(struct buf *out, const char *name, const char *type, const ch
     buf_fmt(out, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", name, help, name, type, name, v);
 }
 
+/* Without the lines that are about a project other than this one: their first label is project="…". */
+static struct str lines_of(struct arena *a, struct str all, struct str project)
+{
+    const struct str start = S("{project=\""), mine = fmt(a, "{project=\"%.*s\"", STR(project));
+    struct buf out = buf_new(a);
+    for (struct str line; str_cut(&all, '\n', &line);) {
+        struct str labels = str_sub(line, str_find(line, '{'), line.n);
+        if (line.n && (!str_starts(labels, start) || str_starts(labels, mine)))
+            buf_fmt(&out, "%.*s\n", STR(line));
+    }
+    return buf_get(&out);
+}
+
 err metrics_get(struct req *r)
 {
     struct api *api = place_of(r)->api;
@@ -210,5 +223,8 @@ err metrics_get(struct req *r)
     figure(&out, "dhow_events_total", "counter", "The newest event's seq.", (double)event_last(api->store));
     for (size_t i = 0; i < n; i++)
         list[i].collect(list[i].arg, &out);
-    return req_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", buf_get(&out));
+    struct str text = buf_get(&out), project = req_who(r)->project;
+    if (!str_is(project, "*"))
+        text = lines_of(r->a, text, project);
+    return req_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", text);
 }

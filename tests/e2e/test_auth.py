@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import eventually
+from conftest import eventually, plural_of
 
 ROLES = ("viewer", "consumer", "editor", "operator", "approver", "admin", "auditor")
 READERS = {"viewer", "editor", "operator", "approver", "admin", "auditor"}
@@ -111,6 +111,77 @@ def test_another_projects_paths_are_not_there(daemon, all_operations, tokens):
             assert status == 404, f"{method} {path}: {status}"
             seen += 1
     assert seen > 40
+
+
+THINGS = [
+    ("Source", {"path": "there.csv", "format": "csv"}),
+    ("Dataset", {"sources": ["there"], "query": "SELECT id, moment, thing, value FROM there", "id": "id", "eventTime": "moment",
+                 "expect": [{"rule": "schema", "columns": {"id": "BIGINT", "moment": "TIMESTAMP", "thing": "VARCHAR", "value": "DOUBLE"}}]}),
+    ("Entity", {"keys": ["thing"]}),
+    ("FeatureView", {"dataset": "there", "entity": "there", "windows": ["1h"], "ttl": "1d",
+                     "aggregates": [{"name": "n", "function": "count"}]}),
+    ("FeatureService", {"views": ["there"]}),
+    ("TrainingSet", {"dataset": "there", "service": "there", "label": "value"}),
+    ("Model", {}),
+    ("Deployment", {"model": "there"}),
+    ("Monitor", {"deployment": "there"}),
+    ("Job", {"type": "command", "command": ["/bin/true"]}),
+    ("Pipeline", {"steps": [{"name": "s", "uses": "ingest", "with": {"dataset": "there"}}]}),
+]
+PLURAL, NAME = {"Entity": "entities"}, {"TrainingSet": "there_rows"}     # where it is not the usual one
+
+
+@pytest.fixture(scope="module")
+def things(daemon, tokens):
+    """One of each kind that people make, in our project only."""
+    (daemon.sources / "there.csv").write_text("id,moment,thing,value\n1,2001-01-01 00:00:00,a,1.5\n")
+    for kind, spec in THINGS:
+        made = daemon.put(kind, NAME.get(kind, "there"), spec, plural=PLURAL.get(kind))
+        assert made.status_code == 201, made.text
+    return daemon
+
+
+def test_what_is_there_in_another_project_is_404_too(things, all_operations, tokens):
+    """Every operation with names that exist: by our project's path, and by the stranger's own."""
+    def names(path, project):
+        name = "there_rows" if "/trainingsets/" in path else "there"
+        return re.sub(r"\{[^}]*\}", name, path.replace("{project}", project))
+
+    seen = 0
+    for method, path, operation in all_operations:
+        if operation["x-permission"] == "public" or "{" not in path.replace("{project}", ""):
+            continue
+        for project in (OURS, THEIRS) if "{project}" in path else (None,):
+            if project == THEIRS and method == "PUT":
+                continue        # makes one of its own
+            status = ask(things, method, names(path, project or ""), tokens["stranger"])
+            refused = (404,) if project != THEIRS else (404, 400, 415)      # its own path, and a body that is none
+            assert status in refused, f"{method} {path} in {project}: {status}"
+            seen += 1
+    assert seen > 100
+    for kind, _ in THINGS:
+        plural = PLURAL.get(kind, plural_of(kind))
+        assert things.get(plural, NAME.get(kind, "there"))["kind"] == kind, f"{kind} is gone"
+        assert things.get(plural, project=THEIRS)["items"] == []
+
+
+def test_a_reference_does_not_reach_into_another_project(things, tokens):
+    for kind, spec in THINGS:
+        if kind in ("Source", "Entity", "Model", "Job", "Pipeline"):
+            continue            # these refer to nothing
+        made = things.put(kind, NAME.get(kind, "there"), spec, project=THEIRS, plural=PLURAL.get(kind), token=tokens["stranger"])
+        assert made.status_code == 400 and "there is no" in made.text, f"{kind}: {made.status_code} {made.text}"
+
+
+def test_a_project_sees_its_own_lists_only(things, tokens):
+    """Routes without a project in their path."""
+    ours = things.make_token(["viewer"], name="secret-reader")
+    stranger = tokens["stranger"]
+    assert things.http("DELETE", f"/api/v1/tokens/{ours['id']}", token=stranger).status_code == 404
+    assert things.http("GET", "/api/v1/whoami", token=ours["token"]).status_code == 200
+    for path in ("/api/v1/projects", "/api/v1/tokens", "/api/v1/audit", "/api/v1/events", "/v2/models"):
+        reply = things.http("GET", path, token=stranger)
+        assert reply.status_code == 200 and OURS not in reply.text and "secret-reader" not in reply.text, path
 
 
 def test_a_strangers_404_is_the_one_of_nothing(daemon, tokens):

@@ -346,6 +346,10 @@ def test_another_projects_model_is_not_there(trained):
     assert trained.http("GET", "/v2/models/late", token=stranger).status_code == 404
     assert trained.http("POST", "/v2/models/late/infer", token=stranger, json={"entities": KEYS}).status_code == 404
     assert trained.http("GET", "/v2/models/late", headers={"X-Dhow-Project": "default"}, token=stranger).status_code == 404
+    trained.http("POST", "/v2/models/late/infer", json={"entities": KEYS})
+    figures, theirs = trained.http("GET", "/metrics").text, trained.http("GET", "/metrics", token=stranger).text
+    assert 'dhow_inference_requests_total{project="default",deployment="late"' in figures
+    assert "dhow_http_requests_total" in theirs and 'project="default"' not in theirs
 
 
 def test_onnx_runtime_phones_nobody(trained):
