@@ -316,8 +316,7 @@ def test_without_xgboost_a_training_says_so(trained):
     name = f"blind-{int(time.time())}"
     reply = one.put("Job", name, {"type": "train", "env": {"DHOW_XGBOOST_LIB": "/nowhere/libxgboost.so"},
                                   "with": {"rows": "late_rows.1", "holdout": "14d", "model": {"trees": {"rounds": 2}}}})
-    if not reply.ok:
-        pytest.skip("jobs of this type take no environment")
+    assert reply.ok, reply.text
     status = one.wait_over("jobs", name)["status"]
     assert status["phase"] == "failed" and "/nowhere/libxgboost.so" in status["reason"], status
 
@@ -517,6 +516,24 @@ def test_a_job_on_a_full_disk_fails_and_says_so(fresh, small_disk):
     used = subprocess.run(["du", "-sm", str(small_disk)], capture_output=True, text=True).stdout.split()[0]
     assert int(used) < 45, f"{used} MB are left over from a job that failed"
     one.stop()
+
+
+def test_a_damaged_file_in_the_store_is_found_and_never_used(fresh):
+    one = fresh()
+    version = upload(one, small_model()).json()["version"]
+    made = one.get("modelversions", version)
+    path = flights.blob(one, made["spec"]["onnx"])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(data)
+    told = one.cli("doctor", "--data", str(one.data))
+    assert told.code == 1 and f"first: {made['spec']['onnx']}" in told.out, told
+    deploy(one, version, "foreign")
+    status = eventually(lambda: (s := one.get("deployments", "foreign").get("status", {})).get("phase") == "failed" and s, 15,
+                        what="a failed deployment")
+    assert "damaged" in status["message"], status
+    assert one.http("GET", "/healthz", token=None).status_code == 200
 
 
 def test_a_wrong_token_everywhere(daemon):

@@ -155,10 +155,35 @@ def test_get_lists_a_table(daemon):
     assert nowhere.code == 1 and "nowhere" in nowhere.err
 
 
+@pytest.mark.parametrize("command", [
+    ["get", "pipelines"], ["get", "pipeline", "forms"], ["describe", "pipeline", "forms"], ["get", "jobs"], ["token", "list"],
+    ["audit"], ["audit", "verify"], ["doctor"], ["lineage", "pipeline", "forms"]], ids=" ".join)
+def test_every_answer_comes_in_three_forms(daemon, command):
+    """Not the ages and revisions, which go on while one looks."""
+    daemon.ok("apply", "-f", "-", input=pipeline("forms"))
+    as_json, as_yaml = daemon.ok(*command, "-o", "json").json(), daemon.ok(*command, "-o", "yaml").yaml()
+    assert type(as_json) is type(as_yaml) and len(as_json) == len(as_yaml) > 0
+    if "forms" in command:
+        assert as_json == as_yaml
+    table = daemon.ok(*command, "-o", "table").out
+    assert table == daemon.ok(*command).out or "AGE" in table
+    assert not table.startswith("{")
+
+
 def test_describe_shows_it_whole(daemon):
     daemon.ok("apply", "-f", "-", input=pipeline("shown"))
     shown = daemon.ok("describe", "pipeline", "shown").out
     assert "timeout" in shown and "team: ops" in shown
+
+
+def test_a_name_that_is_not_there_gets_the_nearest_one(daemon):
+    daemon.ok("apply", "-f", "-", input=pipeline("monthly-report"))
+    for verb in (["get"], ["describe"], ["delete"]):
+        near = daemon.cli(*verb, "pipeline", "monthly-reprot")
+        assert near.code == 1 and "did you mean 'monthly-report'?" in three_lines(near), verb
+        far = daemon.cli(*verb, "pipeline", "something-else-altogether")
+        assert far.code == 1 and "`dhow get pipelines`" in three_lines(far), verb
+    assert daemon.get("pipelines", "monthly-report")
 
 
 def test_delete(daemon):
