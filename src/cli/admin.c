@@ -98,6 +98,11 @@ static void audit_table(struct cli *c, yyjson_val *v)
     table_print(&t, stdout);
 }
 
+static err altered(struct str how)
+{
+    return err_new(INTERNAL, "the audit log was altered: %.*s", STR(how));
+}
+
 /* With --data the chain is verified in the folder itself, no daemon asked. */
 static err verify_here(struct cli *c)
 {
@@ -108,6 +113,8 @@ static err verify_here(struct cli *c)
     TRY(store_open(&cfg, &s));
     err e = audit_verify(s, c->a, &entries, &head);
     store_close(s);
+    if (e && e->code == INVALID)
+        return altered(e->text);
     TRY(e);
     printf("%lld entries hold; head %.*s\n", (long long)entries, STR(head));
     return NULL;
@@ -124,7 +131,7 @@ static err audit_run(struct cli *c)
         if (c->output != OUT_TABLE)
             TRY(cli_show(c, v, NULL));
         if (!yyjson_get_bool(yyjson_obj_get(v, "ok")))
-            FAIL(INVALID, "the audit log was altered: %.*s", STR(json_text_at(c->a, v, "error")));
+            return altered(json_text_at(c->a, v, "error"));
         if (c->output != OUT_TABLE)
             return NULL;
         printf("%.*s entries hold; head %.*s\n", STR(json_text_at(c->a, v, "entries")),

@@ -32,10 +32,13 @@ static err document_add(struct cli *c, const char *file, struct str json, struct
     TRY(json_parse(c->a, json, &v));
     d.kind = json_text_at(c->a, v, "kind");
     d.name = json_text_at(c->a, v, "metadata.name");
-    if (!d.kind.n || !d.name.n)
-        return err_hint(
-            err_new(INVALID, "%s: a document has no %s", file, d.kind.n ? "metadata.name" : "kind"),
-            "start it with apiVersion: dhow/v1, kind: …, metadata: {name: …}");
+    bool versioned = json_at(v, "apiVersion") != NULL;
+    if (!d.kind.n || !d.name.n || !versioned)
+        return err_hint(err_new(INVALID, "%s: a document has no %s", file,
+                                !d.kind.n   ? "kind"
+                                : !d.name.n ? "metadata.name"
+                                            : "apiVersion"),
+                        "start it with apiVersion: dhow/v1, kind: …, metadata: {name: …}");
     struct str project = json_text_at(c->a, v, "metadata.project"), before = c->project;
     if (project.n)
         c->project = project;
@@ -52,10 +55,12 @@ static err file_add(struct cli *c, const char *file, struct documents *out)
     struct str text;
     struct strs docs = { 0 };
     yyjson_val *json;
-    if (!strcmp(file, "-"))
+    if (!strcmp(file, "-")) {
         TRY(stdin_read(c->a, &text));
-    else
+        file = "standard input";
+    } else {
         TRY(file_read(c->a, file, FILE_BYTES_MAX, &text));
+    }
     if (!json_parse(c->a, text, &json)) /* all JSON, also what YAML's escapes leave out */
         return document_add(c, file, text, out);
     TRY_AS(yaml_to_json(c->a, text, &docs), "%s", file);

@@ -54,8 +54,9 @@ static err problem(struct cli *c, const struct http_reply *r)
     if (!detail.n)
         detail = fmt(c->a, "the server answered %d", r->status);
     err e = err_new(code_of(r->status, json_text_at(c->a, v, "code")), "%.*s", STR(detail));
-    if (!hint.n && r->status == 401)
-        hint = S("set DHOW_TOKEN to the token that the first `dhow serve` printed, or use --token-file");
+    if (r->status == 401) /* the server's is for programs */
+        hint = S(
+            "set DHOW_TOKEN to a token, or DHOW_TOKEN_FILE to a file with one; the first `dhow serve` made one");
     return hint.n ? err_hint(e, "%.*s", STR(hint)) : e;
 }
 
@@ -98,8 +99,10 @@ err cli_path(struct cli *c, struct str kind, struct str name, const char *action
     const struct resource *r = cli_resource(kind);
     if (!r) {
         struct strs names = { 0 };
-        for (const struct resource *const *k = cli_resources(); *k; k++)
+        for (const struct resource *const *k = cli_resources(); *k; k++) {
             push(c->a, &names, str_of((*k)->plural));
+            push(c->a, &names, str_of((*k)->kind));
+        }
         struct str near = str_nearest(kind, names.v, names.n);
         return err_hint(err_new(INVALID, "there is no kind '%.*s'", STR(kind)),
                         near.n ? "did you mean '%.*s'?" : "`dhow explain` lists the kinds%.*s", STR(near));

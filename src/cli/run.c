@@ -44,8 +44,8 @@ static void step_print(struct cli *c, yyjson_val *s)
 {
     struct str phase = json_text_at(c->a, s, "phase");
     cli_progress_end();
-    fprintf(stderr, "  %-10.*s %-10.*s %6.1fs  %.*s\n", STR(json_text_at(c->a, s, "name")), STR(phase),
-            seconds_of(c, s), STR(str_is(phase, "succeeded") ? S("") : json_text_at(c->a, s, "error")));
+    fprintf(stderr, "  %-10.*s %-10.*s %6.1fs\n", STR(json_text_at(c->a, s, "name")), STR(phase),
+            seconds_of(c, s));
 }
 
 /* The last word on a run: that it succeeded, or what failed, why, and what can be done. */

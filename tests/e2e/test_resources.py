@@ -97,8 +97,8 @@ def test_what_is_no_document_is_exit_2(daemon, tmp_path):
         wrong = daemon.cli("apply", "-f", "-", input=text)
         assert wrong.code == 2, (text, wrong)
         three_lines(wrong)
-    near = daemon.cli("apply", "-f", "-", input="kind: Pipelin\nmetadata: {name: x}\n")
-    assert "pipelines" in near.err
+    near = daemon.cli("apply", "-f", "-", input="apiVersion: dhow/v1\nkind: Pipelin\nmetadata: {name: x}\n")
+    assert "'Pipeline'" in near.err
     gone = daemon.cli("apply", "-f", str(tmp_path / "not-there.yaml"))
     assert gone.code in (1, 2) and "not-there.yaml" in gone.err
 
