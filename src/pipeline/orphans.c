@@ -29,16 +29,17 @@ static err job_look(struct store *s, struct arena *a, const struct object *o)
     return e && e->code == NOT_FOUND ? NULL : e;
 }
 
-/* On start every job is looked at, since a daemon can die between the deletion and this; later, a run that is gone
- * is what wakes it. */
+/* A run that is gone wakes it. Jobs do, too, and each is looked at on start: a daemon can die between the deletion and
+ * this. */
 static err orphans_step(void *self, struct arena *a, const struct object *o, const struct event *ev,
                         int64_t *again_ms)
 {
     struct store *s = ((struct pipelines *)self)->cfg.store;
     struct objects jobs;
+    (void)ev;
     (void)again_ms;
     if (str_is(o->kind, "Job"))
-        return o->id && !ev ? job_look(s, a, o) : NULL;
+        return o->id ? job_look(s, a, o) : NULL;
     if (o->id)
         return NULL;
     TRY(object_list(s, a, S("Job"), o->project, S(""), JOBS_LISTED, &jobs));
