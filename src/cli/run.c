@@ -128,6 +128,14 @@ static err params_write(struct cli *c, struct json *j)
     return NULL;
 }
 
+/* What a job has said meanwhile; may be nothing. */
+static void output_put(struct str s)
+{
+    if (s.n)
+        fwrite(s.p, 1, s.n, stdout);
+    fflush(stdout);
+}
+
 static err command_run(struct cli *c)
 {
     struct json j = json_new(c->a);
@@ -156,8 +164,7 @@ static err command_run(struct cli *c)
         TRY(cli_call_raw(c, M_GET,
                          fmt(c->a, "%.*s?offset=%zu", STR(run_path(c, "jobs", name, "logs")), shown), S(""),
                          &log));
-        fwrite(log.body.p, 1, log.body.n, stdout);
-        fflush(stdout);
+        output_put(log.body);
         shown += log.body.n;
         if (str_is(phase, "failed") || str_is(phase, "cancelled"))
             FAIL(INTERNAL, "job '%.*s' %.*s: %.*s", STR(name), STR(phase),
@@ -247,8 +254,7 @@ static err logs_run(struct cli *c)
         struct str phase = json_text_at(c->a, v, "status.phase");
         TRY(cli_call_raw(c, M_GET, fmt(c->a, "%.*s?offset=%zu", STR(run_path(c, "jobs", job, "logs")), shown),
                          S(""), &r));
-        fwrite(r.body.p, 1, r.body.n, stdout);
-        fflush(stdout);
+        output_put(r.body);
         shown += r.body.n;
         bool ended = str_is(phase, "succeeded") || str_is(phase, "failed") || str_is(phase, "cancelled");
         more = r.body.n > 0 || (cli_has(c, "follow") && !ended);
