@@ -181,20 +181,22 @@ static err daemon_step(struct run *r, size_t i)
     struct job_context c = r->p->cfg.context;
     struct json outputs = json_new(r->a);
     struct str text;
-    bool done = false;
+    bool done = false, late = now_us() - s->started > plan->timeout * 1000;
     c.a = r->a;
+    TRY(pipeline_fill(r->a, plan->with, run_lookup, r, &text));
+    void *with = arena_alloc(r->a, type->with->size, 16);
+    TRY(schema_read_text(type->with, r->a, fmt(r->a, "steps.%.*s.with", STR(plan->name)), text, 0, with));
+    if ((r->spec.cancel || late) && type->stop)
+        TRY(type->stop(&c, r->meta.project, r->meta.name, with));
     if (r->spec.cancel) {
         step_end(r, s, STEP_CANCELLED, S("cancelled"));
         return NULL;
     }
-    if (now_us() - s->started > plan->timeout * 1000) {
+    if (late) {
         step_end(r, s, STEP_FAILED,
                  fmt(r->a, "took longer than %.*s", STR(duration_text(r->a, plan->timeout))));
         return NULL;
     }
-    TRY(pipeline_fill(r->a, plan->with, run_lookup, r, &text));
-    void *with = arena_alloc(r->a, type->with->size, 16);
-    TRY(schema_read_text(type->with, r->a, fmt(r->a, "steps.%.*s.with", STR(plan->name)), text, 0, with));
     json_obj(&outputs);
     TRY(type->step(&c, r->meta.project, r->meta.name, with, &outputs, &done));
     json_obj_end(&outputs);

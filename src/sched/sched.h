@@ -117,6 +117,9 @@ struct step_type {
     const struct schema *with;
     err (*step)(struct job_context *, struct str project, struct str run, const void *with,
                 struct json *outputs, bool *done);
+    /* The run gives the step up, as it was cancelled or took too long: takes back what is half done. May be called for
+     * a step that has not begun, and twice. May be NULL. */
+    err (*stop)(struct job_context *, struct str project, struct str run, const void *with);
 };
 
 struct sched_config {

@@ -157,10 +157,34 @@ static err deploy_step(struct job_context *c, struct str project, struct str run
     return NULL;
 }
 
+/* A version on trial goes; one that is champion already stays. */
+static err deploy_stop_tx(struct tx *tx, void *arg)
+{
+    struct deploying *d = arg;
+    struct deployment_spec spec;
+    struct deployment_status status;
+    struct model_spec model;
+    struct model_status m;
+    TRY(resource_get_tx(tx, tx_arena(tx), &deployment_resource, d->project, d->with->deployment, NULL, &spec,
+                        &status));
+    TRY(resource_get_tx(tx, tx_arena(tx), &model_resource, d->project, spec.model, NULL, &model, &m));
+    if (!rollout_mine(d, &status.rollout) || !str_eq(m.aliases.challenger, d->with->version))
+        return NULL;
+    return registry_withdraw(tx, S("deploy"), d->project, spec.model, d->with->version);
+}
+
+static err deploy_stop(struct job_context *c, struct str project, struct str run, const void *with)
+{
+    err e = store_write(c->store, deploy_stop_tx,
+                        &(struct deploying){ .project = project, .run = run, .with = with, .a = c->a });
+    return e && e->code == NOT_FOUND ? NULL : e; /* its deployment or model was deleted */
+}
+
 const struct step_type serve_deploy = {
     .name = "deploy",
     .doc = "Lets a version answer a share of a deployment's requests, then all of them.",
     .outputs = "version: the version that answers now; requests: those it answered on trial",
     .with = &deploy_with_schema,
     .step = deploy_step,
+    .stop = deploy_stop,
 };

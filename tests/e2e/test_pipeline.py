@@ -509,6 +509,28 @@ def test_a_challenger_takes_a_share_and_then_all(trained):
                == before.split(".")[1], 5, what="the version before")
 
 
+@pytest.mark.parametrize("how", ["takes too long", "is cancelled"])
+def test_a_trial_that_is_given_up_leaves_no_challenger(trained, how):
+    """Nobody asks, so the trial does not end by itself; its version must not take over later, behind a run that failed."""
+    before = champion(trained)
+    other = next(v["metadata"]["name"] for v in trained.get("modelversions")["items"]
+                 if v["spec"]["model"] == "late" and v["status"]["state"] == "passed" and v["metadata"]["name"] != before)
+    more = {"timeout": "1s"} if how == "takes too long" else {}
+    text = flights.pipeline("trial", ("deploy", "deploy", {"deployment": "late", "version": other}, more))
+    trained.ok("apply", "-f", "-", input=text)
+    name = trained.ok("run", "trial", "--detach").out.strip()
+    if not more:
+        eventually(lambda: trained.get("models", "late")["status"]["aliases"].get("challenger") == other, what="the trial")
+        trained.ok("cancel", name)
+    ended = trained.wait_over("pipelineruns", name, 30)["status"]
+    assert ended["phase"] == ("failed" if more else "cancelled") and ended["exitCode"] == 1
+    assert not more or "took longer than 1s" in ended["message"]
+    assert not trained.get("models", "late")["status"]["aliases"].get("challenger") and champion(trained) == before
+    eventually(lambda: trained.get("deployments", "late")["status"]["rollout"]["state"] == "failed", what="the end of the trial")
+    answers = {trained.http("POST", "/v2/models/late/infer", json={"entities": KEYS}).json()["model_version"] for _ in range(60)}
+    assert answers == {before.split(".")[1]}
+
+
 # ---- when a step does not go well ----
 
 def test_resume_goes_on_from_the_failed_step(trained):
