@@ -30,7 +30,7 @@ spec:
       with:
         rows: "${steps.learn.version}"
         holdout: 31d
-        model: {trees: {rounds: 100, depth: 7, learningRate: 0.1, subsample: 0.8, columns: 0.8, stopAfter: 20}}
+        model: {trees: {rounds: 80, depth: 7, learningRate: 0.15, subsample: 0.8, columns: 0.8, stopAfter: 20}}
         resources: {cpu: 2, memory: 6Gi}
     - name: register
       uses: register
