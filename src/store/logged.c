@@ -23,7 +23,6 @@ enum {
     WAIT_BYTES = 4 * FOLD_BYTES, /* writers wait for a table of this size to be folded */
     RETRY_MS = 500,              /* after a failure */
     LOG_BYTES_MAX = 1 << 30,     /* of a file that is read back */
-    FOLD_ITEMS = 20000,          /* of one commit while a log is read back */
     SNAPS_IDLE_MAX = 64,
 };
 static const char magic[8] = { 'D', 'H', 'O', 'W', 'K', 'V', '0', '1' };
@@ -49,7 +48,8 @@ struct logged_snap {
 /* A table and the file that holds the same. */
 struct part {
     struct recent *table;
-    int64_t number;   /* of the file */
+    int64_t first;    /* number of the file; a part that was left by another process has all from here … */
+    int64_t number;   /* … to here */
     int fd;           /* -1: nothing was written yet, and there is no file */
     int64_t bytes;    /* of the file */
     int64_t first_ns; /* when it was begun; 0: no file */
@@ -170,11 +170,11 @@ static bool record_next(struct str *s, struct str *items)
     return true;
 }
 
-static err file_fold(struct kv *under, const char *path)
+/* A file that a process left, into the table: older records first, so that the newest state of a row is found. */
+static err file_load(const char *path, struct recent *t)
 {
     auto_arena struct arena *a = arena_new(0);
     struct str s, record;
-    VEC(struct kv_item) items = { 0 };
     TRY(file_read(a, path, LOG_BYTES_MAX, &s));
     if (s.n < sizeof magic || memcmp(s.p, magic, sizeof magic) != 0) {
         if (s.n > sizeof magic)
@@ -185,15 +185,11 @@ static err file_fold(struct kv *under, const char *path)
     while (record_next(&s, &record)) {
         struct kv_item it;
         while (item_read(&record, &it))
-            push(a, &items, it);
+            recent_put(t, &it, 0);
         if (record.n)
             FAIL(INVALID, "%s holds a record that is not made of items", path);
-        if (items.n < FOLD_ITEMS)
-            continue;
-        TRY(kv_put(under, items.v, items.n, NULL));
-        items.n = 0;
     }
-    return kv_put(under, items.v, items.n, NULL);
+    return file_sync(path); /* its end may be in the kernel only */
 }
 
 static int by_number(const void *x, const void *y)
@@ -202,13 +198,12 @@ static int by_number(const void *x, const void *y)
     return a < b ? -1 : a > b;
 }
 
-/* What the last process left, oldest first; *next is a number that no file has. */
-static err files_fold(struct logged *l, int64_t *next)
+/* What the last process left becomes the full part, which the thread folds first. */
+static err left_load(struct logged *l)
 {
     auto_arena struct arena *a = arena_new(0);
     struct strs names;
     VEC(int64_t) numbers = { 0 };
-    *next = 1;
     TRY(dir_list(a, l->dir, &names));
     for (size_t i = 0; i < names.n; i++) {
         int64_t n;
@@ -216,14 +211,16 @@ static err files_fold(struct logged *l, int64_t *next)
             n >= 0)
             push(a, &numbers, n);
     }
+    l->now.first = l->now.number = 1;
     if (!numbers.n)
         return NULL;
     qsort(numbers.v, numbers.n, sizeof *numbers.v, by_number);
+    l->full = (struct part){
+        .table = recent_new(), .first = numbers.v[0], .number = numbers.v[numbers.n - 1], .fd = -1
+    };
+    l->now.first = l->now.number = l->full.number + 1;
     for (size_t i = 0; i < numbers.n; i++)
-        TRY_AS(file_fold(l->under, file_name(l, a, numbers.v[i])), "taking up recent keyed rows");
-    for (size_t i = 0; i < numbers.n; i++)
-        (void)unlink(file_name(l, a, numbers.v[i]));
-    *next = numbers.v[numbers.n - 1] + 1;
+        TRY_AS(file_load(file_name(l, a, numbers.v[i]), l->full.table), "taking up recent keyed rows");
     return NULL;
 }
 
@@ -248,13 +245,12 @@ static err table_fold(struct kv *under, const struct recent *t)
     return kv_put(under, items, n, NULL);
 }
 
-static void file_end(struct logged *l, struct part *p)
+static void files_end(struct logged *l, struct part *p)
 {
     auto_arena struct arena *a = arena_new(0);
-    if (p->fd < 0)
-        return;
-    close_fd(p->fd);
-    (void)unlink(file_name(l, a, p->number));
+    close_at(&p->fd);
+    for (int64_t n = p->first; n <= p->number; n++)
+        (void)unlink(file_name(l, a, n));
 }
 
 /* The table of now becomes the full one, and another begins; there is no full one. */
@@ -263,7 +259,8 @@ static void rotate(struct logged *l)
     LOCKED(&l->put);
     pthread_mutex_lock(&l->m);
     l->full = l->now;
-    l->now = (struct part){ .table = recent_new(), .number = l->full.number + 1, .fd = -1 };
+    int64_t number = l->full.number + 1;
+    l->now = (struct part){ .table = recent_new(), .first = number, .number = number, .fd = -1 };
     pthread_mutex_unlock(&l->m);
 }
 
@@ -278,7 +275,7 @@ static err fold(struct logged *l)
     l->full = (struct part){ .fd = -1 };
     table_unref(p.table);
     pthread_mutex_unlock(&l->m);
-    file_end(l, &p);
+    files_end(l, &p);
     return NULL;
 }
 
@@ -697,8 +694,8 @@ static err begin(struct logged *l, size_t bytes_max)
 {
     auto_arena struct arena *a = arena_new(0);
     TRY(kv_open_mode(fmt(a, "lmdb:%s", l->dir), bytes_max, false, &l->under));
-    TRY(files_fold(l, &l->now.number));
     l->now.table = recent_new();
+    TRY(left_load(l));
     TRY(thread_start("kv", keep, l, &l->thread));
     l->started = true;
     return NULL;

@@ -25,7 +25,7 @@ static inline const char *folder_new(struct arena *a)
 static inline struct store *store_at(const char *dir)
 {
     struct store *s = NULL;
-    struct store_config cfg = { .dir = str_of(dir), .kv_bytes_max = 256 << 20 };
+    struct store_config cfg = { .dir = str_of(dir), .kv_bytes_max = (size_t)4 << 30 };
     CHECK_OK(store_open(&cfg, &s));
     return s;
 }

@@ -111,7 +111,7 @@ static void *kv_thread(void *arg)
 static _Noreturn void child(const char *dir, int pipe, int64_t first)
 {
     struct store *s;
-    struct store_config cfg = { .dir = str_of(dir), .kv_bytes_max = 256 << 20 };
+    struct store_config cfg = { .dir = str_of(dir), .kv_bytes_max = (size_t)4 << 30 };
     if (store_open(&cfg, &s) ||
         store_ddl(s, "kill",
                   "create table if not exists killed(tx integer, n integer, pad text, primary key(tx, n));"))
