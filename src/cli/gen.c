@@ -52,7 +52,7 @@ bool steps_markdown(struct arena *a, struct str only, struct buf *b)
 {
     size_t before = b->n;
     for (const struct worker_type *const *t = cli_worker_types(a); *t; t++)
-        if ((*t)->run && (!only.n || str_eq(only, str_of((*t)->name))))
+        if (!only.n || str_eq(only, str_of((*t)->name)))
             step_markdown(b, (*t)->name, (*t)->doc, "a process of its own, as a job", (*t)->with,
                           (*t)->outputs);
     for (const struct step_type *const *t = cli_step_types(); *t; t++)

@@ -46,6 +46,7 @@ const struct resource *const *cli_resources(void)
 static const struct worker_type command_type = {
     .name = "command",
     .doc = "Any program of the machine, with its arguments.",
+    .with = &command_with_schema,
 };
 static const struct step_type *const step_types[] = { &registry_register, &registry_gate, &serve_deploy,
                                                       NULL };

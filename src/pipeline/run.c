@@ -103,6 +103,19 @@ static void resources_take(struct arena *a, struct str with, struct job_spec *jo
         job->memory = v;
 }
 
+/* A command's `with` is what a Job of its own says in its spec. */
+static err command_take(struct arena *a, const struct pipeline_step *plan, struct str with,
+                        struct job_spec *job)
+{
+    struct command_with c;
+    TRY(schema_read_text(&command_with_schema, a, S("with"), with, 0, &c));
+    if (!c.command.n)
+        FAIL(INVALID, "steps.%.*s.with.command is missing: the program and its arguments", STR(plan->name));
+    job->command = c.command;
+    job->env = c.env;
+    return NULL;
+}
+
 static err job_start(struct run *r, const struct pipeline_step *plan, struct run_step *s, struct str with)
 {
     struct job_spec job;
@@ -114,6 +127,8 @@ static err job_start(struct run *r, const struct pipeline_step *plan, struct run
     job.owner = fmt(r->a, "PipelineRun/%.*s", STR(r->meta.name));
     job.cpu = 2;
     resources_take(r->a, with, &job);
+    if (!sched_type(r->p->cfg.sched, plan->uses)->run)
+        TRY(command_take(r->a, plan, with, &job));
     s->job = s->attempts > 0
                  ? fmt(r->a, "%.*s-%.*s-r%lld", STR(r->meta.name), STR(plan->name), (long long)s->attempts)
                  : fmt(r->a, "%.*s-%.*s", STR(r->meta.name), STR(plan->name));

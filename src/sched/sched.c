@@ -9,6 +9,8 @@ const char *const job_phases[] = { "queued",    "starting", "running",   "finish
                                    "succeeded", "failed",   "cancelled", NULL };
 SCHEMA_TABLE(job_spec, JOB_SPEC, "Work that runs once in a process of its own.");
 SCHEMA_TABLE(job_status, JOB_STATUS, "How it went.");
+SCHEMA_TABLE(command_with, COMMAND_WITH,
+             "What a program is run with as a step; a Job of its own says it in its spec.");
 
 /* ---- what is queued and at work ---- */
 

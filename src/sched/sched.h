@@ -51,9 +51,15 @@ extern const char *const job_phases[];
     F(T, STR,  log,         0, "Blob of its output, once it ended.")                                         \
     F(T, JSON, result,      0, "What it produced: an object of texts.")                                      \
     F(T, JSON, progress,    0, "How far it is: done, total, what.")
+/* Of the type command as a step of a pipeline; a Job of its own says these in its spec. */
+#define COMMAND_WITH(F, O, L, T)                                                                             \
+    F(T, STRS, command,   0, "Program and arguments.", .len_max = 1000)                                      \
+    F(T, MAP,  env,       0, "Environment of the command.")                                                  \
+    F(T, JSON, resources, 0, "cpu and memory, as a Job has them.")
 // clang-format on
 SCHEMA(job_spec, JOB_SPEC);
 SCHEMA(job_status, JOB_STATUS);
+SCHEMA(command_with, COMMAND_WITH);
 extern const struct resource job_resource;
 
 /* Asks for a job to be stopped, recorded as who's. A finished one is left as it is. */

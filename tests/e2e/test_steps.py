@@ -42,6 +42,18 @@ def start(one, name, *steps, **spec):
     return one.ok("run", name, "--detach").out.strip()
 
 
+def test_a_command_is_a_step(one):
+    say = {"command": ["sh", "-c", "echo ${params.word} $X"], "env": {"X": "there"}, "resources": {"cpu": 1, "memory": "64Mi"}}
+    assert one.put("Pipeline", "says", {"params": {"word": "hello"}, "steps": [{"name": "s", "uses": "command", "with": say}]}).ok
+    run = one.ok("run", "says", "--detach").out.strip()
+    one.ok("run", "says")
+    assert one.ok("logs", run, "s").out == "hello there\n"
+    for name, given, want in (("mute", {}, "with.command is missing"), ("typo", {"comand": ["a"]}, "with.comand")):
+        assert one.put("Pipeline", name, {"steps": [{"name": "s", "uses": "command", "with": given}]}).ok
+        failed = one.cli("run", name)
+        assert failed.code == 1 and want in failed.err
+
+
 def steps_of(run):
     return {s["name"]: {"phase": "waiting", **s} for s in run.get("status", {}).get("steps", [])}
 
