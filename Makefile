@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The front door. Every verb first installs what it needs and what is missing; after that nothing needs the network.
-.PHONY: help setup build test quick demo bench fuzz lint lint-deep fmt golden gen fresh run clean test-peers
+.PHONY: help setup build test quick demo bench fuzz lint lint-deep fmt golden gen fresh run clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 T ?= 60
@@ -51,9 +51,6 @@ fresh:            ## prove `make test` and `make demo` from a clone on a new Deb
 	@scripts/fresh
 run: build        ## start dhow here, with data in ./dhow_data
 	@build/dhow serve
-test-peers:       ## tests against real engines: PostgreSQL, Redis, Slurm and others
-	@scripts/setup test peers
-	@scripts/test peers
 clean:            ## remove what was built (`make clean DEPS=1`: what was installed into .deps, too)
 	@rm -rf build build-asan build-tsan build-fuzz build*.lock .pytest_cache $(if $(DEPS),.deps)
 	@find tests examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
