@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The front door. Every verb first installs what it needs and what is missing; after that nothing needs the network.
-.PHONY: help setup build test quick demo bench fuzz lint lint-deep fmt golden gen fresh run clean
+.PHONY: help setup build test quick demo bench fuzz lint fmt golden gen fresh run clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 T ?= 60
@@ -30,14 +30,10 @@ bench-%: build    ## one benchmark: bench/NAME
 fuzz:             ## every parser of foreign bytes under libFuzzer, T=60 seconds each
 	@scripts/setup run fuzz
 	@scripts/test fuzz $(T)
-lint:             ## what a machine can judge of the style
-	@scripts/setup test
+lint:             ## what a machine can judge: format, the include law, clang-tidy and more (minutes)
+	@scripts/setup test tidy
 	@scripts/build plain
-	@scripts/lint
-lint-deep:        ## lint, clang-tidy and gcc's analyzer (minutes)
-	@scripts/setup test deep
-	@scripts/build plain
-	@scripts/lint --deep
+	@scripts/lint --tidy
 fmt:              ## rewrite the C files as .clang-format says
 	@scripts/setup test
 	@scripts/lint --fmt
