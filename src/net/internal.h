@@ -79,6 +79,8 @@ struct loop {
     uv_tcp_t listener;
     uv_async_t wake;
     uv_timer_t tick;
+    uv_check_t round; /* after the reads of each round */
+    struct round_task *tasks, **tasks_end;
     pthread_t thread;
     bool made, runs;
     pthread_mutex_t lock; /* of posts */
@@ -107,9 +109,10 @@ struct net {
     struct str address;
     struct arena *a;
     atomic_bool stopping;
-    pthread_mutex_t lock; /* of drained_n */
+    pthread_mutex_t lock; /* of drained_n and of waits for owed */
     pthread_cond_t changed;
     int drained_n;
+    atomic_int owed; /* replies that come later */
 };
 
 /* Runs p on the loop's thread, soon. p belongs to the loop until then. */
@@ -140,6 +143,7 @@ struct req_out {
     bool http10, close, wants_continue;
     bool inline_; /* runs on the loop thread */
     bool counted; /* `after` was called */
+    bool owed;    /* req_later was called */
     bool streams; /* loop thread: stream is ours to end */
     /* the reply, written by the handler's thread */
     int status;

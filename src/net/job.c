@@ -120,6 +120,9 @@ static err no_route(struct req *r)
     FAIL(METHOD, "%.*s does not know %.*s", STR(r->path), STR(r->method));
 }
 
+/* Of the handler that runs on this thread: it called req_later(), and the request may be gone already. */
+static _Thread_local bool reply_owed;
+
 static err run(struct req *r)
 {
     const struct net_config *config = &r->out->loop->net->config;
@@ -129,22 +132,26 @@ static err run(struct req *r)
             return NULL;
     }
     TRY(r->route ? r->route->run(r) : no_route(r));
-    if (!r->out->status)
+    if (!reply_owed && !r->out->status)
         FAIL(INTERNAL, "the handler of %s gave no reply", r->route ? r->route->path : "?");
     return NULL;
 }
 
-/* Exactly one reply comes out of this. */
-static void handle(struct req_out *e)
+/* Exactly one reply comes out of this, or later out of req_done(). True: now. */
+static bool handle(struct req_out *e)
 {
     struct req *r = &e->req;
     log_context(r->id);
+    reply_owed = false;
     err failed = run(r);
-    if (failed && !e->stream)
+    bool now = !reply_owed;
+    if (now && failed && !e->stream)
         reply_err(r, failed);
-    call_after(e);
+    if (now)
+        call_after(e);
     err_reset();
     log_context(S(""));
+    return now;
 }
 
 /* Loop thread, after a worker: e->conn is NULL if the client left meanwhile. */
@@ -152,19 +159,51 @@ static void job_done(struct post *p)
 {
     struct req_out *e = (struct req_out *)((char *)p - offsetof(struct req_out, done_post));
     struct conn *c = e->conn;
+    struct net *net = e->loop->net;
+    bool owed = e->owed;
     if (c && !e->stream)
         e->state = READY;
     exchange_unref(e);
     if (c)
         conn_go_on(c);
+    if (!owed || atomic_fetch_sub(&net->owed, 1) != 1 || !atomic_load(&net->stopping))
+        return;
+    LOCKED(&net->lock); /* net_stop waits for it */
+    pthread_cond_broadcast(&net->changed);
 }
 
 static void job_run(void *arg)
 {
     struct req_out *e = arg;
-    if (!atomic_load_explicit(&e->gone, memory_order_relaxed))
-        handle(e);
-    loop_post(e->loop, &e->done_post);
+    if (atomic_load_explicit(&e->gone, memory_order_relaxed) || handle(e))
+        loop_post(e->loop, &e->done_post);
+}
+
+void req_later(struct req *r)
+{
+    reply_owed = r->out->owed = true;
+    atomic_fetch_add(&r->out->loop->net->owed, 1);
+}
+
+void req_done(struct req *r, err failed)
+{
+    struct req_out *e = r->out;
+    log_context(r->id);
+    if (!failed && !e->status)
+        failed = err_new(INTERNAL, "the handler of %s gave no reply", r->route->path);
+    if (failed && !e->stream)
+        reply_err(r, failed);
+    call_after(e);
+    log_context(S(""));
+    if (req_on_loop(r))
+        job_done(&e->done_post);
+    else
+        loop_post(e->loop, &e->done_post);
+}
+
+bool req_gone(const struct req *r)
+{
+    return atomic_load_explicit(&r->out->gone, memory_order_relaxed);
 }
 
 void exchange_start(struct req_out *e)
@@ -172,16 +211,17 @@ void exchange_start(struct req_out *e)
     struct net *net = e->loop->net;
     atomic_fetch_add_explicit(&e->loop->requests, 1, memory_order_relaxed);
     e->state = HANDLING;
-    if (e->inline_) {
-        atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
-        handle(e);
+    e->done_post.run = job_done;
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+    const struct route *route = e->req.route;
+    if (e->inline_ || (route && route->light && route->light(&e->req))) {
+        if (!handle(e))
+            return;
         if (!e->stream)
             e->state = READY;
         exchange_unref(e);
         return;
     }
-    e->done_post.run = job_done;
-    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
     if (lane_push(net->lane, job_run, e))
         return;
     exchange_unref(e);

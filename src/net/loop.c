@@ -66,6 +66,42 @@ static void on_connection(uv_stream_t *listener, int status)
         conn_accept(listener->data);
 }
 
+/* ---- the end of a round ---- */
+
+static void tasks_run(struct loop *l)
+{
+    while (l->tasks) {
+        struct round_task *t = l->tasks;
+        l->tasks = t->next;
+        if (!l->tasks)
+            l->tasks_end = &l->tasks;
+        t->run(t);
+    }
+}
+
+static void on_round(uv_check_t *round)
+{
+    tasks_run(round->data);
+}
+
+void req_round_end(struct req *r, struct round_task *t)
+{
+    struct loop *l = r->out->loop;
+    t->next = NULL;
+    *l->tasks_end = t;
+    l->tasks_end = &t->next;
+}
+
+bool req_on_loop(const struct req *r)
+{
+    return pthread_equal(r->out->loop->thread, pthread_self());
+}
+
+int req_loop(const struct req *r)
+{
+    return (int)(r->out->loop - r->out->loop->net->loops);
+}
+
 static void on_tick(uv_timer_t *tick)
 {
     struct loop *l = tick->data;
@@ -78,6 +114,7 @@ static void on_tick(uv_timer_t *tick)
         else
             conn_tick(c, now);
     }
+    tasks_run(l); /* the round's end may be far: the loop sleeps first */
 }
 
 void loop_check_drained(struct loop *l)
@@ -118,6 +155,7 @@ static void quit_now(struct post *p)
 {
     struct loop *l = (struct loop *)((char *)p - offsetof(struct loop, quit_post));
     uv_close((uv_handle_t *)&l->tick, NULL);
+    uv_close((uv_handle_t *)&l->round, NULL);
     uv_close((uv_handle_t *)&l->wake, NULL);
 }
 
@@ -144,16 +182,19 @@ err loop_init(struct loop *l, struct net *net, int fd)
 {
     l->net = net;
     l->posts_end = &l->posts;
+    l->tasks_end = &l->tasks;
     random_bytes(&l->seed, sizeof l->seed);
     if (uv_loop_init(&l->uv))
         FAIL(INTERNAL, "cannot make an event loop");
     pthread_mutex_init(&l->lock, NULL);
     l->made = true;
     l->in = malloc(IN_SIZE);
-    l->wake.data = l->tick.data = l->listener.data = l;
+    l->wake.data = l->tick.data = l->round.data = l->listener.data = l;
     uint64_t tick = (uint64_t)tick_ms(&net->limits);
     int failed = l->in ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
     uv_timer_init(&l->uv, &l->tick);
+    uv_check_init(&l->uv, &l->round);
+    uv_check_start(&l->round, on_round);
     uv_tcp_init(&l->uv, &l->listener);
     if (!failed)
         failed = uv_timer_start(&l->tick, on_tick, tick, tick);

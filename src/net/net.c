@@ -166,7 +166,6 @@ static err net_open(struct net *net)
 
 static void net_free(struct net *net)
 {
-    lane_free(net->lane); /* loops still take what workers hand over */
     for (int i = 0; i < net->loops_n && net->loops; i++)
         loop_done(&net->loops[i]);
     routes_free(net->routes);
@@ -195,6 +194,11 @@ err net_start(const struct net_config *config, struct net **out)
     return NULL;
 }
 
+int net_loops(const struct net *net)
+{
+    return net->loops_n;
+}
+
 struct str net_address(const struct net *net)
 {
     return net->address;
@@ -213,6 +217,12 @@ void net_stop(struct net *net)
         }
     pthread_mutex_lock(&net->lock);
     while (net->drained_n < running)
+        pthread_cond_wait(&net->changed, &net->lock);
+    pthread_mutex_unlock(&net->lock);
+    lane_free(net->lane); /* loops still take what workers hand over */
+    net->lane = NULL;
+    pthread_mutex_lock(&net->lock);
+    while (atomic_load(&net->owed) > 0)
         pthread_cond_wait(&net->changed, &net->lock);
     pthread_mutex_unlock(&net->lock);
     net_free(net);

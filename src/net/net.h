@@ -41,11 +41,13 @@ struct route {
     enum method method;
     const char *path;
     err (*run)(struct req *);
-    const char *may;               /* permission "model.infer"; "public": no token is asked for */
-    const char *doc;               /* one line, for OpenAPI and the reference */
-    bool on_loop;                  /* never blocks: runs on the loop thread */
-    size_t body_bytes_max;         /* 0: 1 MiB */
-    const void *self;              /* what the handler belongs to: a resource, a deployment table … */
+    const char *may; /* permission "model.infer"; "public": no token is asked for */
+    const char *doc; /* one line, for OpenAPI and the reference */
+    bool on_loop;    /* never blocks: runs on the loop thread */
+    bool (*light)(
+        struct req *);     /* asked on the loop, body and all: does this one run there, too? May be NULL */
+    size_t body_bytes_max; /* 0: 1 MiB */
+    const void *self;      /* what the handler belongs to: a resource, a deployment table … */
     const struct schema *in, *out; /* body and reply, for OpenAPI; may be NULL */
     const char *tag;               /* group in OpenAPI: "resources", "inference" … */
     const char *since;
@@ -84,6 +86,25 @@ err req_reply_json(struct req *, int status, const struct json *);
 /* Adds a header to the coming reply. */
 void req_reply_header(struct req *, const char *name, struct str value);
 
+/* ---- replies that come later ----
+ * For work that waits for something (a batch, another thread) without a thread that waits with it. */
+/* The handler returns without a reply; the request stays as it is until req_done(). */
+void req_later(struct req *);
+/* Ends what req_later began, after a reply (e is NULL), or with the error that is the reply. Any thread; once. */
+void req_done(struct req *, err e);
+/* Nobody waits for the reply any more: work for it may be left out. Any thread. */
+bool req_gone(const struct req *);
+/* A call on the loop that has the request, once everything that came in this round is handled: what the round's
+ * requests have in common is done once there. Only in a handler that runs on the loop. */
+struct round_task {
+    struct round_task *next;
+    void (*run)(struct round_task *);
+};
+bool req_on_loop(const struct req *); /* the caller is the loop's thread */
+/* A number for the loop, from 0 and below net_loops(): for state that each loop has for itself. */
+int req_loop(const struct req *);
+void req_round_end(struct req *, struct round_task *);
+
 /* ---- streams ---- */
 struct stream; /* ref-counted; made from a request, fed from any thread */
 /* Sends status and headers and keeps the reply open (chunked). The request's arena may go. */
@@ -117,8 +138,10 @@ struct net_config {
 };
 err net_start(const struct net_config *, struct net **out); /* returns once it listens */
 struct str net_address(const struct net *);                 /* with the real port */
-/* Stops accepting, lets requests under way end (drain_ms_max), closes streams, joins the threads. */
+/* Stops accepting, lets requests under way end (drain_ms_max), closes streams, waits for each req_done() that is
+ * owed, joins the threads. */
 void net_stop(struct net *); /* NULL is fine; frees */
+int net_loops(const struct net *);
 /* Connections now open, requests answered: for /metrics. */
 void net_figures(const struct net *, int64_t *connections, int64_t *requests);
 
