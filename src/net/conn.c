@@ -146,7 +146,7 @@ static bool host_head(void *arg, struct req *r, struct head_info *info)
         exchange_refuse(conn_refuses(c), refused);
         return false;
     }
-    e->inline_ = r->route ? r->route->on_loop : !net->config.before;
+    e->inline_ = !r->route || r->route->on_loop;
     size_t max = r->route && r->route->body_bytes_max ? r->route->body_bytes_max : ROUTE_BODY_BYTES;
     info->body_bytes_max = max < net->limits.body_bytes_max ? max : net->limits.body_bytes_max;
     return true;

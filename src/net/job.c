@@ -125,12 +125,6 @@ static _Thread_local bool reply_owed;
 
 static err run(struct req *r)
 {
-    const struct net_config *config = &r->out->loop->net->config;
-    if (config->before) {
-        TRY(config->before(r));
-        if (r->out->status)
-            return NULL;
-    }
     TRY(r->route ? r->route->run(r) : no_route(r));
     if (!reply_owed && !r->out->status)
         FAIL(INTERNAL, "the handler of %s gave no reply", r->route ? r->route->path : "?");
@@ -206,10 +200,31 @@ bool req_gone(const struct req *r)
     return atomic_load_explicit(&r->out->gone, memory_order_relaxed);
 }
 
+/* Loop thread. False: `before` has replied. */
+static bool admitted(struct req_out *e)
+{
+    const struct net_config *config = &e->loop->net->config;
+    if (!config->before)
+        return true;
+    log_context(e->req.id);
+    err failed = config->before(&e->req);
+    if (failed)
+        reply_err(&e->req, failed);
+    if (e->status)
+        call_after(e);
+    err_reset();
+    log_context(S(""));
+    return !e->status;
+}
+
 void exchange_start(struct req_out *e)
 {
     struct net *net = e->loop->net;
     atomic_fetch_add_explicit(&e->loop->requests, 1, memory_order_relaxed);
+    if (!admitted(e)) {
+        e->state = READY;
+        return;
+    }
     e->state = HANDLING;
     e->done_post.run = job_done;
     atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);

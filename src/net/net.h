@@ -125,13 +125,12 @@ struct net_config {
     /* NULL-terminated list of {0}-terminated tables (method 0 path NULL) */
     const struct route *const *routes;
     void *app;
-    /* Called before every handler on the thread that will run it: an error is the reply. Also called, with
-     * r->route NULL (and on the lane), for a path or method that no route has, so that strangers learn
-     * nothing (401 before 404). */
+    /* Called on the loop before every handler, so it must not block: an error is the reply. Also called, with r->route
+     * NULL, for a path or method that no route has, so that strangers learn nothing (401 before 404). */
     err (*before)(struct req *);
     /* The whole reply to an error (problem+json, or the protocol's own form by path). NULL: plain text.
-     * Called on the handler's thread, or on the loop for what is refused before a handler runs (400, 403,
-     * 413, 503): must not block. */
+     * Called on the handler's thread, or on the loop for what is refused before a handler runs (400, 401,
+     * 403, 413, 503): must not block. */
     err (*fail)(struct req *, err);
     /* After the reply is handed over: status and time, for metrics and the access log. May be NULL. */
     void (*after)(const struct req *, int status, int64_t took_ns);

@@ -16,15 +16,27 @@ enum {
     BODY_BYTES_MAX = 16 << 20,
     TENSORS_MAX = 64,    /* inputs or outputs of a model that is served */
     CELLS_MAX = 1 << 24, /* rows × features of a request by key */
-    RETRY_MS = 10000,    /* before a version that could not be loaded is tried again */
-    MIRROR_MS = 30000,   /* how often counts are written to status */
-    ROLLOUT_MS = 200,    /* how often a rollout is looked at */
+    LIGHT_NS = 300000,   /* a run up to here may be on an event loop's thread */
+    LIGHT_BYTES = 1 << 20,
+    RETRY_MS = 10000,  /* before a version that could not be loaded is tried again */
+    MIRROR_MS = 30000, /* how often counts are written to status */
+    ROLLOUT_MS = 200,  /* how often a rollout is looked at */
     LOADERS = 2,
 };
 
-/* Counts of one version of one deployment, since the daemon started. */
+/* Counts of one version of one deployment, since the daemon started. Times are of requests that were answered, but
+ * for fail_ns; from arrival: input (parsing, features), queue, infer (the run), output (writing the reply). */
+// clang-format off
+#define TALLY(T) \
+    T(requests) T(failed) T(refused) T(rows) T(missing) T(executions) \
+    T(took_ns) T(fail_ns) T(input_ns) T(queue_ns) T(infer_ns) T(output_ns) \
+    T(cache_hits) T(cache_misses) T(hit_ns) T(miss_ns)
+// clang-format on
 struct stripe {
-    _Alignas(64) _Atomic int64_t requests, failed, refused, rows, missing, took_ns;
+#define T(name) _Atomic int64_t name;
+    _Alignas(64) TALLY(T)
+#undef T
+        _Atomic int64_t last_us; /* when it was asked last, since 1970 */
     _Atomic int64_t buckets[BUCKETS];
 };
 struct tally {
@@ -32,11 +44,13 @@ struct tally {
     struct stripe stripe[STRIPES];
 };
 struct totals {
-    int64_t requests, failed, refused, rows, missing, took_ns, buckets[BUCKETS];
+#define T(name) int64_t name;
+    TALLY(T)
+#undef T
+    int64_t last_us, buckets[BUCKETS];
 };
 extern const int64_t bucket_us[BUCKETS]; /* upper bounds; the last is open */
 void tally_sum(const struct tally *, struct totals *out);
-void tally_time(struct stripe *, int64_t ns);
 
 /* A version in memory. */
 enum model_state { MODEL_LOADING, MODEL_READY, MODEL_FAILED };
@@ -51,7 +65,8 @@ struct model {
     size_t features;         /* F; 0 if open */
     const struct str *names; /* of the features; NULL if the signature has none */
     struct str definition;
-    size_t bytes; /* of the file */
+    size_t bytes;           /* of the file */
+    _Atomic int64_t run_ns; /* of a call, lately; 0: not known */
     enum model_state state;
     struct str message; /* why it failed */
     int64_t failed_ns;
@@ -77,6 +92,7 @@ struct entry {
 };
 struct snap {
     struct snap *next; /* retired ones */
+    atomic_int refs;   /* requests that wait for another thread */
     struct arena *a;
     struct entry *v;
     size_t n;
@@ -128,6 +144,9 @@ struct serve {
 /* ---- snap.c ---- */
 struct snap *snap_enter(struct serve *, unsigned *slot);
 void snap_leave(struct serve *, unsigned slot);
+/* The slot becomes free, the snapshot stays until snap_unref(). */
+void snap_ref(struct serve *, const struct snap *, unsigned slot);
+void snap_unref(const struct snap *);
 const struct entry *snap_find(const struct snap *, struct str project, struct str name);
 /* With m held: a new snapshot of all depls; the old one is retired on the lane. */
 void snap_publish(struct serve *);
@@ -163,21 +182,11 @@ struct rolling {
 };
 err rollout_move(struct rolling *);
 
-/* ---- infer.c, tensor.c, routes.c ---- */
+/* ---- rest.c, tensor.c ---- */
+struct named;
 err infer_post(struct req *);
-/* One input of a request, as it came. */
-struct tensor_in {
-    struct str name;
-    enum tensor_type type;
-    size_t rank;
-    int64_t dims[TENSOR_RANK_MAX];
-    yyjson_val *data;
-};
-/* One element of "inputs": its form, not yet its data. path is its own. */
-err tensor_read(struct arena *a, struct str path, yyjson_val *in, struct tensor_in *out);
-/* Its data, checked against what the model takes. */
-err tensor_fill(struct arena *a, struct str path, const struct tensor_in *, const struct tensor_spec *,
-                size_t body_bytes, struct tensor *out);
+/* One element of "inputs", data and all. path is its own. */
+err tensor_read(struct arena *a, struct str path, yyjson_val *in, size_t body_bytes, struct named *out);
 /* {"name", "datatype", "shape", "data"} of an output. UNSUPPORTED for types that JSON does not carry. */
 err tensor_write(struct buf *b, struct str name, const struct tensor *);
 void write_f32(struct buf *b, float v);

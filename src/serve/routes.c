@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The rest of the Open Inference Protocol: what is there, is it ready. */
-#include "serve/internal.h"
+#include "serve/infer.h"
 
 static struct serve *self_of(const struct req *r)
 {
@@ -180,10 +180,11 @@ static const struct route rows[] = {
       .doc = "200 if it answers, else 503." },
     { M_GET, "/v2/models/{name}/versions/{version}/ready", model_ready_get, .may = "model.read",
       .doc = "The same of one version." },
-    { M_POST, "/v2/models/{name}/infer", infer_post, .may = "model.infer", .body_bytes_max = BODY_BYTES_MAX,
+    { M_POST, "/v2/models/{name}/infer", infer_post, .may = "model.infer", .light = infer_light,
+      .body_bytes_max = BODY_BYTES_MAX,
       .doc = "A prediction: {inputs: [tensors]}, or {entities: {column: [values]}} for features by key." },
     { M_POST, "/v2/models/{name}/versions/{version}/infer", infer_post, .may = "model.infer",
-      .body_bytes_max = BODY_BYTES_MAX, .doc = "The same from one version." },
+      .light = infer_light, .body_bytes_max = BODY_BYTES_MAX, .doc = "The same from one version." },
 };
 
 const struct route *serve_routes(struct serve *s, struct arena *a)

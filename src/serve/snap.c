@@ -34,6 +34,17 @@ void snap_leave(struct serve *s, unsigned slot)
     atomic_store(&s->slots[slot].snap, NULL);
 }
 
+void snap_ref(struct serve *s, const struct snap *snap, unsigned slot)
+{
+    atomic_fetch_add(&((struct snap *)(uintptr_t)snap)->refs, 1);
+    snap_leave(s, slot);
+}
+
+void snap_unref(const struct snap *snap)
+{
+    atomic_fetch_sub(&((struct snap *)(uintptr_t)snap)->refs, 1);
+}
+
 static uint64_t key_hash(struct str project, struct str name)
 {
     return hash64(project) * 31 + hash64(name);
@@ -107,7 +118,7 @@ static bool snap_read(struct serve *s, const struct snap *snap)
     for (unsigned i = 0; i < SLOTS; i++)
         if (atomic_load(&s->slots[i].snap) == snap)
             return true;
-    return false;
+    return atomic_load(&snap->refs) > 0; /* after the slots: from a slot it goes to refs, never back */
 }
 
 static void snap_free(struct serve *s, struct snap *snap)

@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Tensors as JSON: "data" flat or nested, strictly as the shape says; numbers in range; null is NaN. */
-#include "serve/internal.h"
+#include "serve/infer.h"
 #include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 /* ---- in ---- */
+
+/* One input of a request, as it came. */
+struct tensor_in {
+    struct str name;
+    enum tensor_type type;
+    size_t rank;
+    int64_t dims[TENSOR_RANK_MAX];
+    yyjson_val *data;
+};
 
 static err shape_read(struct str path, yyjson_val *shape, struct tensor_in *out)
 {
@@ -31,13 +40,12 @@ static struct str text_of(yyjson_val *v)
     return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
 }
 
-err tensor_read(struct arena *a, struct str path, yyjson_val *in, struct tensor_in *out)
+static err form_read(struct str path, yyjson_val *in, struct tensor_in *out)
 {
     static const struct str known[] = { S_INIT("name"), S_INIT("shape"), S_INIT("datatype"), S_INIT("data"),
                                         S_INIT("parameters") };
     size_t i, max;
     yyjson_val *k, *v;
-    (void)a;
     if (!yyjson_is_obj(in))
         FAIL(INVALID, "%.*s is an object with name, shape, datatype and data", STR(path));
     *out = (struct tensor_in){ 0 };
@@ -62,19 +70,6 @@ err tensor_read(struct arena *a, struct str path, yyjson_val *in, struct tensor_
         FAIL(INVALID, "%.*s has no name or no shape", STR(path));
     if (out->type == TENSOR_NONE)
         FAIL(INVALID, "%.*s.datatype is none of BOOL, INT8 … UINT64, FP32, FP64, BYTES", STR(path));
-    return NULL;
-}
-
-static err dims_fit(struct str path, const struct tensor_in *in, const struct tensor_spec *spec)
-{
-    if (in->type != spec->type)
-        FAIL(INVALID, "%.*s ('%.*s') is %.*s, the model takes %.*s", STR(path), STR(in->name),
-             STR(tensor_protocol_name(in->type)), STR(tensor_protocol_name(spec->type)));
-    bool fits = !spec->shaped || spec->rank == in->rank;
-    for (size_t i = 0; fits && spec->shaped && i < spec->rank; i++)
-        fits = spec->dims[i] < 0 || spec->dims[i] == in->dims[i];
-    if (!fits)
-        FAIL(INVALID, "%.*s ('%.*s'): its shape does not fit the model's", STR(path), STR(in->name));
     return NULL;
 }
 
@@ -166,13 +161,12 @@ static err put_nested(struct fill *f, yyjson_val *v, size_t depth)
     return NULL;
 }
 
-err tensor_fill(struct arena *a, struct str path, const struct tensor_in *in, const struct tensor_spec *spec,
-                size_t body_bytes, struct tensor *out)
+static err data_read(struct arena *a, struct str path, const struct tensor_in *in, size_t body_bytes,
+                     struct tensor *out)
 {
     size_t size = in->type == TENSOR_TEXT ? sizeof(struct str) : tensor_size(in->type), i, max;
     int64_t count;
     yyjson_val *v;
-    TRY(dims_fit(path, in, spec));
     if (in->type == TENSOR_F16 || in->type == TENSOR_BF16)
         FAIL(INVALID, "%.*s: %.*s cannot be sent as JSON", STR(path), STR(tensor_protocol_name(in->type)));
     if (!yyjson_is_arr(in->data))
@@ -195,6 +189,14 @@ err tensor_fill(struct arena *a, struct str path, const struct tensor_in *in, co
     if (f.n != f.count)
         FAIL(INVALID, "%.*s.data has %zu elements, its shape %lld", STR(path), f.n, (long long)count);
     return NULL;
+}
+
+err tensor_read(struct arena *a, struct str path, yyjson_val *v, size_t body_bytes, struct named *out)
+{
+    struct tensor_in in;
+    TRY(form_read(path, v, &in));
+    out->name = in.name;
+    return data_read(a, path, &in, body_bytes, &out->t);
 }
 
 /* ---- out ---- */

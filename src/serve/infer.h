@@ -1,0 +1,93 @@
+/* serve/infer: one prediction on its way, whatever protocol brought it.
+ * Flow     adapter (rest.c) fills a struct infer --> infer_start(): version chosen, tensors checked against it or made
+ *          of keys --> run here, or queued by the model's policy --> infer_end(): the adapter's reply, counts, observers.
+ * Memory   everything is in the request's arena, or in the body that it came in.
+ * Threads  one at a time has a struct infer: the handler's, then the one that ends it. A request that waits for another
+ *          thread (infer_wait) holds its snapshot by a reference, else by a slot. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "serve/internal.h"
+
+/* A tensor as it came, by name; its data is whole and as long as its shape says. */
+struct named {
+    struct str name;
+    struct tensor t;
+};
+/* An output that the client wants, and how. */
+struct asked {
+    struct str name;
+    bool binary;     /* raw bytes, where the protocol has a choice */
+    int64_t classes; /* > 0: the best so many classes as text, in place of the scores */
+};
+/* What stands in "parameters", as far as it has a meaning here. */
+struct infer_params {
+    struct str version;  /* "3" or "late.3"; empty: the traffic's */
+    struct str sequence; /* id of a sequence; empty: none */
+    bool sequence_start, sequence_end;
+    bool return_features; /* by key: the features beside the answer */
+    uint32_t priority;    /* 1 is the highest; 0: the model's default */
+    int64_t timeout_us;   /* in the queue; 0: the model's default */
+};
+/* When what happened, mono_ns(). */
+struct infer_times {
+    int64_t arrived, ready, started, ran;
+};
+
+struct infer {
+    /* by the adapter */
+    struct serve *s;
+    struct req *r;
+    struct arena *a;
+    struct str project, deployment, id;
+    struct infer_params p;
+    struct named *inputs;
+    size_t inputs_n;
+    struct asked *asked; /* none: all outputs */
+    size_t asked_n;
+    yyjson_val *entities; /* in place of inputs; may be NULL */
+    struct str *row_ids;  /* one a row; may be NULL */
+    size_t row_ids_n;
+    err (*reply)(struct infer *); /* writes the answer by req_reply */
+    void *adapter;                /* its own; may be NULL */
+    /* by infer_start */
+    const struct snap *snap;
+    unsigned slot;
+    bool waits; /* infer_wait was called */
+    const struct entry *entry;
+    const struct served *to;
+    struct stripe *count;
+    int64_t now; /* µs since 1970 */
+    struct infer_times at;
+    struct tensor *in, *out; /* in: all of the model's; out: out_n that are wanted, in their order */
+    size_t out_n;
+    size_t n;       /* rows */
+    const float *x; /* by rows: n × features */
+    size_t features;
+    int64_t *event_at;           /* event time of each row; may be NULL */
+    const struct plan_row *rows; /* with return_features: all rows */
+    struct infer *next;          /* for who queues it */
+};
+
+/* ---- infer.c ---- */
+/* The whole way. As a handler's result: NULL (replied, or owed), or the error that is the reply. */
+err infer_start(struct infer *);
+/* For a policy that lets c wait: its snapshot stays, and the handler may return (req_later). */
+void infer_wait(struct infer *c);
+/* Runs c's tensors through its model on this thread; fills c->out. */
+err infer_run(struct infer *c);
+/* After the run (e: it failed): replies, counts, tells observers. For who waited it is the last touch of c. */
+err infer_end(struct infer *c, err e);
+/* Is the model that this request names quick enough for an event loop? For route.light. */
+bool infer_light(struct req *);
+
+/* ---- choose.c ---- */
+/* Which version answers: c->to. NOT_FOUND, UNAVAILABLE. */
+err version_choose(struct infer *c);
+
+/* ---- keys.c ---- */
+/* Rows of features by entity keys, as the model's one input. */
+err keys_take(struct infer *c);
+
+/* ---- metrics.c ---- */
+/* Counts an ended request in its version's tally: e says how it ended, made_by_us that the fault is not the client's. */
+void infer_count(struct infer *c, err e, bool made_by_us);
