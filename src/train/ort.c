@@ -1,91 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-/* ONNX Runtime by its C API, called by slot: its table only ever grows, so slots of version 17 hold for all later ones
- * (onnxruntime_c_api.h, struct OrtApi). */
+/* ONNX Runtime: the library, and models that come and go. */
 #include "train/library.h"
-#include "train/runtime.h"
+#include "train/ort.h"
 
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-// clang-format off
-#define ORT_CALLS(C) /* slot, result, name, parameters; a void * that comes back is an OrtStatus, NULL when all went well */ \
-    C(  1, int,          GetErrorCode,        (const void *status))                                          \
-    C(  2, const char *, GetErrorMessage,     (const void *status))                                          \
-    C(  3, void *,       CreateEnv,           (int level, const char *id, void **out))                       \
-    C(  6, void *,       DisableTelemetryEvents, (const void *env))                                          \
-    C(  8, void *,       CreateSessionFromArray, (const void *env, const void *bytes, size_t n, const void *options, void **out)) \
-    C(  9, void *,       Run,                 (void *session, const void *options, const char *const *in_names, const void *const *in, size_t n_in, const char *const *out_names, size_t n_out, void **out)) \
-    C( 10, void *,       CreateSessionOptions, (void **out))                                                 \
-    C( 19, void *,       DisableCpuMemArena,  (void *options))                                               \
-    C( 23, void *,       SetSessionGraphOptimizationLevel, (void *options, int level))                       \
-    C( 24, void *,       SetIntraOpNumThreads, (void *options, int n))                                       \
-    C( 25, void *,       SetInterOpNumThreads, (void *options, int n))                                       \
-    C( 30, void *,       SessionGetInputCount, (const void *session, size_t *out))                           \
-    C( 31, void *,       SessionGetOutputCount, (const void *session, size_t *out))                          \
-    C( 33, void *,       SessionGetInputTypeInfo, (const void *session, size_t i, void **out))               \
-    C( 34, void *,       SessionGetOutputTypeInfo, (const void *session, size_t i, void **out))              \
-    C( 36, void *,       SessionGetInputName, (const void *session, size_t i, void *allocator, char **out))  \
-    C( 37, void *,       SessionGetOutputName, (const void *session, size_t i, void *allocator, char **out)) \
-    C( 48, void *,       CreateTensorAsOrtValue, (void *allocator, const int64_t *dims, size_t rank, int type, void **out)) \
-    C( 49, void *,       CreateTensorWithDataAsOrtValue, (const void *memory, void *data, size_t bytes, const int64_t *dims, size_t rank, int type, void **out)) \
-    C( 51, void *,       GetTensorMutableData, (void *value, void **out))                                    \
-    C( 52, void *,       FillStringTensor,    (void *value, const char *const *texts, size_t n))             \
-    C( 53, void *,       GetStringTensorDataLength, (const void *value, size_t *out))                        \
-    C( 54, void *,       GetStringTensorContent, (const void *value, void *text, size_t bytes, size_t *offsets, size_t n)) \
-    C( 55, void *,       CastTypeInfoToTensorInfo, (const void *info, const void **out))                     \
-    C( 60, void *,       GetTensorElementType, (const void *shape, int *out))                                \
-    C( 61, void *,       GetDimensionsCount,  (const void *shape, size_t *out))                              \
-    C( 62, void *,       GetDimensions,       (const void *shape, int64_t *dims, size_t n))                  \
-    C( 63, void *,       GetSymbolicDimensions, (const void *shape, const char **names, size_t n))           \
-    C( 65, void *,       GetTensorTypeAndShape, (const void *value, void **out))                             \
-    C( 69, void *,       CreateCpuMemoryInfo, (int allocator, int kind, void **out))                         \
-    C( 76, void *,       AllocatorFree,       (void *allocator, void *p))                                    \
-    C( 78, void *,       GetAllocatorWithDefaultOptions, (void **out))                                       \
-    C( 92, void,         ReleaseEnv,          (void *))                                                      \
-    C( 93, void,         ReleaseStatus,       (void *))                                                      \
-    C( 94, void,         ReleaseMemoryInfo,   (void *))                                                      \
-    C( 95, void,         ReleaseSession,      (void *))                                                      \
-    C( 96, void,         ReleaseValue,        (void *))                                                      \
-    C( 98, void,         ReleaseTypeInfo,     (void *))                                                      \
-    C( 99, void,         ReleaseTensorTypeAndShapeInfo, (void *))                                            \
-    C(100, void,         ReleaseSessionOptions, (void *))                                                    \
-    C(130, void *,       AddSessionConfigEntry, (void *options, const char *key, const char *value))
-// clang-format on
-
 enum { API_VERSION = 17, VERSION_MAJOR = 1, VERSION_MINOR = 24 };
-enum {
-    LEVEL_FATAL = 4,
-    OPTIMIZE_NONE = 0,
-    OPTIMIZE_ALL = 99,
-    STATUS_INVALID_ARGUMENT = 2,
-    ALLOCATOR_DEVICE = 0
-};
-
-struct ort_api {
-#define C(slot, result, name, parameters) result(*name) parameters;
-    ORT_CALLS(C)
-#undef C
-};
-struct ort {
-    struct runtime base;
-    struct ort_api api;
-    const char *version;
-    void *env, *memory, *allocator;
-};
-struct ort_session {
-    struct session base;
-    struct ort *ort;
-    void *handle;
-    struct arena *a; /* text and lists below */
-    struct session_info info;
-    const char **in_names, **out_names;
-};
+enum { LEVEL_FATAL = 4, OPTIMIZE_NONE = 0, OPTIMIZE_ALL = 99, ALLOCATOR_DEVICE = 0 };
 
 /* ---- errors ---- */
 
 /* Its own words, on one line, at most 500 bytes. */
-static err status_err(const struct ort_api *api, void *status, enum err_code code, const char *what)
+err ort_status_err(const struct ort_api *api, void *status, enum err_code code, const char *what)
 {
     struct str text = str_of(api->GetErrorMessage(status));
     text = str_sub(text, 0, str_find(text, '\n'));
@@ -94,12 +22,6 @@ static err status_err(const struct ort_api *api, void *status, enum err_code cod
     api->ReleaseStatus(status);
     return e;
 }
-#define CALL(api, code, what, name, ...)                   \
-    do {                                                   \
-        void *status_ = (api)->name(__VA_ARGS__);          \
-        if (status_)                                       \
-            return status_err((api), status_, code, what); \
-    } while (0)
 
 /* ---- the library ---- */
 
@@ -153,14 +75,13 @@ static err library_load(struct ort *o, const char *path)
         const struct ort_base *(*get_base)(void);
     } entry;
     static const struct library_function function = { "OrtGetApiBase", 0 };
-    void *so;
     /* Read when the library starts; later is too late. Who opens it when other threads may read the environment
      * sets it before they start. */
     const char *off = getenv("ORT_DISABLE_TELEMETRY");
     if (!off || strcmp(off, "1") != 0)
         setenv("ORT_DISABLE_TELEMETRY", "1", 1);
-    TRY(library_open(a, &library, path, &so));
-    TRY(library_bind(&library, so, &function, 1, &entry));
+    TRY(library_open(a, &library, path, &o->so));
+    TRY(library_bind(&library, o->so, &function, 1, &entry));
     return api_bind(o, entry.get_base());
 }
 
@@ -169,19 +90,48 @@ static void ort_close(struct runtime *rt)
     struct ort *o = (struct ort *)rt;
     if (!o)
         return;
+    if (o->options)
+        o->api.ReleaseRunOptions(o->options);
     if (o->memory)
         o->api.ReleaseMemoryInfo(o->memory);
     if (o->env)
         o->api.ReleaseEnv(o->env);
+    pthread_mutex_destroy(&o->lock);
     free(o);
+}
+
+/* Its threads sleep while they wait: spinning ones take the cores from those who serve. */
+static err pool_set(const struct ort_api *api, void *threading, int threads)
+{
+    CALL(api, INTERNAL, "size its pool", SetGlobalIntraOpNumThreads, threading, threads);
+    CALL(api, INTERNAL, "size its pool", SetGlobalInterOpNumThreads, threading, 1);
+    CALL(api, INTERNAL, "set spinning", SetGlobalSpinControl, threading, 0);
+    return NULL;
+}
+
+static err env_with_pool(struct ort *o)
+{
+    void *threading;
+    CALL(&o->api, UNAVAILABLE, "start a pool", CreateThreadingOptions, &threading);
+    err e = pool_set(&o->api, threading, o->threads);
+    if (!e) {
+        void *status = o->api.CreateEnvWithGlobalThreadPools(LEVEL_FATAL, "dhow", threading, &o->env);
+        e = status ? ort_status_err(&o->api, status, UNAVAILABLE, "start a pool") : NULL;
+    }
+    o->api.ReleaseThreadingOptions(threading);
+    return e;
 }
 
 static err start(struct ort *o)
 {
-    CALL(&o->api, UNAVAILABLE, "start", CreateEnv, LEVEL_FATAL, "dhow", &o->env);
+    if (o->threads)
+        TRY(env_with_pool(o));
+    else
+        CALL(&o->api, UNAVAILABLE, "start", CreateEnv, LEVEL_FATAL, "dhow", &o->env);
     CALL(&o->api, UNAVAILABLE, "keep quiet", DisableTelemetryEvents, o->env);
     CALL(&o->api, UNAVAILABLE, "use memory", CreateCpuMemoryInfo, ALLOCATOR_DEVICE, 0, &o->memory);
     CALL(&o->api, UNAVAILABLE, "use memory", GetAllocatorWithDefaultOptions, &o->allocator);
+    CALL(&o->api, UNAVAILABLE, "make options", CreateRunOptions, &o->options);
     return NULL;
 }
 
@@ -191,6 +141,8 @@ static err ort_open(const struct runtime_config *config, struct runtime **out)
     if (!o)
         abort();
     o->base.ops = &runtime_ort;
+    o->threads = config && config->threads > 1 ? config->threads : 0;
+    pthread_mutex_init(&o->lock, NULL);
     err e = library_load(o, config ? config->library : NULL);
     if (!e)
         e = start(o);
@@ -207,13 +159,10 @@ static const char *ort_version(struct runtime *rt)
     return ((struct ort *)rt)->version;
 }
 
-/* ---- loading and describing ---- */
+/* ---- loading ---- */
 
-static void ort_unload(struct session *session)
+static void session_free(struct ort_session *s)
 {
-    struct ort_session *s = (struct ort_session *)session;
-    if (!s)
-        return;
     if (s->handle)
         s->ort->api.ReleaseSession(s->handle);
     arena_free(s->a);
@@ -221,36 +170,76 @@ static void ort_unload(struct session *session)
     malloc_trim(0); /* else each unload leaves holes: 30 → 42 MB after 60 loads, measured; flat with it */
 }
 
-static err options_set(const struct ort_api *api, void *options, const struct session_config *config)
+/* No arena of ONNX Runtime's: it gained nothing in a convolution of 0.1 to 6 ms and cost a small model 4 %, and what
+ * one big batch has made it take it never gives back. */
+static err options_set(struct ort *o, void *options, const struct ort_key *key)
 {
-    int threads = config->threads > 0 ? config->threads : 1;
-    CALL(api, INTERNAL, "set threads", SetIntraOpNumThreads, options, threads);
+    const struct ort_api *api = &o->api;
+    CALL(api, INTERNAL, "set threads", SetIntraOpNumThreads, options, key->threads);
     CALL(api, INTERNAL, "set threads", SetInterOpNumThreads, options, 1);
+    if (o->threads && key->threads > 1)
+        CALL(api, INTERNAL, "use its pool", DisablePerSessionThreads, options);
     CALL(api, INTERNAL, "set spinning", AddSessionConfigEntry, options, "session.intra_op.allow_spinning",
          "0");
     CALL(api, INTERNAL, "set optimisation", SetSessionGraphOptimizationLevel, options,
-         config->raw ? OPTIMIZE_NONE : OPTIMIZE_ALL);
-    if (!config->arena)
-        CALL(api, INTERNAL, "set memory", DisableCpuMemArena, options);
+         key->raw ? OPTIMIZE_NONE : OPTIMIZE_ALL);
+    CALL(api, INTERNAL, "set memory", DisableCpuMemArena, options);
     return NULL;
 }
 
-static err session_open(struct ort *o, struct str bytes, const struct session_config *config, void **out)
+static err session_open(struct ort_session *s, struct str bytes, const struct ort_device *device)
 {
-    const struct session_config defaults = { 0 };
+    struct ort *o = s->ort;
     void *options;
     CALL(&o->api, INTERNAL, "make options", CreateSessionOptions, &options);
-    err e = options_set(&o->api, options, config ? config : &defaults);
+    err e = options_set(o, options, &s->key);
+    if (!e)
+        e = ort_device_append(o, device, options, s->key.threads);
     if (!e) {
-        void *status = o->api.CreateSessionFromArray(o->env, bytes.p, bytes.n, options, out);
-        e = status ? status_err(&o->api, status, INVALID, "load the model") : NULL;
+        void *status = o->api.CreateSessionFromArray(o->env, bytes.p, bytes.n, options, &s->handle);
+        e = status ? ort_status_err(&o->api, status, INVALID, "load the model") : NULL;
     }
     o->api.ReleaseSessionOptions(options);
     return e;
 }
 
-/* Type and shape of a tensor's description; TENSOR_NONE for types that are not in the table. */
-static err shape_read(const struct ort_api *api, struct arena *a, const void *shape, struct tensor_spec *out)
+/* The first device that is there and takes the model; of the others, why not. */
+static err session_open_best(struct ort_session *s, struct str bytes)
+{
+    struct buf why = buf_new(s->a);
+    err e = NULL;
+    for (const struct ort_device *d = NULL; (d = ort_device_next(d));) {
+        if (!ort_device_auto(d))
+            continue;
+        e = ort_device_here(s->ort, d);
+        if (!e)
+            e = session_open(s, bytes, d);
+        if (!e) {
+            s->info.device = ort_device_name(d);
+            s->info.why = str_z(s->a, buf_get(&why));
+            return NULL;
+        }
+        buf_fmt(&why, "%s%s: %.*s", why.n ? "; " : "", ort_device_name(d), STR(e->text));
+    }
+    return e; /* the CPU's, the last of the table */
+}
+
+static err session_open_on(struct ort_session *s, struct str bytes, const char *name)
+{
+    const struct ort_device *d;
+    if (!strcmp(name, "auto"))
+        return session_open_best(s, bytes);
+    TRY(ort_device_find(name, &d));
+    TRY(ort_device_here(s->ort, d));
+    TRY_AS(session_open(s, bytes, d), "on device '%s'", name);
+    s->info.device = ort_device_name(d);
+    s->info.why = "";
+    return NULL;
+}
+
+/* ---- describing ---- */
+
+err ort_shape_read(const struct ort_api *api, struct arena *a, const void *shape, struct tensor_spec *out)
 {
     int type = 0;
     const char *symbols[TENSOR_RANK_MAX];
@@ -260,7 +249,8 @@ static err shape_read(const struct ort_api *api, struct arena *a, const void *sh
         FAIL(INVALID, "tensor '%.*s' has %zu dimensions, at most %d are run", STR(out->name), out->rank,
              TENSOR_RANK_MAX);
     CALL(api, INTERNAL, "describe a tensor", GetDimensions, shape, out->dims, out->rank);
-    CALL(api, INTERNAL, "describe a tensor", GetSymbolicDimensions, shape, symbols, out->rank);
+    if (a)
+        CALL(api, INTERNAL, "describe a tensor", GetSymbolicDimensions, shape, symbols, out->rank);
     out->type = tensor_onnx_name((enum tensor_type)type).n > 0 ? (enum tensor_type)type : TENSOR_NONE;
     out->shaped = true;
     for (size_t i = 0; a && i < out->rank; i++)
@@ -277,14 +267,14 @@ static err name_read(struct ort_session *s, name_fn name_of, size_t i, const cha
     char *name = NULL;
     void *status = name_of(s->handle, i, s->ort->allocator, &name);
     if (status)
-        return status_err(api, status, INTERNAL, "name a tensor");
+        return ort_status_err(api, status, INTERNAL, "name a tensor");
     *out = fmtz(s->a, "%s", name);
     status = api->AllocatorFree(s->ort->allocator, name);
-    return status ? status_err(api, status, INTERNAL, "free a name") : NULL;
+    return status ? ort_status_err(api, status, INTERNAL, "free a name") : NULL;
 }
 
 static err spec_read(struct ort_session *s, name_fn name_of, type_fn type_of, size_t i, const char **name,
-                     struct tensor_spec *out)
+                     struct tensor_spec *out, struct ort_maps *maps)
 {
     const struct ort_api *api = &s->ort->api;
     void *info = NULL;
@@ -293,53 +283,141 @@ static err spec_read(struct ort_session *s, name_fn name_of, type_fn type_of, si
     out->name = str_of(*name);
     void *status = type_of(s->handle, i, &info);
     if (status)
-        return status_err(api, status, INTERNAL, "describe a tensor");
+        return ort_status_err(api, status, INTERNAL, "describe a tensor");
     status = api->CastTypeInfoToTensorInfo(info, &shape);
-    err e = status ? status_err(api, status, INTERNAL, "describe a tensor") : NULL;
+    err e = status ? ort_status_err(api, status, INTERNAL, "describe a tensor") : NULL;
     if (!e && shape)
-        e = shape_read(api, s->a, shape, out);
+        e = ort_shape_read(api, s->a, shape, out);
+    else if (!e && maps)
+        e = ort_maps_find(api, info, maps);
     api->ReleaseTypeInfo(info);
     return e;
 }
 
-static err specs_read(struct ort_session *s)
+static err inputs_read(struct ort_session *s)
 {
     const struct ort_api *api = &s->ort->api;
     CALL(api, INTERNAL, "count inputs", SessionGetInputCount, s->handle, &s->info.n_inputs);
-    CALL(api, INTERNAL, "count outputs", SessionGetOutputCount, s->handle, &s->info.n_outputs);
     struct tensor_spec *inputs = NEW_N(s->a, struct tensor_spec, s->info.n_inputs);
-    struct tensor_spec *outputs = NEW_N(s->a, struct tensor_spec, s->info.n_outputs);
     s->in_names = NEW_N(s->a, const char *, s->info.n_inputs);
-    s->out_names = NEW_N(s->a, const char *, s->info.n_outputs);
     s->info.inputs = inputs;
-    s->info.outputs = outputs;
     for (size_t i = 0; i < s->info.n_inputs; i++)
         TRY(spec_read(s, api->SessionGetInputName, api->SessionGetInputTypeInfo, i, &s->in_names[i],
-                      &inputs[i]));
-    for (size_t i = 0; i < s->info.n_outputs; i++)
-        TRY(spec_read(s, api->SessionGetOutputName, api->SessionGetOutputTypeInfo, i, &s->out_names[i],
-                      &outputs[i]));
+                      &inputs[i], NULL));
     return NULL;
 }
 
-static err ort_load(struct runtime *rt, struct str bytes, const struct session_config *config,
-                    struct session **out)
+static err outputs_read(struct ort_session *s)
+{
+    const struct ort_api *api = &s->ort->api;
+    CALL(api, INTERNAL, "count outputs", SessionGetOutputCount, s->handle, &s->info.n_outputs);
+    struct tensor_spec *outputs = NEW_N(s->a, struct tensor_spec, s->info.n_outputs);
+    struct ort_maps *maps = NEW_N(s->a, struct ort_maps, s->info.n_outputs);
+    struct strs *labels = NEW_N(s->a, struct strs, s->info.n_outputs);
+    s->out_names = NEW_N(s->a, const char *, s->info.n_outputs);
+    s->info.outputs = outputs;
+    s->info.labels = labels;
+    s->maps = maps;
+    for (size_t i = 0; i < s->info.n_outputs; i++) {
+        TRY(spec_read(s, api->SessionGetOutputName, api->SessionGetOutputTypeInfo, i, &s->out_names[i],
+                      &outputs[i], &maps[i]));
+        if (maps[i].key)
+            ort_maps_probe(s, i, &outputs[i], &maps[i], &labels[i]);
+    }
+    return NULL;
+}
+
+/* ---- sessions that are shared ---- */
+
+static err key_make(struct ort *o, struct str bytes, const struct session_config *config, struct ort_key *out)
+{
+    const char *device = config && config->device ? config->device : "auto";
+    int threads = config && config->threads > 1 ? config->threads : 1;
+    memset(out, 0, sizeof *out); /* compared as bytes */
+    if (strlen(device) >= sizeof out->device)
+        FAIL(INVALID, "there is no device '%.40s'", device);
+    sha256(bytes, out->sha256);
+    out->threads = threads > 1 && o->threads ? o->threads : threads;
+    out->raw = config && config->raw;
+    memcpy(out->device, device, strlen(device));
+    return NULL;
+}
+
+/* One more user of a loaded session; NULL if there is none of this key. */
+static struct ort_session *session_join(struct ort *o, const struct ort_key *key)
+{
+    LOCKED(&o->lock);
+    for (struct ort_session *s = o->sessions; s; s = s->next)
+        if (!memcmp(&s->key, key, sizeof *key)) {
+            s->refs++;
+            return s;
+        }
+    return NULL;
+}
+
+static void session_add(struct ort *o, struct ort_session *s)
+{
+    LOCKED(&o->lock);
+    s->refs = 1;
+    s->next = o->sessions;
+    o->sessions = s;
+}
+
+/* True for the last user: the session is then out of the list. */
+static bool session_leave(struct ort *o, struct ort_session *s)
+{
+    LOCKED(&o->lock);
+    if (--s->refs)
+        return false;
+    struct ort_session **at = &o->sessions;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
+    return true;
+}
+
+static err session_new(struct ort *o, struct str bytes, const struct ort_key *key, struct ort_session **out)
 {
     struct ort_session *s = calloc(1, sizeof *s);
     if (!s)
         abort();
     s->base.ops = &runtime_ort;
-    s->ort = (struct ort *)rt;
+    s->ort = o;
     s->a = arena_new(0);
-    err e = session_open(s->ort, bytes, config, &s->handle);
+    s->key = *key;
+    err e = session_open_on(s, bytes, key->device);
     if (!e)
-        e = specs_read(s);
-    if (e) {
-        ort_unload(&s->base);
-        return e;
+        e = inputs_read(s);
+    if (!e)
+        e = outputs_read(s);
+    if (e)
+        session_free(s);
+    else
+        *out = s;
+    return e;
+}
+
+/* Two loads of the same at the same moment make two sessions; each is whole. */
+static err ort_load(struct runtime *rt, struct str bytes, const struct session_config *config,
+                    struct session **out)
+{
+    struct ort *o = (struct ort *)rt;
+    struct ort_key key;
+    TRY(key_make(o, bytes, config, &key));
+    struct ort_session *s = session_join(o, &key);
+    if (!s) {
+        TRY(session_new(o, bytes, &key, &s));
+        session_add(o, s);
     }
     *out = &s->base;
     return NULL;
+}
+
+static void ort_unload(struct session *session)
+{
+    struct ort_session *s = (struct ort_session *)session;
+    if (s && session_leave(s->ort, s))
+        session_free(s);
 }
 
 static const struct session_info *ort_describe(struct session *s)
@@ -347,173 +425,18 @@ static const struct session_info *ort_describe(struct session *s)
     return &((struct ort_session *)s)->info;
 }
 
-/* ---- running ---- */
-
-enum { RUN_TENSORS_MAX = 256 };
-struct call {
-    const char *in_names[RUN_TENSORS_MAX], *out_names[RUN_TENSORS_MAX];
-    void *in[RUN_TENSORS_MAX], *out[RUN_TENSORS_MAX];
-};
-
-static err text_tensor(struct ort *o, const struct tensor *t, size_t n, void **out)
-{
-    auto_arena struct arena *a = arena_new(0);
-    const struct str *texts = t->data;
-    const char **z = NEW_N(a, const char *, n + 1);
-    for (size_t i = 0; i < n; i++) {
-        if (str_has_nul(texts[i]))
-            FAIL(INVALID, "text %zu has a NUL inside", i);
-        z[i] = str_z(a, texts[i]);
-    }
-    CALL(&o->api, INVALID, "take a tensor", CreateTensorAsOrtValue, o->allocator, t->dims, t->rank,
-         TENSOR_TEXT, out);
-    CALL(&o->api, INVALID, "take texts", FillStringTensor, *out, z, n);
-    return NULL;
-}
-
-/* A value over the caller's data. */
-static err tensor_wrap(struct ort *o, const struct tensor *t, const struct tensor_spec *spec, void **out)
-{
-    static char nothing[16];
-    int64_t n;
-    size_t size = t->type == TENSOR_TEXT ? sizeof(struct str) : tensor_size(t->type);
-    if (t->type != spec->type || size == 0)
-        FAIL(INVALID, "tensor '%.*s' is %.*s, not %.*s", STR(spec->name), STR(tensor_onnx_name(spec->type)),
-             STR(tensor_onnx_name(t->type)));
-    if (t->rank > TENSOR_RANK_MAX || !tensor_count(t->dims, t->rank, INT64_MAX / 16, &n) ||
-        t->bytes != (size_t)n * size)
-        FAIL(INVALID, "tensor '%.*s': its shape does not fit its %zu bytes", STR(spec->name), t->bytes);
-    if (t->type == TENSOR_TEXT)
-        return text_tensor(o, t, (size_t)n, out);
-    CALL(&o->api, INVALID, "take a tensor", CreateTensorWithDataAsOrtValue, o->memory, n ? t->data : nothing,
-         t->bytes, t->dims, t->rank, (int)t->type, out);
-    return NULL;
-}
-
-static err inputs_wrap(struct ort_session *s, const struct tensor *in, size_t n, struct call *c)
-{
-    if (n != s->info.n_inputs || n > RUN_TENSORS_MAX)
-        FAIL(INVALID, "the model takes %zu inputs, %zu are given", s->info.n_inputs, n);
-    for (size_t i = 0; i < n; i++) {
-        if (in[i].slot >= n)
-            FAIL(INVALID, "there is no input %zu", in[i].slot);
-        for (size_t k = 0; k < i; k++)
-            if (in[k].slot == in[i].slot)
-                FAIL(INVALID, "input '%s' is given twice", s->in_names[in[i].slot]);
-        c->in_names[i] = s->in_names[in[i].slot];
-        TRY(tensor_wrap(s->ort, &in[i], &s->info.inputs[in[i].slot], &c->in[i]));
-    }
-    return NULL;
-}
-
-static err outputs_wrap(struct ort_session *s, const struct arena *a, const struct tensor *out, size_t n,
-                        struct call *c)
-{
-    if (n == 0 || n > RUN_TENSORS_MAX)
-        FAIL(INVALID, "%zu outputs are asked for", n);
-    for (size_t i = 0; i < n; i++) {
-        if (out[i].slot >= s->info.n_outputs)
-            FAIL(INVALID, "there is no output %zu", out[i].slot);
-        const struct tensor_spec *spec = &s->info.outputs[out[i].slot];
-        c->out_names[i] = s->out_names[out[i].slot];
-        if (spec->type == TENSOR_NONE)
-            return err_hint(err_new(UNSUPPORTED, "output '%.*s' is not a tensor of a type that is served",
-                                    STR(spec->name)),
-                            "export it without ZipMap");
-        if (out[i].data && spec->type != TENSOR_TEXT)
-            TRY(tensor_wrap(s->ort, &out[i], spec, &c->out[i]));
-        else if (out[i].data || !a)
-            FAIL(INVALID, "output '%.*s' has no memory", STR(spec->name));
-    }
-    return NULL;
-}
-
-static err texts_copy(struct ort *o, struct arena *a, void *value, size_t n, struct tensor *out)
-{
-    size_t bytes = 0;
-    CALL(&o->api, INTERNAL, "measure texts", GetStringTensorDataLength, value, &bytes);
-    char *text = NEW_N(a, char, bytes + 1);
-    size_t *offsets = NEW_N(a, size_t, n + 1);
-    struct str *v = NEW_N(a, struct str, n + 1);
-    CALL(&o->api, INTERNAL, "copy texts", GetStringTensorContent, value, text, bytes, offsets, n);
-    offsets[n] = bytes;
-    for (size_t i = 0; i < n; i++)
-        v[i] = (struct str){ text + offsets[i], offsets[i + 1] - offsets[i] };
-    out->data = v;
-    out->bytes = n * sizeof *v;
-    return NULL;
-}
-
-/* What ONNX Runtime allocated, into the caller's arena. */
-static err output_copy(struct ort *o, struct arena *a, void *value, struct tensor *out)
-{
-    void *shape, *data = NULL;
-    struct tensor_spec spec = { 0 };
-    int64_t n;
-    CALL(&o->api, INTERNAL, "describe an output", GetTensorTypeAndShape, value, &shape);
-    err e = shape_read(&o->api, NULL, shape, &spec);
-    o->api.ReleaseTensorTypeAndShapeInfo(shape);
-    TRY(e);
-    if (spec.type == TENSOR_NONE || !tensor_count(spec.dims, spec.rank, INT64_MAX / 16, &n))
-        FAIL(UNSUPPORTED, "an output is of a type that is not served");
-    *out = (struct tensor){ .slot = out->slot, .type = spec.type, .rank = spec.rank };
-    memcpy(out->dims, spec.dims, sizeof spec.dims);
-    if (spec.type == TENSOR_TEXT)
-        return texts_copy(o, a, value, (size_t)n, out);
-    out->bytes = (size_t)n * tensor_size(spec.type);
-    if (out->bytes > arena_left(a))
-        FAIL(TOO_LARGE, "an output has %zu bytes, more than there is room for", out->bytes);
-    CALL(&o->api, INTERNAL, "read an output", GetTensorMutableData, value, &data);
-    out->data = arena_alloc(a, out->bytes, 64);
-    if (out->bytes > 0)
-        memcpy(out->data, data, out->bytes);
-    return NULL;
-}
-
-static err call_run(struct ort_session *s, struct arena *a, const struct tensor *in, size_t n_in,
-                    struct tensor *out, size_t n_out, struct call *c)
-{
-    TRY(inputs_wrap(s, in, n_in, c));
-    TRY(outputs_wrap(s, a, out, n_out, c));
-    const struct ort_api *api = &s->ort->api;
-    void *status = api->Run(s->handle, NULL, c->in_names, (const void *const *)c->in, n_in, c->out_names,
-                            n_out, c->out);
-    if (status)
-        return status_err(api, status,
-                          api->GetErrorCode(status) == STATUS_INVALID_ARGUMENT ? INVALID : INTERNAL,
-                          "run the model");
-    for (size_t i = 0; i < n_out; i++)
-        if (!out[i].data)
-            TRY(output_copy(s->ort, a, c->out[i], &out[i]));
-    return NULL;
-}
-
-static err ort_run(struct session *session, struct arena *a, const struct tensor *in, size_t n_in,
-                   struct tensor *out, size_t n_out)
-{
-    struct ort_session *s = (struct ort_session *)session;
-    struct call c;
-    size_t most_in = n_in < RUN_TENSORS_MAX ? n_in : RUN_TENSORS_MAX;
-    size_t most_out = n_out < RUN_TENSORS_MAX ? n_out : RUN_TENSORS_MAX;
-    memset(c.in, 0, most_in * sizeof *c.in);
-    memset(c.out, 0, most_out * sizeof *c.out);
-    err e = call_run(s, a, in, n_in, out, n_out, &c);
-    for (size_t i = 0; i < most_in; i++)
-        if (c.in[i])
-            s->ort->api.ReleaseValue(c.in[i]);
-    for (size_t i = 0; i < most_out; i++)
-        if (c.out[i])
-            s->ort->api.ReleaseValue(c.out[i]);
-    return e;
-}
-
 const struct runtime_ops runtime_ort = {
     .name = "onnxruntime",
+    .format = "onnx",
     .open = ort_open,
     .version = ort_version,
+    .devices = ort_devices,
     .load = ort_load,
     .describe = ort_describe,
     .run = ort_run,
+    .bind = ort_bind,
+    .run_bound = ort_run_bound,
+    .unbind = ort_unbind,
     .unload = ort_unload,
     .close = ort_close,
 };

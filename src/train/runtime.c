@@ -1,16 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/runtime.h"
 
-const struct runtime_ops *const runtime_backends[] = { &runtime_ort, NULL };
+#include <math.h>
+
+const struct runtime_ops *const runtime_backends[] = { &runtime_ort, &runtime_xgb, NULL };
 
 err runtime_open(const struct runtime_config *config, struct runtime **out)
 {
     return runtime_backends[0]->open(config, out);
 }
 
+err runtime_open_for(struct str format, const struct runtime_config *config, struct runtime **out)
+{
+    for (const struct runtime_ops *const *ops = runtime_backends; *ops; ops++)
+        if (str_eq(str_of((*ops)->format), format))
+            return (*ops)->open(config, out);
+    FAIL(INVALID, "no runtime loads models in the format '%.*s'", STR(str_sub(format, 0, 40)));
+}
+
 const char *runtime_version(struct runtime *rt)
 {
     return rt->ops->version(rt);
+}
+
+err runtime_devices(struct runtime *rt, struct arena *a, const struct runtime_device **out, size_t *n)
+{
+    return rt->ops->devices(rt, a, out, n);
 }
 
 void runtime_close(struct runtime *rt)
@@ -33,7 +48,13 @@ const struct session_info *session_describe(struct session *s)
 err session_run(struct session *s, struct arena *a, const struct tensor *in, size_t n_in, struct tensor *out,
                 size_t n_out)
 {
-    return s->ops->run(s, a, in, n_in, out, n_out);
+    return s->ops->run(s, NULL, a, in, n_in, out, n_out);
+}
+
+err session_run_until(struct session *s, struct run_control *control, struct arena *a,
+                      const struct tensor *in, size_t n_in, struct tensor *out, size_t n_out)
+{
+    return s->ops->run(s, control, a, in, n_in, out, n_out);
 }
 
 void session_unload(struct session *s)
@@ -41,6 +62,148 @@ void session_unload(struct session *s)
     if (s)
         s->ops->unload(s);
 }
+
+/* ---- stopping ---- */
+
+void run_control_stop(struct run_control *c, enum err_code why)
+{
+    LOCKED(&c->lock);
+    if (c->why)
+        return;
+    c->why = why;
+    if (c->run)
+        c->stop(c->run);
+}
+
+static err stopped(enum err_code why)
+{
+    return err_new(why, why == TIMEOUT ? "the model took longer than allowed" : "the run was cancelled");
+}
+
+err run_control_enter(struct run_control *c, void (*stop)(void *), void *run)
+{
+    if (!c)
+        return NULL;
+    LOCKED(&c->lock);
+    if (c->why)
+        return stopped(c->why);
+    c->stop = stop;
+    c->run = run;
+    return NULL;
+}
+
+err run_control_leave(struct run_control *c, err e)
+{
+    if (!c)
+        return e;
+    LOCKED(&c->lock);
+    c->run = NULL;
+    return e && c->why ? stopped(c->why) : e;
+}
+
+/* ---- the same tensors again ---- */
+
+struct session_call {
+    struct session *s;
+    struct arena *a; /* itself and the lists */
+    struct tensor *in, *out;
+    size_t n_in, n_out;
+    void *bound; /* the backend's; NULL if it has none */
+};
+
+static struct tensor *tensors_copy(struct arena *a, const struct tensor *v, size_t n)
+{
+    struct tensor *out = NEW_N(a, struct tensor, n + 1);
+    if (n)
+        memcpy(out, v, n * sizeof *v);
+    return out;
+}
+
+static err fixed(const struct tensor *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (v[i].type == TENSOR_TEXT || (!v[i].data && v[i].bytes))
+            FAIL(INVALID, "tensor %zu has no memory that stays", i);
+    return NULL;
+}
+
+err session_call_new(struct session *s, const struct tensor *in, size_t n_in, const struct tensor *out,
+                     size_t n_out, struct session_call **out_call)
+{
+    void *bound = NULL;
+    TRY(fixed(in, n_in));
+    TRY(fixed(out, n_out));
+    if (s->ops->bind)
+        TRY(s->ops->bind(s, in, n_in, out, n_out, &bound));
+    struct arena *a = arena_new(0);
+    struct session_call *c = NEW(a, struct session_call);
+    *c = (struct session_call){ s,     a,    tensors_copy(a, in, n_in), tensors_copy(a, out, n_out), n_in,
+                                n_out, bound };
+    *out_call = c;
+    return NULL;
+}
+
+err session_call_run(struct session_call *c, struct run_control *control)
+{
+    return c->bound ? c->s->ops->run_bound(c->s, c->bound, control)
+                    : c->s->ops->run(c->s, control, NULL, c->in, c->n_in, c->out, c->n_out);
+}
+
+void session_call_free(struct session_call *c)
+{
+    if (!c)
+        return;
+    if (c->bound)
+        c->s->ops->unbind(c->s, c->bound);
+    arena_free(c->a);
+}
+
+/* ---- warming up ---- */
+
+enum { WARM_BYTES = 64 << 20 };
+
+static err zeros(struct arena *a, const struct tensor_spec *spec, size_t rows, struct tensor *out)
+{
+    int64_t n;
+    size_t size = spec->type == TENSOR_TEXT ? sizeof(struct str) : tensor_size(spec->type);
+    if (!size)
+        FAIL(UNSUPPORTED, "input '%.*s' is not a tensor of a type that is served", STR(spec->name));
+    out->type = spec->type;
+    out->rank = spec->rank;
+    for (size_t i = 0; i < spec->rank; i++)
+        out->dims[i] = spec->dims[i] >= 0 ? spec->dims[i] : i == 0 ? (int64_t)rows : 1;
+    if (!tensor_count(out->dims, out->rank, WARM_BYTES / (int64_t)size, &n))
+        FAIL(TOO_LARGE, "input '%.*s' would take more than %d bytes", STR(spec->name), WARM_BYTES);
+    out->bytes = (size_t)n * size;
+    out->data = arena_alloc(a, out->bytes, 64);
+    return NULL;
+}
+
+err session_zeros(const struct session_info *info, struct arena *a, size_t rows, struct tensor **out)
+{
+    struct tensor *in = NEW_N(a, struct tensor, info->n_inputs + 1);
+    for (size_t i = 0; i < info->n_inputs; i++) {
+        in[i].slot = i;
+        TRY(zeros(a, &info->inputs[i], rows, &in[i]));
+    }
+    *out = in;
+    return NULL;
+}
+
+err session_warm(struct session *s, size_t rows)
+{
+    auto_arena struct arena *a = arena_new(0);
+    const struct session_info *info = session_describe(s);
+    struct tensor *in, *out = NEW_N(a, struct tensor, info->n_outputs + 1);
+    size_t n_out = 0;
+    TRY(session_zeros(info, a, rows, &in));
+    for (size_t i = 0; i < info->n_outputs; i++)
+        if (info->outputs[i].type != TENSOR_NONE)
+            out[n_out++].slot = i;
+    return session_run(s, a, in, info->n_inputs, out, n_out);
+}
+
+/* ---- scores ---- */
 
 static bool fits(const struct tensor_spec *spec, size_t rank, size_t columns)
 {
@@ -81,5 +244,43 @@ err session_score(struct session *s, const float *x, size_t n, size_t features, 
         to.bytes = rows * sizeof *out;
         TRY(session_run(s, NULL, &in, 1, &to, 1));
     }
+    return NULL;
+}
+
+/* ---- which of two ---- */
+
+enum { TRIAL_ROUNDS = 7, TRIAL_NS = 2000000 };
+
+/* One round: all rows, and again until 2 ms have gone, so that a clock's grain does not decide. */
+static err round_time(struct session *s, const float *x, size_t n, size_t features, size_t batch, float *out,
+                      double *best)
+{
+    int64_t start = mono_ns(), took = 0;
+    size_t calls = 0, each = (n + batch - 1) / batch;
+    for (; took < TRIAL_NS; took = mono_ns() - start, calls += each)
+        TRY(session_score(s, x, n, features, batch, out));
+    double ns = (double)took / (double)calls;
+    if (*best == 0 || ns < *best)
+        *best = ns;
+    return NULL;
+}
+
+err runtime_trial(struct session *first, struct session *second, const float *x, size_t n, size_t features,
+                  size_t batch, struct trial *out)
+{
+    if (n == 0 || batch == 0)
+        FAIL(INVALID, "a trial needs rows");
+    auto_arena struct arena *a = arena_new(0);
+    float *p = NEW_N(a, float, n), *q = NEW_N(a, float, n);
+    *out = (struct trial){ 0 };
+    for (int i = 0; i < TRIAL_ROUNDS; i++) {
+        TRY_AS(round_time(first, x, n, features, batch, p, &out->first_ns), "the first form");
+        TRY_AS(round_time(second, x, n, features, batch, q, &out->second_ns), "the second form");
+    }
+    for (size_t i = 0; i < n; i++) {
+        double d = p[i] == q[i] || (isnan(p[i]) && isnan(q[i])) ? 0 : fabs((double)p[i] - (double)q[i]);
+        out->max_abs = d <= out->max_abs ? out->max_abs : isnan(d) ? INFINITY : d;
+    }
+    out->second = out->second_ns < out->first_ns && out->max_abs <= 1e-5;
     return NULL;
 }
