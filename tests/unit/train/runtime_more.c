@@ -426,7 +426,8 @@ TEST(native_trees_refuse_what_does_not_fit)
     CHECK_ERR(session_run(s, a, &bad, 1, &given, 1), INVALID);
     bad = floats(0, 2, 24, (float *)(void *)((char *)b.rows.x + 1));
     CHECK_ERR(session_run(s, a, &bad, 1, &given, 1), INVALID);
-    bad = floats(0, INT64_MAX / 8, 24, b.rows.x);
+    bad.dims[0] = INT64_MAX / 8;
+    bad.data = b.rows.x;
     CHECK_ERR(session_run(s, a, &bad, 1, &given, 1), INVALID);
     bad = floats(0, 0, 24, NULL);
     CHECK_OK(session_run(s, a, &bad, 1, &(struct tensor){ .slot = 0 }, 1));
