@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-const struct runtime_ops *const runtime_backends[] = { &runtime_ort, &runtime_xgb, NULL };
+const struct runtime_ops *const runtime_backends[] = { &runtime_ort, &runtime_trees, NULL };
 
 err runtime_open(const struct runtime_config *config, struct runtime **out)
 {

@@ -1,4 +1,4 @@
-/* runtime: what runs a model: ONNX Runtime, or XGBoost its own trees, behind one table.
+/* runtime: what runs a model: ONNX Runtime, or for trees as XGBoost wrote them a kernel of our own, behind one table.
  * Flow     runtime_open --> load (bytes → session) --> describe, warm, run … run --> unload --> close.
  * Owns     a session owns its model and the text of its description; the caller owns tensors' data.
  * Threads  load, unload, close: any. run: any number at once on one session. A session_call belongs to one thread.
@@ -96,7 +96,7 @@ struct runtime_ops {
     /* must; NULL is fine; after its sessions. The library itself stays in the process. */
     void (*close)(struct runtime *);
 };
-extern const struct runtime_ops runtime_ort, runtime_xgb;
+extern const struct runtime_ops runtime_ort, runtime_trees;
 extern const struct runtime_ops *const runtime_backends[]; /* NULL-terminated; the first is the default */
 
 struct runtime {
@@ -138,7 +138,7 @@ err session_warm(struct session *, size_t rows);
  * at most `batch` rows (0: 4,096). x is row-major. INVALID if the model is of another shape. */
 err session_score(struct session *, const float *x, size_t n, size_t features, size_t batch, float *out);
 
-/* Two sessions of one model (say its ONNX form and XGBoost's own), timed by turns on the same rows. */
+/* Two sessions of one model (its ONNX form and its native trees), timed by turns on the same rows. */
 struct trial {
     double first_ns, second_ns; /* a call of `batch` rows, the best of a few rounds */
     double max_abs;             /* largest difference of their scores */

@@ -3,7 +3,6 @@
 #include "train/library.h"
 #include "train/train.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 /* ---- the library ---- */
@@ -21,7 +20,6 @@ typedef uint64_t bst_ulong;
     C(XGBoosterUpdateOneIter,   (void *model, int round, void *data))                                     \
     C(XGBoosterEvalOneIter,     (void *model, int round, void **data, const char **names, bst_ulong n, const char **out)) \
     C(XGBoosterPredictFromDMatrix, (void *model, void *data, const char *config, const bst_ulong **shape, bst_ulong *dim, const float **out)) \
-    C(XGBoosterPredictFromDense, (void *model, const char *array, const char *config, void *data, const bst_ulong **shape, bst_ulong *dim, const float **out)) \
     C(XGBoosterSlice,           (void *model, int begin, int end, int step, void **out))                  \
     C(XGBoosterSaveModelToBuffer, (void *model, const char *config, bst_ulong *n, const char **out))      \
     C(XGBoosterLoadModelFromBuffer, (void *model, const void *bytes, bst_ulong n))
@@ -179,25 +177,6 @@ err xgb_model_eval(struct xgb_model *m, int round, struct xgb_data *data, double
          &text);
     if (!eval_number(str_of(text), out))
         FAIL(INTERNAL, "XGBoost measured '%.100s'", text);
-    return NULL;
-}
-
-err xgb_model_score(struct xgb_model *m, const float *x, size_t n, size_t features, float *out)
-{
-    const bst_ulong *shape;
-    const float *p;
-    bst_ulong dim = 0;
-    char array[160];
-    (void)snprintf(array, sizeof array,
-                   "{\"data\":[%llu,true],\"shape\":[%zu,%zu],\"typestr\":\"<f4\",\"version\":3}",
-                   (unsigned long long)(uintptr_t)x, n, features);
-    const char *config = "{\"type\":0,\"training\":false,\"iteration_begin\":0,\"iteration_end\":0,"
-                         "\"strict_shape\":false,\"missing\":NaN,\"cache_id\":0}";
-    CALL(m->xgb, INVALID, "predict", XGBoosterPredictFromDense, m->handle, array, config, NULL, &shape, &dim,
-         &p);
-    if (dim < 1 || shape[0] != n || (dim > 1 && shape[1] != 1))
-        FAIL(UNSUPPORTED, "the XGBoost model gives more than one number a row");
-    memcpy(out, p, n * sizeof *out);
     return NULL;
 }
 

@@ -1,6 +1,6 @@
 /* train/xgb: XGBoost behind a few calls, by its C API; the library is found at run time (1.7, 2.x and 3.x).
  * Owns     what is made is freed when its arena ends.
- * Threads  a model and its data belong to one thread, but for xgb_model_score; XGBoost runs its own workers.
+ * Threads  a model and its data belong to one thread; XGBoost runs its own workers.
  * Errors   UNAVAILABLE (no library), INVALID (a model that is none, values XGBoost refuses), INTERNAL; its own words. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -25,8 +25,6 @@ err xgb_model_round(struct xgb_model *, int round, struct xgb_data *data);
 err xgb_model_eval(struct xgb_model *, int round, struct xgb_data *data, double *out);
 /* Probabilities of data's rows; valid until the next call on this thread. */
 err xgb_model_predict(struct xgb_model *, struct xgb_data *data, const float **out);
-/* Probabilities of n > 0 rows, read where they lie. Any number of threads at once, after a first call by one. */
-err xgb_model_score(struct xgb_model *, const float *x, size_t n, size_t features, float *out);
 /* The first `rounds` rounds (0: all) as XGBoost's JSON. */
 err xgb_model_save(struct xgb_model *, struct arena *a, int rounds, struct str *json);
 err xgb_model_load(struct xgb *, struct arena *a, struct str bytes, struct xgb_model **out);

@@ -325,13 +325,13 @@ TEST(a_call_reads_and_writes_where_it_was_told)
     runtime_close(rt);
 }
 
-/* ---- XGBoost's own trees ---- */
+/* ---- native trees ---- */
 
 struct both {
     struct rows rows;
     struct fit fit;
     struct str onnx;
-    struct runtime *ort, *xgb;
+    struct runtime *ort, *native;
     struct session *first, *second;
 };
 
@@ -342,9 +342,9 @@ static void both_open(struct arena *a, struct both *b)
     sample_rows(a, 5000, 24, 1, &b->rows);
     CHECK_OK(sample_fit(a, &b->rows, &with, &split, &b->fit));
     CHECK_OK(trees_to_onnx(&b->fit.trees, a, &(struct trees_doc){ .features = b->rows.names }, &b->onnx));
-    CHECK_OK(runtime_open_for(S("xgboost"), NULL, &b->xgb));
+    CHECK_OK(runtime_open_for(S("xgboost"), NULL, &b->native));
     CHECK_OK(session_load(b->ort, b->onnx, NULL, &b->first));
-    CHECK_OK(session_load(b->xgb, b->fit.native, NULL, &b->second));
+    CHECK_OK(session_load(b->native, b->fit.native, NULL, &b->second));
 }
 
 static void both_close(struct both *b)
@@ -352,7 +352,7 @@ static void both_close(struct both *b)
     session_unload(b->first);
     session_unload(b->second);
     runtime_close(b->ort);
-    runtime_close(b->xgb);
+    runtime_close(b->native);
 }
 
 TEST(native_trees_have_the_signature_of_their_onnx)
@@ -372,7 +372,11 @@ TEST(native_trees_have_the_signature_of_their_onnx)
     CHECK_OK(runtime_trial(b.first, b.second, b.rows.x, 200, 24, 32, &trial));
     CHECK(trial.max_abs <= 1e-5 && trial.first_ns > 0 && trial.second_ns > 0);
     CHECK(trial.second == (trial.second_ns < trial.first_ns));
-    cr_log_info("32 rows: %.0f ns as ONNX, %.0f ns by XGBoost\n", trial.first_ns, trial.second_ns);
+    float *want = NEW_N(a, float, b.rows.n), *got = NEW_N(a, float, b.rows.n);
+    trees_predict(&b.fit.trees, b.rows.x, b.rows.n, 24, want);
+    CHECK_OK(session_score(b.second, b.rows.x, b.rows.n, 24, 0, got));
+    CHECK(!memcmp(want, got, b.rows.n * sizeof *got)); /* missing values among them */
+    cr_log_info("32 rows: %.0f ns as ONNX, %.0f ns natively\n", trial.first_ns, trial.second_ns);
     both_close(&b);
 }
 
@@ -431,9 +435,9 @@ TEST(native_trees_refuse_what_does_not_fit)
     CHECK_ERR(session_run(s, a, &bad, 1, &given, 1), INVALID);
     bad = floats(0, 0, 24, NULL);
     CHECK_OK(session_run(s, a, &bad, 1, &(struct tensor){ .slot = 0 }, 1));
-    CHECK_ERR(session_load(b.xgb, S("{\"learner\":{}}"), NULL, &no), UNSUPPORTED);
-    CHECK_ERR(session_load(b.xgb, b.onnx, NULL, &no), INVALID);
-    CHECK_ERR(session_load(b.xgb, b.fit.native, &(struct session_config){ .device = "cuda" }, &no),
+    CHECK_ERR(session_load(b.native, S("{\"learner\":{}}"), NULL, &no), UNSUPPORTED);
+    CHECK_ERR(session_load(b.native, b.onnx, NULL, &no), INVALID);
+    CHECK_ERR(session_load(b.native, b.fit.native, &(struct session_config){ .device = "cuda" }, &no),
               UNAVAILABLE);
     struct run_control control = RUN_CONTROL_INIT;
     CHECK_OK(session_run_until(s, &control, NULL, &in, 1, &given, 1));
@@ -481,6 +485,29 @@ TEST(many_threads_run_native_trees)
         pthread_join(threads[i], NULL);
         CHECK(w[i].ok);
     }
+    both_close(&b);
+}
+
+/* A stop comes through in the midst of many rows, as it does between operators. */
+TEST(a_long_run_of_native_trees_is_stopped)
+{
+    enum { ROWS = 4000000 };
+    NEED_XGBOOST();
+    auto_arena struct arena *a = arena_new(0);
+    struct both b;
+    struct run_control control = RUN_CONTROL_INIT;
+    struct stop stop = { &control, false };
+    pthread_t thread;
+    b.ort = opened(NULL);
+    both_open(a, &b);
+    float *x = calloc(ROWS, 24 * sizeof *x), *y = calloc(ROWS, sizeof *y); /* seconds, if nobody stops it */
+    struct tensor in = floats(0, ROWS, 24, x), out = floats(0, ROWS, 1, y);
+    CHECK_OK(thread_start("stop", stop_run, &stop, &thread));
+    CHECK_ERR(session_run_until(b.second, &control, NULL, &in, 1, &out, 1), TIMEOUT);
+    pthread_join(thread, NULL);
+    CHECK(y[ROWS - 1] == 0);
+    free(x);
+    free(y);
     both_close(&b);
 }
 
