@@ -18,7 +18,8 @@ struct session_call;
 
 struct runtime_config {
     const char *library; /* path of its shared library; NULL: the environment, then the usual places */
-    int threads; /* of one pool for all sessions that ask for more than one; 0, 1: each makes a pool of its own */
+    int threads; /* of one pool for all sessions that ask for more than one; 0, 1: each makes a pool of its own.
+                  * The process has one such pool: with two runtimes open, who opens first says this. */
 };
 struct session_config {
     int threads; /* inside one operator; 0: 1 (no pool at all, best for small models under many callers) */
