@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The front door. Every verb first installs what it needs and what is missing; after that nothing needs the network.
-.PHONY: help setup build test quick demo bench fuzz lint fmt golden gen fresh run clean
+.PHONY: help setup build test quick demo bench bench-serve test-peers fuzz lint fmt golden gen fresh run clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 T ?= 60
@@ -22,11 +22,17 @@ quick:            ## build and unit tests, under a minute
 demo: build       ## the main job: will this flight be late? (examples/flights)
 	@examples/flights/demo
 bench: build      ## every benchmark
-	@scripts/setup bench
+	@scripts/setup bench peers
 	@scripts/bench all
+bench-serve: build ## the model server beside Triton, FastAPI and a floor (PEERS=all: KServe's and MLServer, too)
+	@scripts/setup peers $(if $(filter all,$(PEERS)),peers-all)
+	@scripts/bench serve
 bench-%: build    ## one benchmark: bench/NAME
 	@scripts/setup bench
 	@scripts/bench $*
+test-peers:       ## clients of KServe, PyTorch's models, h2spec; the client tests against a real Triton (not in CI)
+	@scripts/setup test-peers
+	@scripts/test peers
 fuzz:             ## every parser of foreign bytes under libFuzzer, T=60 seconds each
 	@scripts/setup run fuzz
 	@scripts/test fuzz $(T)

@@ -51,7 +51,7 @@ def emit(name, value, unit, peer=None, peer_value=None):
     """One figure. ratio is value / peer_value; the unit tells which side of 1 is the better one."""
     def rounded(x):
         return None if x is None else float(f"{x:.4g}")
-    ratio = rounded(value / peer_value) if peer_value else None
+    ratio = rounded(value / peer_value) if peer_value and value is not None else None
     print(json.dumps({"name": name, "value": rounded(value), "unit": unit, "peer": peer,
                       "peer_value": rounded(peer_value), "ratio": ratio}, ensure_ascii=False), flush=True)
 
@@ -93,11 +93,11 @@ def dies_with_parent():
 class Process:
     """A server that is ours: started, asked about, ended by its pid."""
 
-    def __init__(self, command, log, port):
+    def __init__(self, command, log, port, **more):
         self.port = port
         with open(log, "ab") as out:
-            self.popen = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                          preexec_fn=dies_with_parent)
+            self.popen = subprocess.Popen(command, **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": out,
+                                                      "preexec_fn": dies_with_parent, **more})
         self.log = Path(log)
         atexit.register(self.stop)
 
@@ -111,10 +111,12 @@ class Process:
                 self.popen.wait()
 
     def pids(self):
-        """It and its children."""
-        pid = self.popen.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [pid, *map(int, children)]
+        """It and its children, and theirs."""
+        found = [self.popen.pid]
+        for pid in found:
+            for children in Path("/proc").glob(f"{pid}/task/*/children"):
+                found += map(int, children.read_text().split())
+        return found
 
     def cpu_seconds(self):
         """User and system time of all of it until now."""
@@ -169,6 +171,8 @@ class Daemon(Process):
                           "--sources", str(DATA), "--first-token", str(self.token_file)], self.where / "log", port)
         if wait:
             self.answers(wait)
+            while not self.token_file.exists():  # a first start writes it when it listens already
+                time.sleep(0.001)
         self.connection = None
 
     @property
@@ -188,15 +192,18 @@ class Daemon(Process):
         return done.stdout
 
     def http(self, method, path, body=None):
+        """body: bytes as they are, anything else as JSON; none in the answer is None."""
         if not self.connection:
             self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        self.connection.request(method, path, json.dumps(body) if body is not None else None,
-                                {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"})
+        raw = isinstance(body, bytes)
+        self.connection.request(method, path, body if raw or body is None else json.dumps(body),
+                                {"Authorization": f"Bearer {self.token}",
+                                 "Content-Type": "application/octet-stream" if raw else "application/json"})
         reply = self.connection.getresponse()
         text = reply.read()
         if reply.status >= 300:
             fail(f"{method} {path}: {reply.status}", text.decode(errors="replace")[:2000])
-        return json.loads(text)
+        return json.loads(text) if text else None
 
     def get(self, plural, name):
         return self.http("GET", f"/api/v1/projects/default/{plural}/{name}")
@@ -226,6 +233,28 @@ class Daemon(Process):
 
     def blob(self, sha):
         return self.where / "data" / "blobs" / sha[:2] / sha[2:]
+
+
+def deploy_onnx(daemon, name, path, **spec):
+    """Uploads an ONNX file as a version of the model `name` and deploys it under that name, further fields of the
+    Deployment's spec as given; the version, once it answers."""
+    daemon.put("Model", "models", name, {})
+    version = daemon.http("POST", f"/api/v1/projects/default/models/{name}/upload", Path(path).read_bytes())["version"]
+    daemon.put("Deployment", "deployments", name, {"model": name, "version": version, **spec})
+    deployed(daemon, name, version)
+    return version
+
+
+def deployed(daemon, name, version, seconds=20):
+    """Waits until a deployment answers by this version."""
+    end = time.monotonic() + seconds
+    while True:
+        status = daemon.get("deployments", name).get("status", {})
+        if status.get("phase") == "serving" and status.get("version") == version:
+            return
+        if status.get("phase") == "failed" or time.monotonic() > end:
+            fail(f"the deployment {name} does not serve {version}", json.dumps(status))
+        time.sleep(0.002)
 
 
 def declare(daemon, *kinds):
@@ -311,24 +340,52 @@ def nginx(where, path, body):
                     "-e", str(where / "error.log")], where / "log", port)
 
 
-def wrk(server, path, connections, seconds, threads=1, **env):
-    """Load by wrk: {perSecond, p50, p99 (µs), requests, cpu (the server's CPU µs per request)}. Any answer but a 2xx
-    fails. env goes to load.lua."""
-    before = server.cpu_seconds()
+def wrk_start(server, path, connections, seconds, threads=1, **env):
+    """Begins load by wrk; wrk_end tells what came of it. env goes to load.lua."""
     command = [tool("wrk"), "-t", str(min(threads, connections)), "-c", str(connections), "-d", f"{seconds}s",
                "-s", str(ROOT / "bench" / "load.lua"), f"http://127.0.0.1:{server.port}{path}"]
-    done = subprocess.run(command, capture_output=True, text=True,
-                          env={**os.environ, "LOAD_PATH": path, **{k: str(v) for k, v in env.items()}})
+    return server, path, server.cpu_seconds(), subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=dies_with_parent,
+        env={**os.environ, "LOAD_PATH": path, **{k: str(v) for k, v in env.items()}})
+
+
+def wrk_end(started):
+    """{perSecond, p50, p99 (µs), requests, cpu (the server's CPU µs per request)}. Any answer but a 2xx fails."""
+    server, path, before, process = started
+    text = process.communicate()[0]
     used = server.cpu_seconds() - before
-    found = re.search(r"^\{.*\}$", done.stdout, re.M)
-    if done.returncode or not found:
-        fail(f"wrk on {path} ended with {done.returncode}", (done.stdout + done.stderr)[-2000:])
+    found = re.search(r"^\{.*\}$", text, re.M)
+    if process.returncode or not found:
+        fail(f"wrk on {path} ended with {process.returncode}", text[-2000:])
     got = json.loads(found.group(0))
     if got["errors"] or not got["requests"]:
         fail(f"{got['errors']} of {got['requests']} requests to {path} failed",
              server.log.read_text(errors="replace")[-2000:])
     return {"perSecond": got["requests"] / (got["us"] / 1e6), "p50": got["p50"], "p99": got["p99"],
             "requests": got["requests"], "cpu": used * 1e6 / got["requests"]}
+
+
+def wrk(server, path, connections, seconds, threads=1, **env):
+    """Load by wrk from beginning to end."""
+    return wrk_end(wrk_start(server, path, connections, seconds, threads, **env))
+
+
+def h2load(server, port, path, body, in_flight, seconds, *headers):
+    """Load over HTTP/2 by h2load, 8 connections at most with as many streams each: figures as wrk's."""
+    connections = min(8, in_flight)
+    where = folder()
+    command = [tool("h2load"), "-t1", f"-c{connections}", f"-m{in_flight // connections}", f"-D{seconds}", f"-d{body}",
+               f"--log-file={where / 'log'}", f"http://127.0.0.1:{port}{path}"]
+    before = server.cpu_seconds()
+    done = subprocess.run([*command, *(f"-H{h}" for h in headers)], capture_output=True, text=True)
+    used = server.cpu_seconds() - before
+    rows = [line.split() for line in (where / "log").read_text().splitlines()]
+    bad = sum(row[1] != "200" for row in rows)
+    if done.returncode or bad or not rows:
+        fail(f"{bad} of {len(rows)} requests to {path} failed", (done.stdout + done.stderr)[-2000:])
+    times = sorted(int(row[2]) for row in rows)
+    return {"perSecond": len(rows) / seconds, "p50": times[len(times) // 2], "p99": times[len(times) * 99 // 100],
+            "requests": len(rows), "cpu": used * 1e6 / len(rows)}
 
 
 def questions(daemon, n=64):

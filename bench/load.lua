@@ -1,11 +1,20 @@
 -- SPDX-License-Identifier: Apache-2.0
--- What wrk sends, by the environment: GET of its URL; or POST to LOAD_PATH of the lines of LOAD_BODIES in turn; or, with
+-- What wrk sends, by the environment: GET of its URL; or POST to LOAD_PATH of the lines of LOAD_BODIES in turn, or of the
+-- file LOAD_BODY, whose first LOAD_HEAD bytes are JSON if there are tensors in binary behind them; or, with
 -- LOAD_ROWS (a CSV file of origin, destination, distance, delay), pushes of LOAD_BATCH new flights each, which land one
 -- after the other from LOAD_FROM (microseconds) on, LOAD_EVERY apart, numbered from LOAD_FIRST. Ends with a line of JSON.
 local env = os.getenv
 local bodies, rows = {}, {}
 local at, batch, number, from, every
 local headers = {}
+
+-- One body for all: wrk makes the request once and asks Lua no more.
+local function body_read(path)
+    local file = assert(io.open(path, "rb"))
+    wrk.method, wrk.body = "POST", file:read("*a")
+    file:close()
+    for name, value in pairs(headers) do wrk.headers[name] = value end
+end
 
 local function rows_read(path)
     for line in io.lines(path) do
@@ -18,11 +27,14 @@ end
 
 function init(args)
     if env("LOAD_TOKEN") then headers["Authorization"] = "Bearer " .. env("LOAD_TOKEN") end
-    headers["Content-Type"] = "application/json"
+    headers["Content-Type"] = env("LOAD_HEAD") and "application/octet-stream" or "application/json"
+    headers["Inference-Header-Content-Length"] = env("LOAD_HEAD")
     at = 0
     if env("LOAD_ROWS") then
         rows_read(env("LOAD_ROWS"))
-    else
+    elseif env("LOAD_BODY") then
+        body_read(env("LOAD_BODY"))
+    elseif env("LOAD_BODIES") then
         for line in io.lines(env("LOAD_BODIES")) do
             bodies[#bodies + 1] = wrk.format("POST", env("LOAD_PATH"), headers, line)
         end

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
-enum { THREADS_MAX = 64, SAMPLES_MAX = 1 << 20, MODEL_BYTES = 256 << 20 };
+enum { THREADS_MAX = 64, SAMPLES_MAX = 1 << 20, OUTPUTS_MAX = 1024, MODEL_BYTES = 256 << 20 };
 static const int64_t sync_ns = 50000000; /* as the store's log does */
 
 #define MUST(call)                                                                          \
@@ -36,7 +36,8 @@ static double cpu_seconds(void)
 struct caller {
     struct session *s;
     const float *x;
-    size_t rows, features;
+    struct tensor in, out; /* one row */
+    size_t rows, features, outputs;
     int64_t end_ns, done;
     uint32_t *ns; /* of the first SAMPLES_MAX calls */
 };
@@ -45,14 +46,10 @@ static void *call_run(void *arg)
 {
     struct caller *c = arg;
     for (int64_t start = mono_ns(), now; start < c->end_ns; start = now, c->done++) {
-        float p[1];
-        const float *row = c->x + (size_t)c->done % c->rows * c->features;
-        struct tensor in = { .type = TENSOR_F32,
-                             .rank = 2,
-                             .dims = { 1, (int64_t)c->features },
-                             .data = (void *)(uintptr_t)row,
-                             .bytes = c->features * sizeof *row };
-        struct tensor out = { .type = TENSOR_F32, .rank = 2, .dims = { 1, 1 }, .data = p, .bytes = sizeof p };
+        float p[OUTPUTS_MAX];
+        struct tensor in = c->in, out = c->out;
+        in.data = (void *)(uintptr_t)(c->x + (size_t)c->done % c->rows * c->features);
+        out.data = p;
         MUST(session_run(c->s, NULL, &in, 1, &out, 1));
         now = mono_ns();
         if (c->done < SAMPLES_MAX)
@@ -96,6 +93,19 @@ static void calls_measure(struct arena *a, struct caller *one, int threads, doub
            n ? all[n / 2] / 1e3 : 0, n ? all[n * 99 / 100] / 1e3 : 0, calls ? cpu * 1e6 / (double)calls : 0);
 }
 
+/* One row of an input or output of floats, without its data. */
+static struct tensor row_of(const struct tensor_spec *info, size_t *floats)
+{
+    struct tensor t = { .type = TENSOR_F32, .rank = info->rank, .dims = { 1 } };
+    *floats = 1;
+    for (size_t i = 1; i < info->rank; i++) {
+        t.dims[i] = info->dims[i];
+        *floats *= (size_t)info->dims[i];
+    }
+    t.bytes = *floats * sizeof(float);
+    return t;
+}
+
 /* First what loading took, then (SECONDS > 0) the calls, then the memory. */
 static void session_bench(struct arena *a, const char *model, const char *rows, int threads, double seconds)
 {
@@ -108,14 +118,13 @@ static void session_bench(struct arena *a, const char *model, const char *rows, 
     MUST(session_load(rt, bytes, &(struct session_config){ .threads = 1 }, &s));
     printf("{\"loadMs\":%.3f}\n", (double)(mono_ns() - start) / 1e6);
     const struct session_info *info = session_describe(s);
-    size_t features = (size_t)info->inputs[0].dims[info->inputs[0].rank - 1];
     MUST(file_read(a, rows, MODEL_BYTES, &x));
-    struct caller c = { .s = s,
-                        .x = (const float *)(const void *)x.p,
-                        .rows = x.n / sizeof(float) / features,
-                        .features = features };
-    if (!c.rows) {
-        fprintf(stderr, "%s holds no row of %zu floats\n", rows, features);
+    struct caller c = { .s = s, .x = (const float *)(const void *)x.p };
+    c.in = row_of(&info->inputs[0], &c.features);
+    c.out = row_of(&info->outputs[0], &c.outputs);
+    c.rows = x.n / sizeof(float) / c.features;
+    if (!c.rows || c.outputs > OUTPUTS_MAX) {
+        fprintf(stderr, "%s holds no row of %zu floats, or the answer is too long\n", rows, c.features);
         exit(1);
     }
     int64_t rss = rss_bytes();
