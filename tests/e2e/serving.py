@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model server for tests of clients: dhow, or with ORACLE=triton a real Triton, whose behaviour the same tests then
+confirm. And models that are made on the spot, with what they must answer in numpy."""
+
+import fnmatch
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+ORACLE = os.environ.get("ORACLE")
+# What dhow cannot do yet: patterns of tests' names, as test/parameters. It shrinks to nothing, and then goes, with its two
+# readers below and in conftest.py.
+PENDING = [
+    # gRPC
+    "*/grpc*", "*-grpc", "test_a_stream_*", "test_an_error_in_a_stream_*", "test_messages_may_*", "test_a_deadline_*",
+    "test_a_call_can_*", "test_many_calls_*", "test_typed_contents_*", "test_raw_*", "test_a_message_that_*",
+    "test_an_unknown_method_*", "test_the_health_service_*", "test_reflection_*", "test_without_a_token_*", "test_a_torn_*",
+    # binary tensors
+    "test_curl_binary", "test_curl_one_raw_tensor", "test_binary_and_json_can_be_mixed/binary-*", "test_futures_*", "test_asyncio",
+    "test_answers_are_the_librarys/*-binary", "test_texts_*/http-binary", "test_bfloat16_*", "test_each_datatype_*",
+    "test_numbers_*", "test_the_id_*", "test_a_version_*", "test_requested_outputs_*", "test_inputs_may_*", "test_after_refusals_*",
+    "test_an_unknown_version_*", "test_a_missing_input_*", "test_priority_*", "test_sequence_*", "test_who_may_*",
+    # extensions
+    "test_the_server_names_*", "test_configuration_*", "test_statistics_*", "test_a_failed_request_*", "test_classification_*",
+    "test_the_index_*", "test_a_model_can_be_unloaded_*", "test_trace_settings_*", "test_log_settings_*", "test_bodies_may_*",
+    # outputs that are no tensors
+    "test_answers_are_the_librarys/sklearn-zipmap-*",
+]
+
+
+def pending(name):
+    """Whether a test is of something that is not built yet."""
+    return not ORACLE and any(fnmatch.fnmatch(name.replace("[", "/").rstrip("]"), pattern) for pattern in PENDING)
+
+
+TYPES = {TensorProto.BOOL: "BOOL", TensorProto.UINT8: "UINT8", TensorProto.UINT16: "UINT16", TensorProto.UINT32: "UINT32",
+         TensorProto.UINT64: "UINT64", TensorProto.INT8: "INT8", TensorProto.INT16: "INT16", TensorProto.INT32: "INT32",
+         TensorProto.INT64: "INT64", TensorProto.FLOAT16: "FP16", TensorProto.FLOAT: "FP32", TensorProto.DOUBLE: "FP64",
+         TensorProto.BFLOAT16: "BF16", TensorProto.STRING: "BYTES"}
+CODES = {name: code for code, name in TYPES.items()}
+
+
+class Dhow:
+    """REST and gRPC on one port, a bearer token on every call."""
+
+    def __init__(self, daemon):
+        self.daemon = daemon
+        self.rest = self.grpc = daemon.url.removeprefix("http://")
+
+    @property
+    def headers(self):
+        """A new one each time: tritonclient writes into it."""
+        return {"authorization": f"Bearer {self.daemon.token}"}
+
+    def deploy(self, name, model, batch=0, **spec):
+        self.daemon.deploy_onnx(name, model, **spec)
+
+    def stop(self):
+        pass
+
+
+class Triton:
+    def __init__(self, folder):
+        root = Path(__file__).resolve().parents[2]
+        sys.path[:0] = [str(root / "bench"), str(root / "bench" / "peers")]
+        import triton
+        self.config = triton.config
+        self.process = triton.Triton(folder, {}).answers("/v2/health/ready")
+        self.rest, self.grpc = f"127.0.0.1:{self.process.port}", f"127.0.0.1:{self.process.grpc}"
+
+    @property
+    def headers(self):
+        return {}
+
+    def deploy(self, name, model, batch=0, **spec):
+        """batch: the most rows in one call, where the first dimension is the batch's."""
+        def side(values):
+            for value in values:
+                tensor = value.type.tensor_type
+                dims = [d.dim_value or -1 for d in tensor.shape.dim][1 if batch else 0:]
+                kind = TYPES[tensor.elem_type].replace("BYTES", "STRING")
+                yield value.name, kind, dims
+        with tempfile.NamedTemporaryFile(suffix=".onnx") as place:
+            place.write(model.SerializeToString())
+            place.flush()
+            self.process.add(name, place.name, self.config(list(side(model.graph.input)), list(side(model.graph.output)), batch))
+        self.process.load(name)
+
+    def stop(self):
+        self.process.stop()
+
+
+# ---- models ----
+
+def model_of(nodes, inputs, outputs, weights=()):
+    """inputs and outputs: {name: (datatype, shape)}, "N" for a dimension of any size."""
+    def values(side):
+        return [helper.make_tensor_value_info(name, CODES[kind], shape) for name, (kind, shape) in side.items()]
+    graph = helper.make_graph(nodes, "g", values(inputs), values(outputs),
+                              [numpy_helper.from_array(w, name) for name, w in dict(weights).items()])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def linear(features=4, outputs=3, seed=1):
+    """y = x @ w + b; the model and w, b."""
+    random = np.random.default_rng(seed)
+    w, b = random.standard_normal((features, outputs)).astype(np.float32), random.standard_normal(outputs).astype(np.float32)
+    model = model_of([helper.make_node("Gemm", ["x", "w", "b"], ["y"])], {"x": ("FP32", ["N", features])},
+                     {"y": ("FP32", ["N", outputs])}, {"w": w, "b": b})
+    return model, w, b
+
+
+def same(kind):
+    """y is x, of this datatype."""
+    return model_of([helper.make_node("Identity", ["x"], ["y"])], {"x": (kind, ["N", 2])}, {"y": (kind, ["N", 2])})
+
+
+def sum_and_difference():
+    return model_of([helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])],
+                    {"a": ("INT32", ["N"]), "b": ("INT32", ["N"])}, {"sum": ("INT32", ["N"]), "difference": ("INT32", ["N"])})
+
+
+def slow(steps=4000, size=256):
+    """A model that computes for about a second, or as long as somebody waits."""
+    random = np.random.default_rng(3)
+    w = (random.standard_normal((size, size)) / size**0.5).astype(np.float32)
+    nodes, x = [], "x"
+    for step in range(steps):
+        to = "y" if step == steps - 1 else f"n{step}"
+        nodes.append(helper.make_node("MatMul", [x, "w"], [to]))
+        x = to
+    return model_of(nodes, {"x": ("FP32", ["N", size])}, {"y": ("FP32", ["N", size])}, {"w": w})
