@@ -49,14 +49,14 @@ CODES = {name: code for code, name in TYPES.items()}
 class Dhow:
     """REST and gRPC on one port, a bearer token on every call."""
 
-    def __init__(self, daemon):
-        self.daemon = daemon
+    def __init__(self, daemon, token=None):
+        self.daemon, self.token = daemon, token or daemon.token
         self.rest = self.grpc = daemon.url.removeprefix("http://")
 
     @property
     def headers(self):
         """A new one each time: tritonclient writes into it."""
-        return {"authorization": f"Bearer {self.daemon.token}"}
+        return {"authorization": f"Bearer {self.token}"}
 
     def deploy(self, name, model, batch=0, **spec):
         self.daemon.deploy_onnx(name, model, **spec)

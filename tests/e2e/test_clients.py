@@ -30,6 +30,11 @@ EXTENSIONS = {"classification", "sequence", "model_repository", "schedule_policy
 dhow_only = pytest.mark.skipif(bool(ORACLE), reason="says something about dhow alone")
 
 
+def close(got, wanted, tolerance=1e-6):
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=tolerance)
+
+
+
 @pytest.fixture(scope="module")
 def server(request, tmp_path_factory):
     if ORACLE:
@@ -145,7 +150,7 @@ def test_numbers_are_the_models_own(client, rows):
     x = np.random.default_rng(rows).standard_normal((rows, 4)).astype(np.float32)
     y = client.linear(x).as_numpy("y")
     assert y.dtype == np.float32 and y.shape == (rows, 3)
-    np.testing.assert_allclose(y, x @ W + B, rtol=1e-5, atol=1e-6)
+    close(y, x @ W + B)
 
 
 @pytest.mark.parametrize("out", [True, False], ids=["to-binary", "to-json"])
@@ -153,7 +158,7 @@ def test_numbers_are_the_models_own(client, rows):
 def test_binary_and_json_can_be_mixed(server, into, out):
     http = Client(server, "http")
     y = http.linear(binary=into, outputs=[http.output("y", binary=out)]).as_numpy("y")
-    np.testing.assert_allclose(y, Y, rtol=1e-5, atol=1e-6)
+    close(y, Y)
 
 
 def test_the_id_comes_back(client):
@@ -162,7 +167,7 @@ def test_the_id_comes_back(client):
 
 
 def test_a_version_can_be_named(client):
-    np.testing.assert_allclose(client.linear(model_version="1").as_numpy("y"), Y, rtol=1e-5, atol=1e-6)
+    close(client.linear(model_version="1").as_numpy("y"), Y)
 
 
 def test_requested_outputs_alone_come_back(client):
@@ -228,14 +233,14 @@ def test_classification_gives_the_greatest_values_and_their_places(client):
 
 def test_priority_timeout_and_other_parameters_are_taken(client):
     y = client.linear(priority=1, timeout=10_000_000, parameters={"note": "x", "number": 3, "flag": True}).as_numpy("y")
-    np.testing.assert_allclose(y, Y, rtol=1e-5, atol=1e-6)
+    close(y, Y)
 
 
 def test_sequence_parameters_are_taken(client):
     """A model without sequence batching answers each request by itself."""
     for start, end in ((True, False), (False, False), (False, True)):
         y = client.linear(sequence_id=42, sequence_start=start, sequence_end=end).as_numpy("y")
-        np.testing.assert_allclose(y, Y, rtol=1e-5, atol=1e-6)
+        close(y, Y)
 
 
 # ---- refusals ----
@@ -269,7 +274,7 @@ def test_a_missing_input_and_an_unknown_output_are_refused(client):
 def test_after_refusals_the_connection_goes_on(client):
     for _ in range(3):
         refused(client.linear, X[:, :2])
-        np.testing.assert_allclose(client.linear().as_numpy("y"), Y, rtol=1e-5, atol=1e-6)
+        close(client.linear().as_numpy("y"), Y)
 
 
 # ---- the repository ----
@@ -286,7 +291,7 @@ def test_a_model_can_be_unloaded_and_loaded_again(server, client):
 
     def asked():
         return client.infer(name, [client.input("x", "FP32", X)]).as_numpy("y")
-    np.testing.assert_allclose(asked(), Y, rtol=1e-5, atol=1e-6)
+    close(asked(), Y)
     client.unload_model(name)
     for _ in range(200):
         if not client.is_model_ready(name):
@@ -295,7 +300,7 @@ def test_a_model_can_be_unloaded_and_loaded_again(server, client):
     refused(asked)
     client.load_model(name)
     assert client.is_model_ready(name)
-    np.testing.assert_allclose(asked(), Y, rtol=1e-5, atol=1e-6)
+    close(asked(), Y)
 
 
 def test_an_unknown_model_cannot_be_loaded(client):
@@ -333,7 +338,7 @@ def test_bodies_may_be_compressed(server, algorithm, binary):
     x = np.tile(X, (12, 1))
     y = http.linear(x, binary, [http.output("y", binary)], request_compression_algorithm=algorithm,
                     response_compression_algorithm=algorithm).as_numpy("y")
-    np.testing.assert_allclose(y, x @ W + B, rtol=1e-5, atol=1e-6)
+    close(y, x @ W + B)
 
 
 def test_futures_over_many_connections(server):
@@ -343,7 +348,7 @@ def test_futures_over_many_connections(server):
             x.set_data_from_numpy(np.full((1, 4), i, np.float32))
             return client.async_infer("linear", [x], headers=server.headers)
         for i, future in enumerate([one(i) for i in range(64)]):
-            np.testing.assert_allclose(future.get_result().as_numpy("y")[0], np.full(4, i) @ W + B, rtol=1e-4, atol=1e-4)
+            close(future.get_result().as_numpy("y")[0], np.full(4, i) @ W + B, 1e-4)
 
 
 def test_asyncio(server):
@@ -357,7 +362,7 @@ def test_asyncio(server):
             assert await client.is_server_ready(headers=server.headers)
             return await asyncio.gather(*(one(i) for i in range(32)))
     for i, y in enumerate(asyncio.run(work())):
-        np.testing.assert_allclose(y, np.full(4, i) @ W + B, rtol=1e-4, atol=1e-4)
+        close(y, np.full(4, i) @ W + B, 1e-4)
 
 
 # ---- curl: the forms that people type ----
@@ -382,7 +387,7 @@ def test_curl_json(server, path, data):
     assert status == 200 and kind == "application/json", told
     assert (told["model_name"], told["model_version"], told["id"]) == ("linear", "1", "c")
     assert told["outputs"][0]["shape"] == [5, 3]
-    np.testing.assert_allclose(told["outputs"][0]["data"], Y.ravel(), rtol=1e-5, atol=1e-6)
+    close(told["outputs"][0]["data"], Y.ravel())
 
 
 def test_curl_binary(server):
@@ -392,7 +397,7 @@ def test_curl_binary(server):
     status, kind, told = curl(server, "/v2/models/linear/infer", "-H", f"Inference-Header-Content-Length: {len(head)}",
                               "-H", "Content-Type: application/octet-stream", "--data-binary", "@-", data=head + X.tobytes())
     assert status == 200 and kind == "application/octet-stream", told
-    np.testing.assert_allclose(np.frombuffer(told[-Y.nbytes:], np.float32), Y.ravel(), rtol=1e-5, atol=1e-6)
+    close(np.frombuffer(told[-Y.nbytes:], np.float32), Y.ravel())
     assert json.loads(told[:-Y.nbytes])["outputs"][0]["parameters"]["binary_data_size"] == Y.nbytes
 
 
@@ -401,7 +406,7 @@ def test_curl_one_raw_tensor(server):
     status, kind, told = curl(server, "/v2/models/linear/infer", "-H", "Inference-Header-Content-Length: 0",
                               "-H", "Content-Type: application/octet-stream", "--data-binary", "@-", data=X[:1].tobytes())
     assert status == 200 and kind == "application/octet-stream", told
-    np.testing.assert_allclose(np.frombuffer(told[-12:], np.float32), Y[0], rtol=1e-5, atol=1e-6)
+    close(np.frombuffer(told[-12:], np.float32), Y[0])
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"inputs":3}', b'{"inputs":[{"name":"x"}]}',
@@ -450,7 +455,7 @@ def test_a_stream_answers_each_request(server):
     assert all(error is None for _, error in got)
     assert sorted(result.get_response().id for result, _ in got) == sorted(names)
     for result, _ in got:
-        np.testing.assert_allclose(result.as_numpy("y"), Y, rtol=1e-5, atol=1e-6)
+        close(result.as_numpy("y"), Y)
 
 
 def test_an_error_in_a_stream_does_not_end_it(server):
@@ -469,7 +474,7 @@ def test_a_stream_tells_which_response_is_the_last(server):
 def test_messages_may_be_compressed(server, algorithm):
     client = Client(server, "grpc")
     x = np.tile(X, (12, 1))
-    np.testing.assert_allclose(client.linear(x, compression_algorithm=algorithm).as_numpy("y"), x @ W + B, rtol=1e-5, atol=1e-6)
+    close(client.linear(x, compression_algorithm=algorithm).as_numpy("y"), x @ W + B)
 
 
 def test_a_deadline_ends_a_call(server):
@@ -493,7 +498,7 @@ def test_a_call_can_be_cancelled(server):
     call.cancel()
     assert over.wait(20)
     assert told[0][0] is None and str(told[0][1].status()) == "StatusCode.CANCELLED"
-    np.testing.assert_allclose(client.linear().as_numpy("y"), Y, rtol=1e-5, atol=1e-6)
+    close(client.linear().as_numpy("y"), Y)
 
 
 def test_many_calls_share_a_connection(server):
@@ -505,7 +510,7 @@ def test_many_calls_share_a_connection(server):
     for _ in range(100):
         result, error = answers.get(timeout=20)
         assert error is None
-        np.testing.assert_allclose(result.as_numpy("y")[0], np.full(4, int(result.get_response().id)) @ W + B, rtol=1e-4, atol=1e-4)
+        close(result.as_numpy("y")[0], np.full(4, int(result.get_response().id)) @ W + B, 1e-4)
 
 
 def infer_message(**more):
@@ -524,7 +529,7 @@ def test_typed_contents_are_as_good_as_raw_ones(wire):
     request = infer_message()
     request.inputs[0].contents.fp32_contents.extend(X.ravel().tolist())
     told = asked(wire, request)
-    np.testing.assert_allclose(np.frombuffer(told.raw_output_contents[0], np.float32), Y.ravel(), rtol=1e-5, atol=1e-6)
+    close(np.frombuffer(told.raw_output_contents[0], np.float32), Y.ravel())
 
 
 def test_raw_and_typed_contents_together_are_refused(wire):
@@ -574,7 +579,8 @@ def test_reflection_names_the_services(wire):
     asked_for = [reflection_pb2.ServerReflectionRequest(list_services=""),
                  reflection_pb2.ServerReflectionRequest(file_containing_symbol="inference.GRPCInferenceService")]
     services, file = stub.ServerReflectionInfo(iter(asked_for), metadata=metadata, timeout=20)
-    assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} <= {s.name for s in services.list_services_response.service}
+    names = {service.name for service in services.list_services_response.service}
+    assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} <= names
     assert b"ModelInfer" in file.file_descriptor_response.file_descriptor_proto[0]
 
 
@@ -593,16 +599,15 @@ def test_without_a_token_nobody_is_answered(server):
 @dhow_only
 def test_who_may_predict_may_not_unload(server, client):
     """A token for predictions alone has no right to change what is loaded."""
-    token = server.daemon.make_token(["consumer"], name=f"asks-{client.how}")["token"]
-    client.server = type("Asking", (), {"headers": {"authorization": f"Bearer {token}"}})
-    np.testing.assert_allclose(client.linear().as_numpy("y"), Y, rtol=1e-5, atol=1e-6)
+    client.server = Dhow(server.daemon, server.daemon.make_token(["consumer"], name=f"asks-{client.how}")["token"])
+    close(client.linear().as_numpy("y"), Y)
     assert refused(client.unload_model, "linear")[0] in ("403", "StatusCode.PERMISSION_DENIED")
 
 
 def test_a_torn_message_does_not_hurt_others(server):
     """A gRPC frame that promises more than comes."""
     torn = b"\0" + struct.pack(">I", 1000) + b"x"
-    subprocess.run(["curl", "-s", "--max-time", "5", "--http2-prior-knowledge", "-H", "content-type: application/grpc", "-H", "te: trailers",
-                    "--data-binary", "@-", f"http://{server.grpc}/inference.GRPCInferenceService/ModelInfer"], input=torn,
+    subprocess.run(["curl", "-s", "--max-time", "5", "--http2-prior-knowledge", "-H", "content-type: application/grpc",
+                    "-H", "te: trailers", "--data-binary", "@-", f"http://{server.grpc}/inference.GRPCInferenceService/ModelInfer"], input=torn,
                    capture_output=True)
-    np.testing.assert_allclose(Client(server, "grpc").linear().as_numpy("y"), Y, rtol=1e-5, atol=1e-6)
+    close(Client(server, "grpc").linear().as_numpy("y"), Y)
