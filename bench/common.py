@@ -343,7 +343,7 @@ def nginx(where, path, body):
 def wrk_start(server, path, connections, seconds, threads=1, **env):
     """Begins load by wrk; wrk_end tells what came of it. env goes to load.lua."""
     command = [tool("wrk"), "-t", str(min(threads, connections)), "-c", str(connections), "-d", f"{seconds}s",
-               "-s", str(ROOT / "bench" / "load.lua"), f"http://127.0.0.1:{server.port}{path}"]
+               "--timeout", "10s", "-s", str(ROOT / "bench" / "load.lua"), f"http://127.0.0.1:{server.port}{path}"]
     return server, path, server.cpu_seconds(), subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=dies_with_parent,
         env={**os.environ, "LOAD_PATH": path, **{k: str(v) for k, v in env.items()}})

@@ -34,7 +34,6 @@ def close(got, wanted, tolerance=1e-6):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=tolerance)
 
 
-
 @pytest.fixture(scope="module")
 def server(request, tmp_path_factory):
     if ORACLE:
