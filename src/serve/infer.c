@@ -139,6 +139,8 @@ static err prepare(struct infer *c)
     const struct session_info *info = c->to->model->info;
     c->in = NEW_N(c->a, struct tensor, info->n_inputs + 1);
     c->out = NEW_N(c->a, struct tensor, info->n_outputs + 1);
+    if (c->fit)
+        TRY(c->fit(c));
     TRY(c->entities ? keys_take(c) : tensors_take(c));
     if (c->row_ids && c->row_ids_n != c->n)
         FAIL(INVALID, "ids has %zu items, there are %zu rows", c->row_ids_n, c->n);
@@ -219,7 +221,7 @@ bool infer_light(struct req *r)
 {
     struct serve *s = (struct serve *)(uintptr_t)r->route->self;
     unsigned slot;
-    if (r->body.n > LIGHT_BYTES)
+    if (r->body.n > LIGHT_BYTES || req_header(r, S("content-encoding")).n)
         return false;
     const struct snap *snap = snap_enter(s, &slot);
     const struct entry *e = snap_find(snap, req_project(r), req_param(r, S("name")));

@@ -47,6 +47,7 @@ struct infer {
     yyjson_val *entities; /* in place of inputs; may be NULL */
     struct str *row_ids;  /* one a row; may be NULL */
     size_t row_ids_n;
+    err (*fit)(struct infer *);   /* once the version is chosen: what depends on its model; may be NULL */
     err (*reply)(struct infer *); /* writes the answer by req_reply */
     void *adapter;                /* its own; may be NULL */
     /* by infer_start */

@@ -182,12 +182,9 @@ struct rolling {
 };
 err rollout_move(struct rolling *);
 
-/* ---- rest.c, tensor.c ---- */
-struct named;
+/* ---- rest.c, tensor.c (tensor.h has the rest of it) ---- */
 err infer_post(struct req *);
-/* One element of "inputs", data and all. path is its own. */
-err tensor_read(struct arena *a, struct str path, yyjson_val *in, size_t body_bytes, struct named *out);
-/* {"name", "datatype", "shape", "data"} of an output. UNSUPPORTED for types that JSON does not carry. */
+/* {"name", "datatype", "shape", "data"} of an output. INVALID for types that JSON does not carry. */
 err tensor_write(struct buf *b, struct str name, const struct tensor *);
 void write_f32(struct buf *b, float v);
 void write_f64(struct buf *b, double v);

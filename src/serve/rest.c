@@ -1,130 +1,471 @@
 // SPDX-License-Identifier: Apache-2.0
-/* POST /v2/models/{name}[/versions/{v}]/infer: the Open Inference Protocol over REST, JSON in and out. */
-#include "serve/infer.h"
+/* POST /v2/models/{name}[/versions/{v}]/infer: the Open Inference Protocol over REST, with Triton's extensions for
+ * binary tensors, classification, sequences and schedule policy. */
+#include "serve/rest.h"
+#include "serve/inflate.h"
 
-static struct str text_of(yyjson_val *v)
+enum { DEFLATE_BYTES_MIN = 1024 }; /* of a reply; a smaller one is sent as it is */
+
+/* ---- parameters ---- */
+
+enum { OF_REQUEST = 1, OF_INPUT = 2, OF_OUTPUT = 4 };
+enum param_kind { PARAM_BOOL, PARAM_WHOLE, PARAM_NAME, PARAM_REFUSED };
+
+// clang-format off
+#define PARAMS(P) /* whose, what it is, C type, name */  \
+    P(OF_REQUEST, NAME,  struct str, version)            \
+    P(OF_REQUEST, NAME,  struct str, sequence_id)        \
+    P(OF_REQUEST, WHOLE, int64_t,    priority)           \
+    P(OF_REQUEST, WHOLE, int64_t,    timeout)            \
+    P(OF_INPUT,   WHOLE, int64_t,    binary_data_size)   \
+    P(OF_OUTPUT,  WHOLE, int64_t,    classification)     \
+    P(OF_REQUEST, BOOL,  bool,       return_features)    \
+    P(OF_REQUEST, BOOL,  bool,       sequence_start)     \
+    P(OF_REQUEST, BOOL,  bool,       sequence_end)       \
+    P(OF_REQUEST, BOOL,  bool,       binary_data_output) \
+    P(OF_OUTPUT,  BOOL,  bool,       binary_data)        \
+    P(OF_INPUT | OF_OUTPUT, REFUSED, bool, shared_memory_region)
+// clang-format on
+
+#define P(whose, kind, T, name) ROW_##name,
+enum param { PARAMS(P) };
+#undef P
+struct params {
+#define P(whose, kind, T, name) T name;
+    PARAMS(P)
+#undef P
+    unsigned whose;
+    uint32_t given; /* bits of enum param */
+};
+static const struct param_row {
+    struct str name;
+    unsigned whose;
+    enum param_kind kind;
+    size_t offset;
+} param_rows[] = {
+#define P(whose, kind, T, name) \
+    { { #name, sizeof #name - 1 }, whose, PARAM_##kind, offsetof(struct params, name) },
+    PARAMS(P)
+#undef P
+};
+enum { PARAM_ROWS = sizeof param_rows / sizeof *param_rows };
+
+static bool is_given(const struct params *p, enum param which)
 {
-    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
+    return p->given >> which & 1;
+}
+
+static err param_set(void *at, enum param_kind kind, struct str name, const struct scalar *v)
+{
+    switch (kind) {
+    case PARAM_BOOL:
+        if (v->kind != SCALAR_BOOL)
+            FAIL(INVALID, "Unable to parse '%.*s': it is true or false", STR(name));
+        *(bool *)at = v->yes;
+        return NULL;
+    case PARAM_WHOLE:
+        if (!scalar_is_whole(v) || !str_i64(v->text, at) || *(int64_t *)at < 0)
+            FAIL(INVALID, "Unable to parse '%.*s': it is a whole number from 0", STR(name));
+        return NULL;
+    case PARAM_NAME:
+        if (v->kind != SCALAR_TEXT && !(scalar_is_whole(v) && *v->text.p != '-'))
+            FAIL(INVALID, "Unable to parse '%.*s': it is a text or a whole number from 0", STR(name));
+        *(struct str *)at = v->text;
+        return NULL;
+    case PARAM_REFUSED:
+        break;
+    }
+    FAIL(INVALID, "'%.*s': shared memory is not served here", STR(name));
+}
+
+static err param_read(void *self, struct json_in *in, struct str key)
+{
+    struct params *p = self;
+    struct scalar v;
+    size_t i = 0;
+    TRY(json_in_scalar(in, &v));
+    while (i < PARAM_ROWS && !(param_rows[i].whose & p->whose && str_eq(param_rows[i].name, key)))
+        i++;
+    if (i < PARAM_ROWS) {
+        p->given |= (uint32_t)1 << i;
+        return param_set((char *)p + param_rows[i].offset, param_rows[i].kind, key, &v);
+    }
+    if (str_starts(key, S("triton_")))
+        FAIL(INVALID,
+             "parameter keys starting with 'triton_' are reserved for Triton usage and should not be "
+             "specified.");
+    return NULL;
+}
+
+static err params_read(struct json_in *in, unsigned whose, struct params *out)
+{
+    uint32_t seen;
+    struct scalar v;
+    *out = (struct params){ .whose = whose };
+    if (json_in_peek(in) == 'n')
+        return json_in_scalar(in, &v);
+    return json_in_object(in, S("parameters"), NULL, 0, out, param_read, &seen);
+}
+
+static err parameters_read(void *self, struct json_in *in)
+{
+    struct infer *c = self;
+    struct rest *x = c->adapter;
+    struct params p;
+    TRY(params_read(in, OF_REQUEST, &p));
+    bool none = str_is(p.sequence_id, "0");
+    if (p.priority > UINT32_MAX)
+        FAIL(INVALID, "Unable to parse 'priority': it is at most %u", UINT32_MAX);
+    c->p = (struct infer_params){ .version = c->p.version.n ? c->p.version : p.version,
+                                  .sequence = none ? S("") : p.sequence_id,
+                                  .sequence_start = p.sequence_start,
+                                  .sequence_end = p.sequence_end,
+                                  .return_features = p.return_features,
+                                  .priority = (uint32_t)p.priority,
+                                  .timeout_us = p.timeout };
+    x->binary = p.binary_data_output;
+    return NULL;
+}
+
+/* ---- inputs ---- */
+
+struct input {
+    struct infer *c;
+    size_t i;
+    struct named *to;
+    struct str data; /* where it came before its type and shape */
+    bool shaped, filled;
+    struct params p;
+};
+
+static err input_name(void *self, struct json_in *in)
+{
+    return json_in_text(in, &((struct input *)self)->to->name);
+}
+
+static err input_type(void *self, struct json_in *in)
+{
+    struct input *x = self;
+    struct str name;
+    TRY(json_in_text(in, &name));
+    x->to->t.type = tensor_of_protocol(name);
+    if (x->to->t.type == TENSOR_NONE)
+        FAIL(INVALID, "invalid datatype '%.*s' for inputs[%zu]", STR(str_sub(name, 0, 64)), x->i);
+    return NULL;
+}
+
+static err input_dim(void *self, struct json_in *in, size_t i)
+{
+    struct input *x = self;
+    struct scalar v;
+    int64_t n;
+    if (i == TENSOR_RANK_MAX)
+        FAIL(INVALID, "inputs[%zu].shape has more than %d sizes", x->i, TENSOR_RANK_MAX);
+    TRY(json_in_scalar(in, &v));
+    if (!scalar_is_whole(&v) || !str_i64(v.text, &n) || n < 1 || n > INT32_MAX)
+        FAIL(INVALID, "inputs[%zu].shape[%zu] is a whole number from 1 to %d", x->i, i, INT32_MAX);
+    x->to->t.dims[i] = n;
+    return NULL;
+}
+
+static err input_shape(void *self, struct json_in *in)
+{
+    struct input *x = self;
+    struct tensor *t = &x->to->t;
+    int64_t n;
+    TRY(json_in_array(in, S("shape"), input_dim, x, &t->rank));
+    if (!tensor_count(t->dims, t->rank, INT32_MAX, &n))
+        FAIL(INVALID, "inputs[%zu].shape has more elements than a request can hold", x->i);
+    x->shaped = true;
+    return NULL;
+}
+
+static err input_parameters(void *self, struct json_in *in)
+{
+    return params_read(in, OF_INPUT, &((struct input *)self)->p);
+}
+
+static err input_data(void *self, struct json_in *in)
+{
+    struct input *x = self;
+    if (!x->shaped || !x->to->t.type)
+        return json_in_skip(in, &x->data);
+    x->filled = true;
+    return tensor_of_json(in, x->to->name, &x->to->t);
+}
+
+static const struct member input_members[] = { { S_INIT("name"), input_name },
+                                               { S_INIT("shape"), input_shape },
+                                               { S_INIT("datatype"), input_type },
+                                               { S_INIT("parameters"), input_parameters },
+                                               { S_INIT("data"), input_data } };
+
+/* The next of the bytes behind the JSON. */
+static err input_binary(struct input *x)
+{
+    struct rest *rest = x->c->adapter;
+    struct str name = str_sub(x->to->name, 0, 64);
+    if (x->filled || x->data.n)
+        FAIL(INVALID, "input '%.*s' has data and binary_data_size", STR(name));
+    if ((uint64_t)x->p.binary_data_size > rest->raw.n)
+        FAIL(INVALID, "unexpected size for input '%.*s', expecting %lld additional bytes", STR(name),
+             (long long)x->p.binary_data_size - (long long)rest->raw.n);
+    size_t n = (size_t)x->p.binary_data_size;
+    TRY(tensor_of_bytes(x->c->a, name, str_sub(rest->raw, 0, n), &x->to->t));
+    rest->raw = str_sub(rest->raw, n, rest->raw.n);
+    return NULL;
+}
+
+/* What the object left to be done. */
+static err input_end(struct input *x, const struct json_in *in)
+{
+    if (!x->to->name.n || !x->shaped || !x->to->t.type)
+        FAIL(INVALID, "inputs[%zu] has no name, no shape or no datatype", x->i);
+    if (is_given(&x->p, ROW_binary_data_size))
+        return input_binary(x);
+    if (x->filled)
+        return NULL;
+    if (!x->data.n)
+        FAIL(INVALID, "input '%.*s' has no data", STR(str_sub(x->to->name, 0, 64)));
+    struct json_in again = *in;
+    again.p = x->data.p;
+    again.end = x->data.p + x->data.n;
+    TRY(tensor_of_json(&again, x->to->name, &x->to->t));
+    return json_in_end(&again);
+}
+
+static err input_read(void *self, struct json_in *in, size_t i)
+{
+    struct infer *c = self;
+    uint32_t seen;
+    if (i == TENSORS_MAX)
+        FAIL(INVALID, "inputs is a list of at most %d tensors", TENSORS_MAX);
+    c->inputs = arena_grow(c->a, c->inputs, i * sizeof *c->inputs, (i + 1) * sizeof *c->inputs, 16);
+    struct input x = { .c = c, .i = i, .to = &c->inputs[i] };
+    *x.to = (struct named){ 0 };
+    TRY(json_in_object(in, S("an element of inputs"), input_members,
+                       sizeof input_members / sizeof *input_members, &x, NULL, &seen));
+    return input_end(&x, in);
+}
+
+static err inputs_read(void *self, struct json_in *in)
+{
+    struct infer *c = self;
+    return json_in_array(in, S("inputs"), input_read, c, &c->inputs_n);
+}
+
+/* ---- outputs ---- */
+
+struct output {
+    struct str name;
+    struct params p;
+};
+
+static err output_name(void *self, struct json_in *in)
+{
+    return json_in_text(in, &((struct output *)self)->name);
+}
+
+static err output_parameters(void *self, struct json_in *in)
+{
+    return params_read(in, OF_OUTPUT, &((struct output *)self)->p);
+}
+
+static const struct member output_members[] = { { S_INIT("name"), output_name },
+                                                { S_INIT("parameters"), output_parameters } };
+
+static err output_read(void *self, struct json_in *in, size_t i)
+{
+    struct infer *c = self;
+    struct rest *rest = c->adapter;
+    struct output x = { 0 };
+    uint32_t seen;
+    if (i == TENSORS_MAX)
+        FAIL(INVALID, "outputs is a list of at most %d objects", TENSORS_MAX);
+    TRY(json_in_object(in, S("an element of outputs"), output_members, 2, &x, NULL, &seen));
+    if (!x.name.n)
+        FAIL(INVALID, "outputs[%zu] is an object with a name", i);
+    c->asked = arena_grow(c->a, c->asked, i * sizeof *c->asked, (i + 1) * sizeof *c->asked, 16);
+    c->asked[i] = (struct asked){ x.name, x.p.binary_data, x.p.classification };
+    if (is_given(&x.p, ROW_binary_data))
+        rest->choice |= (uint64_t)1 << i;
+    return NULL;
+}
+
+static err outputs_read(void *self, struct json_in *in)
+{
+    struct infer *c = self;
+    struct scalar v;
+    if (json_in_peek(in) == 'n')
+        return json_in_scalar(in, &v);
+    return json_in_array(in, S("outputs"), output_read, c, &c->asked_n);
 }
 
 /* ---- the body ---- */
 
-struct body {
-    yyjson_val *inputs, *outputs, *ids, *parameters;
+static err id_read(void *self, struct json_in *in)
+{
+    if (json_in_peek(in) != '"')
+        FAIL(INVALID, "Unable to parse 'id': it is a text");
+    return json_in_text(in, &((struct infer *)self)->id);
+}
+
+/* What clients send and nobody needs. */
+static err name_read(void *self, struct json_in *in)
+{
+    struct scalar v;
+    (void)self;
+    return json_in_scalar(in, &v);
+}
+
+static err entities_read(void *self, struct json_in *in)
+{
+    return json_in_tree(in, &((struct infer *)self)->entities);
+}
+
+static err row_id_read(void *self, struct json_in *in, size_t i)
+{
+    struct infer *c = self;
+    struct strs *ids = c->adapter;
+    struct scalar v;
+    TRY(json_in_scalar(in, &v));
+    if (v.kind != SCALAR_TEXT && !scalar_is_whole(&v))
+        FAIL(INVALID, "ids[%zu] is no text and no whole number", i);
+    push(c->a, ids, v.text);
+    return NULL;
+}
+
+static err ids_read(void *self, struct json_in *in)
+{
+    struct infer *c = self, reader = { .a = c->a };
+    struct strs ids = { 0 };
+    struct scalar v;
+    if (json_in_peek(in) == 'n')
+        return json_in_scalar(in, &v);
+    reader.adapter = &ids;
+    TRY(json_in_array(in, S("ids"), row_id_read, &reader, &c->row_ids_n));
+    c->row_ids = ids.v ? ids.v : NEW(c->a, struct str);
+    return NULL;
+}
+
+static const struct member body_members[] = {
+    { S_INIT("id"), id_read },
+    { S_INIT("model_name"), name_read },
+    { S_INIT("model_version"), name_read },
+    { S_INIT("inputs"), inputs_read },
+    { S_INIT("outputs"), outputs_read },
+    { S_INIT("entities"), entities_read },
+    { S_INIT("ids"), ids_read },
+    { S_INIT("parameters"), parameters_read },
 };
+enum { BODY_INPUTS = 3, BODY_MEMBERS = sizeof body_members / sizeof *body_members };
 
-static err body_read(struct infer *c, struct body *b)
+static err body_read(struct infer *c, struct str text)
 {
-    struct {
-        struct str key;
-        yyjson_val **to;
-    } const keys[] = {
-        { S("id"), NULL },           { S("model_name"), NULL },          { S("model_version"), NULL },
-        { S("inputs"), &b->inputs }, { S("outputs"), &b->outputs },      { S("entities"), &c->entities },
-        { S("ids"), &b->ids },       { S("parameters"), &b->parameters }
-    };
-    size_t i, max, n = sizeof keys / sizeof *keys;
-    yyjson_val *root, *k, *v;
-    TRY(json_parse(c->a, c->r->body, &root));
-    if (!yyjson_is_obj(root))
-        FAIL(INVALID, "the body is an object with inputs, or with entities");
-    yyjson_obj_foreach (root, i, max, k, v) {
-        size_t at = 0;
-        while (at < n && !str_eq(keys[at].key, text_of(k)))
-            at++;
-        if (at == n)
-            FAIL(INVALID, "'%.*s' is not known; there are id, parameters, inputs, outputs, entities and ids",
-                 STR(str_sub(text_of(k), 0, 64)));
-        if (at == 0 && !yyjson_is_str(v))
-            FAIL(INVALID, "id is a text");
-        if (at == 0)
-            c->id = text_of(v);
-        if (keys[at].to)
-            *keys[at].to = v;
-    }
-    if (!b->inputs == !c->entities)
+    struct rest *rest = c->adapter;
+    struct json_in in = json_in_new(c->a, text);
+    uint32_t seen;
+    TRY(json_in_object(&in, S("the body"), body_members, BODY_MEMBERS, c, NULL, &seen));
+    TRY(json_in_end(&in));
+    if (!c->entities == !(seen >> BODY_INPUTS & 1))
         FAIL(INVALID, "the body has either inputs (tensors) or entities (keys)");
-    if (b->parameters && !yyjson_is_obj(b->parameters))
-        FAIL(INVALID, "parameters is an object");
+    if (rest->raw.n)
+        FAIL(INVALID, "unexpected additional input data: %zu bytes that no input has", rest->raw.n);
+    for (size_t i = 0; i < c->asked_n; i++)
+        if (!(rest->choice >> i & 1))
+            c->asked[i].binary = rest->binary;
     return NULL;
 }
 
-static err ids_read(struct infer *c, yyjson_val *ids)
+err rest_read(struct infer *c)
 {
-    size_t i, max;
-    yyjson_val *v;
-    if (!ids || yyjson_is_null(ids))
-        return NULL;
-    if (!yyjson_is_arr(ids))
-        FAIL(INVALID, "ids is a list of texts, one a row");
-    c->row_ids_n = yyjson_arr_size(ids);
-    c->row_ids = NEW_N(c->a, struct str, c->row_ids_n + 1);
-    yyjson_arr_foreach (ids, i, max, v) {
-        if (!yyjson_is_str(v) && !yyjson_is_int(v))
-            FAIL(INVALID, "ids[%zu] is no text and no whole number", i);
-        c->row_ids[i] = yyjson_is_str(v)    ? text_of(v)
-                        : yyjson_is_uint(v) ? fmt(c->a, "%llu", (unsigned long long)yyjson_get_uint(v))
-                                            : fmt(c->a, "%lld", (long long)yyjson_get_sint(v));
-    }
-    return NULL;
-}
-
-static err parameters_read(struct infer *c, yyjson_val *parameters)
-{
-    yyjson_val *v = yyjson_obj_get(parameters, "version");
-    c->p.return_features = yyjson_is_true(yyjson_obj_get(parameters, "return_features"));
+    struct rest *rest = c->adapter;
+    struct str body, length = req_header(c->r, S("inference-header-content-length"));
+    int64_t n;
+    TRY(body_inflate(c->a, req_header(c->r, S("content-encoding")), c->r->body, BODY_BYTES_MAX, &body));
     c->p.version = req_param(c->r, S("version"));
-    if (c->p.version.n || !v)
+    if (!length.n)
+        return body_read(c, body);
+    if (length.p[0] < '0' || length.p[0] > '9' || !str_i64(length, &n) || (uint64_t)n > body.n)
+        FAIL(INVALID, "Unable to parse Inference-Header-Content-Length, got: %.*s (the body has %zu bytes)",
+             STR(str_sub(length, 0, 64)), body.n);
+    rest->raw = str_sub(body, (size_t)n, body.n);
+    rest->raw_only = n == 0;
+    rest->binary = rest->raw_only;
+    return rest->raw_only ? NULL : body_read(c, str_sub(body, 0, (size_t)n));
+}
+
+/* ---- what the model has to say ---- */
+
+/* A body that is nothing but the one input: what its shape leaves open follows from its length. */
+static err raw_take(struct infer *c, struct str raw)
+{
+    const struct session_info *info = c->to->model->info;
+    const struct tensor_spec *spec = info->inputs;
+    size_t open = 0, at = 0;
+    int64_t known;
+    if (info->n_inputs != 1 || !spec->shaped || !spec->type)
+        FAIL(INVALID, "a raw request needs a model with one input of a known shape");
+    c->inputs = NEW(c->a, struct named);
+    c->inputs_n = 1;
+    c->inputs->name = spec->name;
+    struct tensor *t = &c->inputs->t;
+    t->type = spec->type;
+    t->rank = spec->rank;
+    for (size_t i = 0; i < t->rank; i++) {
+        t->dims[i] = spec->dims[i] < 0 ? 1 : spec->dims[i];
+        open += spec->dims[i] < 0 && i > 0;
+        at = spec->dims[i] < 0 ? i : at;
+    }
+    if (open > 1 || !tensor_count(t->dims, t->rank, INT32_MAX, &known) || !known)
+        FAIL(INVALID, "a raw request cannot tell the shape of input '%.*s'", STR(spec->name));
+    if (t->type == TENSOR_TEXT) {
+        t->data = NEW(c->a, struct str);
+        *(struct str *)t->data = raw;
+        t->bytes = sizeof raw;
+        if (known != 1)
+            FAIL(INVALID, "a raw request has one text, input '%.*s' takes %lld", STR(spec->name),
+                 (long long)known);
         return NULL;
-    if (yyjson_is_uint(v))
-        c->p.version = fmt(c->a, "%llu", (unsigned long long)yyjson_get_uint(v));
-    else if (yyjson_is_str(v))
-        c->p.version = text_of(v);
-    else
-        FAIL(INVALID, "parameters.version is a number or a name");
+    }
+    size_t size = (size_t)known * tensor_size(t->type);
+    if (t->rank && spec->dims[at] < 0)
+        t->dims[at] = raw.n < size ? 1 : (int64_t)(raw.n / size);
+    return tensor_of_bytes(c->a, spec->name, raw, t);
+}
+
+/* Found before the run, as it is the client's mistake and not the model's. */
+static err output_fits(const struct tensor_spec *spec, bool binary, int64_t classes)
+{
+    bool half = spec->type == TENSOR_F16 || spec->type == TENSOR_BF16;
+    if (classes && (half || spec->type == TENSOR_TEXT))
+        FAIL(INVALID, "class result not available for output '%.*s' due to its type %.*s", STR(spec->name),
+             STR(tensor_protocol_name(spec->type)));
+    if (half && !binary)
+        FAIL(INVALID,
+             "sending %.*s data via JSON is not supported. Please use the binary data format for output %.*s",
+             STR(tensor_protocol_name(spec->type)), STR(spec->name));
     return NULL;
 }
 
-static err inputs_read(struct infer *c, yyjson_val *inputs)
+err rest_fit(struct infer *c)
 {
-    size_t i, max;
-    yyjson_val *v;
-    if (!yyjson_is_arr(inputs) || yyjson_arr_size(inputs) > TENSORS_MAX)
-        FAIL(INVALID, "inputs is a list of at most %d tensors", TENSORS_MAX);
-    c->inputs_n = yyjson_arr_size(inputs);
-    c->inputs = NEW_N(c->a, struct named, c->inputs_n + 1);
-    yyjson_arr_foreach (inputs, i, max, v)
-        TRY(tensor_read(c->a, fmt(c->a, "inputs[%zu]", i), v, c->r->body.n, &c->inputs[i]));
-    return NULL;
-}
-
-static err outputs_read(struct infer *c, yyjson_val *outputs)
-{
-    size_t i, max;
-    yyjson_val *v;
-    if (!outputs || yyjson_is_null(outputs))
-        return NULL;
-    if (!yyjson_is_arr(outputs) || yyjson_arr_size(outputs) > TENSORS_MAX)
-        FAIL(INVALID, "outputs is a list of at most %d objects", TENSORS_MAX);
-    c->asked_n = yyjson_arr_size(outputs);
-    c->asked = NEW_N(c->a, struct asked, c->asked_n + 1);
-    yyjson_arr_foreach (outputs, i, max, v) {
-        yyjson_val *name = yyjson_obj_get(v, "name");
-        if (!yyjson_is_str(name))
-            FAIL(INVALID, "outputs[%zu] is an object with a name", i);
-        c->asked[i].name = text_of(name);
+    const struct rest *rest = c->adapter;
+    const struct session_info *info = c->to->model->info;
+    if (rest->raw_only)
+        TRY(raw_take(c, rest->raw));
+    for (size_t i = 0; i < info->n_outputs; i++) {
+        const struct tensor_spec *spec = &info->outputs[i];
+        if (!c->asked_n)
+            TRY(output_fits(spec, rest->binary, 0));
+        for (size_t k = 0; k < c->asked_n; k++)
+            if (str_eq(c->asked[k].name, spec->name))
+                TRY(output_fits(spec, c->asked[k].binary, c->asked[k].classes));
     }
     return NULL;
 }
 
 /* ---- the reply ---- */
-
-static void text_put(struct buf *b, struct str s)
-{
-    struct json j = { .b = *b };
-    json_str(&j, s);
-    *b = j.b;
-}
 
 static void features_write(struct buf *b, const struct infer *c)
 {
@@ -171,51 +512,107 @@ static void parameters_write(struct buf *b, const struct infer *c)
     buf_str(b, S("}"));
 }
 
-static err rest_reply(struct infer *c)
+static bool is_binary(const struct infer *c, size_t i)
+{
+    const struct rest *rest = c->adapter;
+    return c->asked_n ? c->asked[i].binary : rest->binary;
+}
+
+/* The outputs as they are sent: classes in place of scores where these are wanted. *bytes: about what they take. */
+static err outputs_of(struct infer *c, struct tensor **out, size_t *bytes)
 {
     const struct session_info *info = c->to->model->info;
+    *out = NEW_N(c->a, struct tensor, c->out_n + 1);
+    for (size_t i = 0; i < c->out_n; i++) {
+        struct tensor *t = &(*out)[i];
+        *t = c->out[i];
+        if (c->asked_n && c->asked[i].classes)
+            TRY(classes_of(c->a, info->outputs[t->slot].name, &c->out[i], c->asked[i].classes, t));
+        *bytes += 128 + (is_binary(c, i) ? tensor_bytes(t) : 3 * t->bytes);
+    }
+    return NULL;
+}
+
+static err outputs_write(struct infer *c, struct buf *b, const struct tensor *v)
+{
+    const struct session_info *info = c->to->model->info;
+    for (size_t i = 0; i < c->out_n; i++) {
+        struct str name = info->outputs[v[i].slot].name;
+        if (i)
+            buf_str(b, S(","));
+        if (!is_binary(c, i)) {
+            TRY(tensor_write(b, name, &v[i]));
+            continue;
+        }
+        tensor_head(b, name, &v[i]);
+        buf_str(b, S(",\"parameters\":{\"binary_data_size\":"));
+        write_i64(b, (int64_t)tensor_bytes(&v[i]));
+        buf_str(b, S("}}"));
+    }
+    return NULL;
+}
+
+static err reply_send(struct infer *c, const char *type, struct str body)
+{
+    struct str coding = S("");
+    if (body.n > DEFLATE_BYTES_MIN)
+        coding = coding_choose(req_header(c->r, S("accept-encoding")));
+    if (coding.n) {
+        TRY(body_deflate(c->a, coding, body, &body));
+        req_reply_header(c->r, "Content-Encoding", coding);
+    }
+    return req_reply(c->r, 200, type, body);
+}
+
+static err rest_reply(struct infer *c)
+{
     struct buf b = buf_new(c->a);
-    (void)buf_room(&b, 256 + c->n * (12 + (c->rows ? 20 * c->features : 0)));
+    struct tensor *out;
+    size_t room = 256 + (c->rows ? 20 * c->n * c->features : 0), json;
+    bool binary = false;
+    TRY(outputs_of(c, &out, &room));
+    (void)buf_room(&b, room);
     buf_str(&b, S("{\"model_name\":\""));
     buf_str(&b, c->entry->name); /* the grammar of names needs no escapes */
     buf_str(&b, S("\",\"model_version\":\""));
     buf_str(&b, c->to->model->number);
+    buf_str(&b, S("\""));
     if (c->id.n) {
-        buf_str(&b, S("\",\"id\":"));
+        buf_str(&b, S(",\"id\":"));
         text_put(&b, c->id);
-        buf_str(&b, S(",\"outputs\":["));
-    } else {
-        buf_str(&b, S("\",\"outputs\":["));
     }
-    for (size_t i = 0; i < c->out_n; i++) {
-        if (i)
-            buf_str(&b, S(","));
-        TRY(tensor_write(&b, info->outputs[c->out[i].slot].name, &c->out[i]));
-    }
+    buf_str(&b, S(",\"outputs\":["));
+    TRY(outputs_write(c, &b, out));
     if (c->rows)
         features_write(&b, c);
     buf_str(&b, S("]"));
     if (c->rows)
         parameters_write(&b, c);
     buf_str(&b, S("}"));
-    return req_reply(c->r, 200, "application/json", buf_get(&b));
+    json = b.n;
+    for (size_t i = 0; i < c->out_n; i++) {
+        binary = binary || is_binary(c, i);
+        if (is_binary(c, i))
+            tensor_put(&b, &out[i]);
+    }
+    if (binary)
+        req_reply_header(c->r, "Inference-Header-Content-Length", fmt(c->a, "%zu", json));
+    return reply_send(c, binary ? "application/octet-stream" : "application/json", buf_get(&b));
 }
 
 err infer_post(struct req *r)
 {
     struct infer *c = NEW(r->a, struct infer);
-    struct body b = { 0 };
     c->s = (struct serve *)(uintptr_t)r->route->self;
     c->r = r;
     c->a = r->a;
     c->project = req_project(r);
     c->deployment = req_param(r, S("name"));
+    c->fit = rest_fit;
     c->reply = rest_reply;
-    TRY(body_read(c, &b));
-    TRY(parameters_read(c, b.parameters));
-    TRY(ids_read(c, b.ids));
-    if (b.inputs)
-        TRY(inputs_read(c, b.inputs));
-    TRY(outputs_read(c, b.outputs));
-    return infer_start(c);
+    c->adapter = NEW(r->a, struct rest);
+    err e = rest_read(c);
+    if (e && e->code == MEDIA)
+        req_reply_header(r, "Accept-Encoding", S(CODINGS));
+    return e ? e : infer_start(c);
 }

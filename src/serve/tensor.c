@@ -1,205 +1,257 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Tensors as JSON: "data" flat or nested, strictly as the shape says; numbers in range; null is NaN. */
-#include "serve/infer.h"
-#include <float.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "serve/tensor.h"
+#include "serve/number.h"
 
-/* ---- in ---- */
-
-/* One input of a request, as it came. */
-struct tensor_in {
-    struct str name;
-    enum tensor_type type;
-    size_t rank;
-    int64_t dims[TENSOR_RANK_MAX];
-    yyjson_val *data;
-};
-
-static err shape_read(struct str path, yyjson_val *shape, struct tensor_in *out)
-{
-    size_t i, max;
-    yyjson_val *v;
-    int64_t n;
-    if (!yyjson_is_arr(shape) || yyjson_arr_size(shape) > TENSOR_RANK_MAX)
-        FAIL(INVALID, "%.*s.shape is a list of at most %d sizes", STR(path), TENSOR_RANK_MAX);
-    yyjson_arr_foreach (shape, i, max, v) {
-        if (!yyjson_is_int(v) || yyjson_get_sint(v) < 1 ||
-            (yyjson_is_uint(v) && yyjson_get_uint(v) > INT32_MAX))
-            FAIL(INVALID, "%.*s.shape[%zu] is a whole number from 1 to %d", STR(path), i, INT32_MAX);
-        out->dims[i] = yyjson_get_sint(v);
-    }
-    out->rank = max;
-    if (!tensor_count(out->dims, out->rank, INT32_MAX, &n))
-        FAIL(INVALID, "%.*s.shape has more elements than a request can hold", STR(path));
-    return NULL;
-}
-
-static struct str text_of(yyjson_val *v)
-{
-    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
-}
-
-static err form_read(struct str path, yyjson_val *in, struct tensor_in *out)
-{
-    static const struct str known[] = { S_INIT("name"), S_INIT("shape"), S_INIT("datatype"), S_INIT("data"),
-                                        S_INIT("parameters") };
-    size_t i, max;
-    yyjson_val *k, *v;
-    if (!yyjson_is_obj(in))
-        FAIL(INVALID, "%.*s is an object with name, shape, datatype and data", STR(path));
-    *out = (struct tensor_in){ 0 };
-    yyjson_obj_foreach (in, i, max, k, v) {
-        size_t which = 0;
-        while (which < 5 && !str_eq(known[which], text_of(k)))
-            which++;
-        if (which == 5)
-            FAIL(INVALID, "%.*s: '%.*s' is not known", STR(path), STR(str_sub(text_of(k), 0, 64)));
-        if ((which == 0 || which == 2) && !yyjson_is_str(v))
-            FAIL(INVALID, "%.*s.%.*s is a text", STR(path), STR(known[which]));
-        if (which == 0)
-            out->name = text_of(v);
-        else if (which == 1)
-            TRY(shape_read(path, v, out));
-        else if (which == 2)
-            out->type = tensor_of_protocol(text_of(v));
-        else if (which == 3)
-            out->data = v;
-    }
-    if (!out->name.n || !yyjson_obj_get(in, "shape"))
-        FAIL(INVALID, "%.*s has no name or no shape", STR(path));
-    if (out->type == TENSOR_NONE)
-        FAIL(INVALID, "%.*s.datatype is none of BOOL, INT8 … UINT64, FP32, FP64, BYTES", STR(path));
-    return NULL;
-}
+/* ---- in: JSON ---- */
 
 struct fill {
-    struct str path;
-    const struct tensor_in *in;
-    struct tensor *out;
-    size_t n, count; /* elements written, wanted */
+    struct json_in *in;
+    struct str name;
+    const struct tensor *t;
+    char *at;    /* where the next element goes */
+    size_t size; /* of an element in memory */
+    size_t n;    /* elements so far */
 };
+
+static size_t element_size(enum tensor_type type)
+{
+    return type == TENSOR_TEXT ? sizeof(struct str) : tensor_size(type);
+}
+
+static err wrong_shape(struct str name)
+{
+    FAIL(INVALID, "Unable to parse 'data': Shape does not match true shape of 'data' field of input '%.*s'",
+         STR(str_sub(name, 0, 64)));
+}
 
 static err wrong_value(const struct fill *f)
 {
-    FAIL(INVALID, "%.*s.data: element %zu is no %.*s, or out of its range", STR(f->path), f->n,
-         STR(tensor_protocol_name(f->in->type)));
+    FAIL(INVALID, "Unable to parse 'data': element %zu of input '%.*s' is no %.*s, or out of its range", f->n,
+         STR(str_sub(f->name, 0, 64)), STR(tensor_protocol_name(f->t->type)));
 }
 
-static err put_real(struct fill *f, yyjson_val *v)
+/* Digits of a whole number, none in front that says nothing. NULL: there are none, or they pass 2^64. */
+static const char *whole_read(const char *p, const char *end, uint64_t *out)
 {
-    double x = yyjson_is_null(v) ? NAN : yyjson_get_num(v);
-    if ((!yyjson_is_num(v) && !yyjson_is_null(v)) || (f->in->type == TENSOR_F32 && fabs(x) > (double)FLT_MAX))
+    const char *from = p;
+    for (*out = 0; p < end && (unsigned char)(*p - '0') < 10; p++)
+        if (__builtin_mul_overflow(*out, 10, out) || __builtin_add_overflow(*out, (uint64_t)(*p - '0'), out))
+            return NULL;
+    return p == from || (*from == '0' && p - from > 1) ? NULL : p;
+}
+
+static err put_whole(struct fill *f)
+{
+    enum tensor_type type = f->t->type;
+    bool is_signed = type == TENSOR_I8 || type == TENSOR_I16 || type == TENSOR_I32 || type == TENSOR_I64;
+    int bits = 8 * (int)f->size - is_signed;
+    struct json_in *in = f->in;
+    uint64_t v, most = UINT64_MAX >> (64 - bits);
+    bool minus = is_signed && in->p < in->end && *in->p == '-';
+    const char *end = whole_read(in->p + minus, in->end, &v);
+    if (!end || v > most + minus)
         return wrong_value(f);
-    if (f->in->type == TENSOR_F32)
-        ((float *)f->out->data)[f->n] = (float)x;
-    else
-        ((double *)f->out->data)[f->n] = x;
+    if (minus)
+        v = 0 - v;
+    memcpy(f->at, &v, f->size); /* little-endian, as is every machine that this runs on */
+    in->p = end;
     return NULL;
 }
 
-static err put_whole(struct fill *f, yyjson_val *v)
+static err put_bool(struct fill *f)
 {
-    int bits = 8 * (int)tensor_size(f->in->type);
-    bool is_signed = f->in->type == TENSOR_I8 || f->in->type == TENSOR_I16 || f->in->type == TENSOR_I32 ||
-                     f->in->type == TENSOR_I64;
-    char *at = (char *)f->out->data + f->n * tensor_size(f->in->type);
-    if (!yyjson_is_int(v))
+    struct str rest = { f->in->p, (size_t)(f->in->end - f->in->p) };
+    bool yes = str_starts(rest, S("true"));
+    if (!yes && !str_starts(rest, S("false")))
         return wrong_value(f);
-    uint64_t u = yyjson_get_uint(v);
-    int64_t i = yyjson_get_sint(v);
-    if (is_signed) {
-        bool big = yyjson_is_uint(v) && u > INT64_MAX;
-        int64_t most = INT64_MAX >> (64 - bits);
-        if (big || i > most || i < -most - 1)
-            return wrong_value(f);
-        memcpy(at, &i, tensor_size(f->in->type)); /* little-endian, as is every machine that this runs on */
-    } else {
-        if (!yyjson_is_uint(v) || u > UINT64_MAX >> (64 - bits))
-            return wrong_value(f);
-        memcpy(at, &u, tensor_size(f->in->type));
+    *f->at = yes;
+    f->in->p += yes ? 4 : 5;
+    return NULL;
+}
+
+static err put_text(struct fill *f)
+{
+    struct str text;
+    if (f->in->p < f->in->end && *f->in->p != '"')
+        return wrong_value(f);
+    TRY(json_in_text(f->in, &text));
+    memcpy(f->at, &text, sizeof text);
+    return NULL;
+}
+
+static err put_each(struct fill *f, size_t n)
+{
+    err (*put)(struct fill *) = f->t->type == TENSOR_BOOL   ? put_bool
+                                : f->t->type == TENSOR_TEXT ? put_text
+                                                            : put_whole;
+    for (size_t i = 0;; f->in->p++) {
+        (void)json_in_peek(f->in);
+        TRY(put(f));
+        f->n++;
+        f->at += f->size;
+        if (json_in_peek(f->in) != ',' || ++i == n)
+            return NULL;
     }
+}
+
+static err put_reals(struct fill *f, size_t n)
+{
+    struct json_in *in = f->in;
+    size_t done;
+    (void)json_in_peek(in);
+    const char *p = f->t->type == TENSOR_F32 ? f32s_read(in->p, in->end, (float *)(void *)f->at, n, &done)
+                                             : f64s_read(in->p, in->end, (double *)(void *)f->at, n, &done);
+    f->n += done;
+    if (!p)
+        return wrong_value(f);
+    f->at += done * f->size;
+    in->p = p;
     return NULL;
 }
 
-static err put_value(struct fill *f, yyjson_val *v)
+/* n elements and the bracket that ends them; the one before them is read already. */
+static err put_row(struct fill *f, size_t n)
 {
-    if (f->n == f->count)
-        FAIL(INVALID, "%.*s.data has more elements than its shape", STR(f->path));
-    switch (f->in->type) {
-    case TENSOR_F32:
-    case TENSOR_F64:
-        TRY(put_real(f, v));
-        break;
-    case TENSOR_BOOL:
-        if (!yyjson_is_bool(v))
-            return wrong_value(f);
-        ((uint8_t *)f->out->data)[f->n] = yyjson_get_bool(v);
-        break;
-    case TENSOR_TEXT:
-        if (!yyjson_is_str(v))
-            return wrong_value(f);
-        ((struct str *)f->out->data)[f->n] = text_of(v);
-        break;
-    default:
-        TRY(put_whole(f, v));
+    bool real = f->t->type == TENSOR_F32 || f->t->type == TENSOR_F64;
+    size_t before = f->n;
+    if (json_in_peek(f->in) == ']' || json_in_peek(f->in) == '[')
+        return wrong_shape(f->name);
+    TRY(real ? put_reals(f, n) : put_each(f, n));
+    char c = json_in_peek(f->in);
+    if (c != ',' && c != ']')
+        return json_in_wrong(f->in, "Missing a comma or ] after an array element");
+    if (c == ',' || f->n - before != n)
+        return wrong_shape(f->name);
+    f->in->p++;
+    return NULL;
+}
+
+/* Recurses by the shape, which has eight dimensions at most; not by what came. */
+static err put_nested(struct fill *f, size_t depth)
+{
+    const struct tensor *t = f->t;
+    if (json_in_peek(f->in) != '[')
+        return wrong_shape(f->name);
+    f->in->p++;
+    if (depth + 1 == t->rank)
+        return put_row(f, (size_t)t->dims[depth]);
+    for (int64_t i = 0; i < t->dims[depth]; i++) {
+        if (i && json_in_peek(f->in) != ',')
+            return wrong_shape(f->name);
+        f->in->p += i > 0;
+        TRY(put_nested(f, depth + 1));
     }
-    f->n++;
+    if (json_in_peek(f->in) != ']')
+        return wrong_shape(f->name);
+    f->in->p++;
     return NULL;
 }
 
-/* Level `depth` of nested data: as many items as the shape says. The depth of the document is bounded already. */
-static err put_nested(struct fill *f, yyjson_val *v, size_t depth)
+err tensor_of_json(struct json_in *in, struct str name, struct tensor *t)
 {
-    size_t i, max;
-    yyjson_val *item;
-    bool leaf = depth + 1 == f->in->rank;
-    if (!yyjson_is_arr(v) || (int64_t)yyjson_arr_size(v) != f->in->dims[depth])
-        FAIL(INVALID, "%.*s.data: level %zu of nesting is not as the shape says", STR(f->path), depth);
-    yyjson_arr_foreach (v, i, max, item)
-        TRY(leaf ? put_value(f, item) : put_nested(f, item, depth + 1));
-    return NULL;
-}
-
-static err data_read(struct arena *a, struct str path, const struct tensor_in *in, size_t body_bytes,
-                     struct tensor *out)
-{
-    size_t size = in->type == TENSOR_TEXT ? sizeof(struct str) : tensor_size(in->type), i, max;
     int64_t count;
-    yyjson_val *v;
-    if (in->type == TENSOR_F16 || in->type == TENSOR_BF16)
-        FAIL(INVALID, "%.*s: %.*s cannot be sent as JSON", STR(path), STR(tensor_protocol_name(in->type)));
-    if (!yyjson_is_arr(in->data))
-        FAIL(INVALID, "%.*s.data is a list", STR(path));
-    /* Each element takes a byte of the body at least: a shape alone reserves nothing. */
-    if (!tensor_count(in->dims, in->rank, (int64_t)body_bytes, &count))
-        FAIL(INVALID, "%.*s: its shape has more elements than the body", STR(path));
-    *out = (struct tensor){ .type = in->type, .rank = in->rank, .bytes = (size_t)count * size };
-    memcpy(out->dims, in->dims, sizeof out->dims);
-    out->data = arena_alloc(a, out->bytes, 16);
-    struct fill f = { .path = path, .in = in, .out = out, .count = (size_t)count };
-    if (yyjson_is_arr(yyjson_arr_get_first(in->data))) {
-        if (in->rank == 0)
-            FAIL(INVALID, "%.*s.data is nested, its shape is not", STR(path));
-        TRY(put_nested(&f, in->data, 0));
-    } else {
-        yyjson_arr_foreach (in->data, i, max, v)
-            TRY(put_value(&f, v));
+    if (t->type == TENSOR_F16 || t->type == TENSOR_BF16)
+        FAIL(
+            INVALID,
+            "receiving %.*s data via JSON is not supported. Please use the binary data format for input %.*s",
+            STR(tensor_protocol_name(t->type)), STR(str_sub(name, 0, 64)));
+    if (json_in_peek(in) != '[')
+        FAIL(INVALID, "Unable to parse 'data': it is not a list, in input '%.*s'", STR(str_sub(name, 0, 64)));
+    /* An element and what separates it take two bytes of the body: a shape alone reserves nothing. */
+    if (!tensor_count(t->dims, t->rank, (in->end - in->p) / 2, &count))
+        return wrong_shape(name);
+    t->bytes = (size_t)count * element_size(t->type);
+    t->data = arena_alloc(in->a, t->bytes, 16);
+    struct fill f = { .in = in, .name = name, .t = t, .at = t->data, .size = element_size(t->type) };
+    const char *from = in->p++;
+    if (json_in_peek(in) != '[' || t->rank < 2)
+        return put_row(&f, (size_t)count);
+    in->p = from;
+    return put_nested(&f, 0);
+}
+
+/* ---- in: bytes ---- */
+
+static err wrong_size(struct str name, size_t want, size_t got)
+{
+    FAIL(INVALID, "input byte size mismatch for input '%.*s'. Expected %zu, got %zu",
+         STR(str_sub(name, 0, 64)), want, got);
+}
+
+static err texts_of_bytes(struct arena *a, struct str name, struct str bytes, struct tensor *t)
+{
+    int64_t count, i = 0;
+    uint32_t n;
+    if (!tensor_count(t->dims, t->rank, (int64_t)(bytes.n / sizeof n), &count))
+        FAIL(INVALID, "input '%.*s' has %zu bytes, too few for the texts of its shape",
+             STR(str_sub(name, 0, 64)), bytes.n);
+    struct str *v = NEW_N(a, struct str, (size_t)count + 1), rest = bytes;
+    for (; i < count && rest.n >= sizeof n; i++) {
+        memcpy(&n, rest.p, sizeof n);
+        if (n > rest.n - sizeof n)
+            FAIL(INVALID, "incomplete string data for inference input '%.*s', expecting string of length %u",
+                 STR(str_sub(name, 0, 64)), n);
+        v[i] = str_sub(rest, sizeof n, sizeof n + n);
+        rest = str_sub(rest, sizeof n + n, rest.n);
     }
-    if (f.n != f.count)
-        FAIL(INVALID, "%.*s.data has %zu elements, its shape %lld", STR(path), f.n, (long long)count);
+    if (i < count || rest.n)
+        FAIL(INVALID, "unexpected number of string elements for inference input '%.*s', expecting %lld",
+             STR(str_sub(name, 0, 64)), (long long)count);
+    t->data = v;
+    t->bytes = (size_t)count * sizeof *v;
     return NULL;
 }
 
-err tensor_read(struct arena *a, struct str path, yyjson_val *v, size_t body_bytes, struct named *out)
+err tensor_of_bytes(struct arena *a, struct str name, struct str bytes, struct tensor *t)
 {
-    struct tensor_in in;
-    TRY(form_read(path, v, &in));
-    out->name = in.name;
-    return data_read(a, path, &in, body_bytes, &out->t);
+    int64_t count;
+    size_t size = tensor_size(t->type);
+    if (t->type == TENSOR_TEXT)
+        return texts_of_bytes(a, name, bytes, t);
+    if (!tensor_count(t->dims, t->rank, INT64_MAX / 16, &count))
+        FAIL(INVALID, "the shape of input '%.*s' has too many elements", STR(str_sub(name, 0, 64)));
+    if ((size_t)count * size != bytes.n)
+        return wrong_size(name, (size_t)count * size, bytes.n);
+    for (size_t i = 0; t->type == TENSOR_BOOL && i < bytes.n; i++)
+        if ((unsigned char)bytes.p[i] > 1)
+            FAIL(INVALID, "element %zu of input '%.*s' is no BOOL", i, STR(str_sub(name, 0, 64)));
+    t->bytes = bytes.n;
+    t->data = (void *)(uintptr_t)bytes.p; /* a run only reads it */
+    if ((uintptr_t)bytes.p % size == 0)
+        return NULL;
+    t->data = arena_alloc(a, bytes.n, 16);
+    memcpy(t->data, bytes.p, bytes.n);
+    return NULL;
 }
 
-/* ---- out ---- */
+/* ---- out: bytes ---- */
+
+size_t tensor_bytes(const struct tensor *t)
+{
+    const struct str *texts = t->data;
+    size_t n = t->bytes / sizeof *texts, all = 0;
+    if (t->type != TENSOR_TEXT)
+        return t->bytes;
+    for (size_t i = 0; i < n; i++)
+        all += sizeof(uint32_t) + texts[i].n;
+    return all;
+}
+
+void tensor_put(struct buf *b, const struct tensor *t)
+{
+    const struct str *texts = t->data;
+    if (t->type != TENSOR_TEXT) {
+        buf_put(b, t->data, t->bytes);
+        return;
+    }
+    for (size_t i = 0; i < t->bytes / sizeof *texts; i++) {
+        uint32_t n = (uint32_t)texts[i].n;
+        buf_put(b, &n, sizeof n);
+        buf_str(b, texts[i]);
+    }
+}
+
+/* ---- out: JSON ---- */
 
 static char *put_u64(char *end, uint64_t v)
 {
@@ -228,35 +280,9 @@ void write_f64(struct buf *b, double v)
     buf_put(b, text, f64_text(v, text));
 }
 
-/* m / 10^places with the fewest places that read back as v. The decimal is within a quarter of the distance to the
- * next float, so that it reads back the same whether a reader goes by way of a double or not. */
 void write_f32(struct buf *b, float v)
 {
-    static const double tens[] = { 1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12 };
-    double x = fabs((double)v), near = (x - (double)nextafterf((float)x, 0)) / 4;
-    char text[32], *end = text + sizeof text, *p = end;
-    if (!isfinite(v)) {
-        buf_str(b, S("null"));
-        return;
-    }
-    if (x != 0 && (x < 1e-4 || x >= 1e9)) {
-        buf_fmt(b, "%.9g", (double)v);
-        return;
-    }
-    int places = 0;
-    while (places < 12 && fabs(rint(x * tens[places]) / tens[places] - x) > near)
-        places++;
-    uint64_t m = (uint64_t)rint(x * tens[places]);
-    for (int i = 0; i < places; i++, m /= 10)
-        *--p = (char)('0' + m % 10);
-    if (places)
-        *--p = '.';
-    p = put_u64(p, m);
-    if (signbit(v))
-        *--p = '-';
-    buf_put(b, p, (size_t)(end - p));
-    if (x == 0 && signbit(v))
-        buf_str(b, S(".0"));
+    b->n += f32_text(v, buf_room(b, 32));
 }
 
 static int64_t whole_at(const struct tensor *t, size_t i)
@@ -279,20 +305,31 @@ static int64_t whole_at(const struct tensor *t, size_t i)
     }
 }
 
-static void text_put(struct buf *b, struct str s)
+void text_put(struct buf *b, struct str s)
 {
     struct json j = { .b = *b };
     json_str(&j, s);
     *b = j.b;
 }
 
+static void put_f32s(struct buf *b, const float *v, size_t n)
+{
+    enum { AT_ONCE = 64, LONGEST = 16 };
+    for (size_t i = 0; i < n;) {
+        char *p = buf_room(b, AT_ONCE * (LONGEST + 1)), *from = p;
+        for (size_t end = i + AT_ONCE; i < end && i < n; i++) {
+            if (i)
+                *p++ = ',';
+            p += f32_text(v[i], p);
+        }
+        b->n += (size_t)(p - from);
+    }
+}
+
 static void value_put(struct buf *b, const struct tensor *t, size_t i)
 {
     char text[24];
     switch (t->type) {
-    case TENSOR_F32:
-        write_f32(b, ((const float *)t->data)[i]);
-        break;
     case TENSOR_F64:
         write_f64(b, ((const double *)t->data)[i]);
         break;
@@ -312,13 +349,8 @@ static void value_put(struct buf *b, const struct tensor *t, size_t i)
     }
 }
 
-err tensor_write(struct buf *b, struct str name, const struct tensor *t)
+void tensor_head(struct buf *b, struct str name, const struct tensor *t)
 {
-    int64_t n;
-    if (t->type == TENSOR_F16 || t->type == TENSOR_BF16 || t->type == TENSOR_NONE)
-        FAIL(UNSUPPORTED, "output '%.*s' is of a type that JSON does not carry", STR(name));
-    if (!tensor_count(t->dims, t->rank, INT32_MAX, &n))
-        FAIL(TOO_LARGE, "output '%.*s' has too many elements for JSON", STR(name));
     buf_str(b, S("{\"name\":"));
     text_put(b, name);
     buf_str(b, S(",\"datatype\":\""));
@@ -329,8 +361,23 @@ err tensor_write(struct buf *b, struct str name, const struct tensor *t)
             buf_str(b, S(","));
         write_i64(b, t->dims[i]);
     }
-    buf_str(b, S("],\"data\":["));
-    for (int64_t i = 0; i < n; i++) {
+    buf_str(b, S("]"));
+}
+
+err tensor_write(struct buf *b, struct str name, const struct tensor *t)
+{
+    int64_t n;
+    if (t->type == TENSOR_F16 || t->type == TENSOR_BF16 || t->type == TENSOR_NONE)
+        FAIL(INVALID,
+             "sending %.*s data via JSON is not supported. Please use the binary data format for output %.*s",
+             STR(tensor_protocol_name(t->type)), STR(name));
+    if (!tensor_count(t->dims, t->rank, INT32_MAX, &n))
+        FAIL(TOO_LARGE, "output '%.*s' has too many elements for JSON", STR(name));
+    tensor_head(b, name, t);
+    buf_str(b, S(",\"data\":["));
+    if (t->type == TENSOR_F32)
+        put_f32s(b, t->data, (size_t)n);
+    for (int64_t i = 0; t->type != TENSOR_F32 && i < n; i++) {
         if (i)
             buf_str(b, S(","));
         value_put(b, t, (size_t)i);

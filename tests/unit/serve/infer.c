@@ -38,7 +38,8 @@ TEST(what_breaks_a_rule_is_refused)
         IN("[1,2]", "FP32", "[\"1\",2]"),
         IN("[1,2]", "FP32", "[1e400,2]"),
         IN("[1,2]", "FP32", "[1e39,2]"),
-        IN("[1,2]", "FP32", "[NaN,2]"),
+        IN("[1,2]", "FP32", "[nan,2]"),
+        IN("[1,2]", "FP32", "[-NaN,2]"),
         IN("[1,2]", "FP32", "[true,2]"),
         IN("[1,2]", "FP32", "[[1],[2]]"),
         IN("[2,2]", "FP32", "[[1,2],3,4]"),
@@ -72,6 +73,7 @@ TEST(what_breaks_a_rule_is_refused)
         CHECK(has(r.body, "{\"error\":\""));
     }
     want(w, M_POST, INFER, IN("[1,2]", "FP32", "[1,2]"), 200);
+    want(w, M_POST, INFER, IN("[2,2]", "FP32", "[[NaN,2],[Infinity,-Infinity]]"), 200);
     world_free(w);
 }
 
@@ -174,7 +176,7 @@ TEST(observers_see_what_the_model_saw)
         200);
     CHECK(atomic_load(&seen.calls) == 1 && seen.n == 2 && seen.features == 2 && seen.ids && seen.names);
     CHECK(seen.feature == 0.75f && fabsf(seen.score - 0.7310586f) < 1e-6f);
-    want(w, M_POST, INFER, IN("[1,2]", "FP32", "[1]"), 400);
+    want(w, M_POST, INFER, IN("[1,2]", "FP64", "[1,2]"), 400);
     auto_arena struct arena *a = arena_new(0);
     struct buf b = buf_new(a);
     serve_metrics(w->serve, &b);
@@ -221,52 +223,5 @@ TEST(floats_read_back_bit_for_bit)
         struct buf b = buf_new(a);
         write_f32(&b, some[i].v);
         CHECK_STR(buf_get(&b), str_of(some[i].text));
-    }
-}
-
-TEST(whole_numbers_stay_in_range)
-{
-    auto_arena struct arena *a = arena_new(0);
-    static const struct {
-        const char *type, *data;
-        bool ok;
-    } rows[] = { { "INT8", "[127,-128]", true },
-                 { "INT8", "[128,0]", false },
-                 { "INT8", "[0,-129]", false },
-                 { "UINT8", "[255,0]", true },
-                 { "UINT8", "[256,0]", false },
-                 { "UINT8", "[-1,0]", false },
-                 { "INT64", "[9223372036854775807,-9223372036854775808]", true },
-                 { "INT64", "[9223372036854775808,0]", false },
-                 { "UINT64", "[18446744073709551615,0]", true },
-                 { "INT32", "[1.0,0]", false },
-                 { "BOOL", "[true,false]", true },
-                 { "BOOL", "[1,0]", false },
-                 { "BYTES", "[\"a\",\"\"]", true },
-                 { "BYTES", "[1,2]", false },
-                 { "FP64", "[1e308,null]", true },
-                 { "FP16", "[1,2]", false } };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct tensor_in in;
-        struct tensor t;
-        yyjson_val *v;
-        struct str text = fmt(a, "{\"name\":\"x\",\"shape\":[2],\"datatype\":\"%s\",\"data\":%s}",
-                              rows[i].type, rows[i].data);
-        struct tensor_spec spec = { .name = S("x"),
-                                    .type = tensor_of_protocol(str_of(rows[i].type)),
-                                    .shaped = true,
-                                    .rank = 1,
-                                    .dims = { -1 } };
-        CHECK_OK(json_parse(a, text, &v));
-        CHECK_OK(tensor_read(a, S("x"), v, &in));
-        err e = tensor_fill(a, S("x"), &in, &spec, text.n, &t);
-        cr_assert(!e == rows[i].ok, "%s %s", rows[i].type, rows[i].data);
-        if (e)
-            continue;
-        struct buf b = buf_new(a);
-        CHECK_OK(tensor_write(&b, S("x"), &t));
-        CHECK(has(buf_get(&b), "\"shape\":[2]"));
-        if (t.type != TENSOR_F64)
-            CHECK(has(buf_get(&b), rows[i].data));
     }
 }
