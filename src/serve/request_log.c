@@ -15,7 +15,7 @@ struct request_log {
     struct serve *s;
     struct lane *lane; /* publishes */
     sem_t wake;
-    atomic_bool woken, stopping, publishing;
+    atomic_bool woken, stopping, publishing, paused;
     _Atomic size_t backlog;
     pthread_mutex_t m; /* of sinks */
     struct request_sink *sinks;
@@ -25,8 +25,8 @@ struct request_log {
     struct str boot;
     uint8_t key[32];
     uint64_t taken;
-    int64_t paused_until_ns;
-    bool failed, publish_failed; /* the last try; said once */
+    int64_t paused_until_ns, retry_ns; /* retry: what could not be published */
+    bool failed, publish_failed;       /* the last try; said once */
     struct arena *a;
 };
 
@@ -222,7 +222,8 @@ void request_log_take(struct infer *c, struct request_sink *sink, err e, int64_t
     put_record(&size, c, &r);
     r.bytes = (uint32_t)size.n;
     bool put = false;
-    for (unsigned i = 0; !put && size.n <= RECORD_MAX && i < RINGS; i++) {
+    bool open = size.n <= RECORD_MAX && !atomic_load_explicit(&l->paused, memory_order_relaxed);
+    for (unsigned i = 0; open && !put && i < RINGS; i++) {
         struct ring *g = &l->rings[(c->slot + i) % RINGS];
         put = ring_put(g, c, &r);
         if (ring_half_full(g) && !atomic_exchange_explicit(&l->woken, true, memory_order_acq_rel))
@@ -252,7 +253,7 @@ static void publish_soon(struct request_log *l)
         atomic_store(&l->publishing, false);
 }
 
-/* The log pauses, and what the rings bring meanwhile is let go of. Said once. */
+/* The log pauses: requests are counted as not logged, and the few in the rings are let go of. Said once. */
 static void trouble(struct request_log *l, err e)
 {
     if (!e) {
@@ -261,16 +262,20 @@ static void trouble(struct request_log *l, err e)
         l->failed = false;
         return;
     }
+    l->paused_until_ns = mono_ns() + PAUSE_MS * (int64_t)1000000;
+    atomic_store(&l->paused, true);
     if (!l->failed)
         log_err("request-log.stopped", e);
     l->failed = true;
-    l->paused_until_ns = mono_ns() + PAUSE_MS * (int64_t)1000000;
 }
 
-static void ring_empty(struct request_log *l, struct ring *g, bool keep)
+static void ring_empty(struct request_log *l, struct ring *g)
 {
+    bool keep = !atomic_load(&l->paused);
     size_t tail = atomic_load_explicit(&g->tail, memory_order_relaxed);
-    while (tail != atomic_load_explicit(&g->head, memory_order_acquire)) {
+    size_t head = atomic_load_explicit(&g->head,
+                                       memory_order_acquire); /* what comes now waits for the next pass */
+    while (tail != head) {
         const char *p = g->p + (tail & (RING_BYTES - 1));
         uint32_t bytes, gap;
         memcpy(&bytes, p, sizeof bytes);
@@ -292,7 +297,9 @@ static void sink_rotate(struct request_log *l, struct request_sink *sink)
 {
     if (!sink->dir)
         return;
-    trouble(l, spill_close(sink));
+    err e = spill_close(sink);
+    if (e)
+        trouble(l, e);
     publish_soon(l);
 }
 
@@ -336,20 +343,30 @@ static void sinks_drop(struct request_log *l)
     }
 }
 
+static void retry(struct request_log *l)
+{
+    int64_t now = mono_ns();
+    if (!atomic_load(&l->backlog) || now < l->retry_ns)
+        return;
+    l->retry_ns = now + PAUSE_MS * (int64_t)1000000;
+    publish_soon(l);
+}
+
 /* A sink whose tally had gone before the rings are emptied can get nothing more. */
 static void pass(struct request_log *l, bool last)
 {
-    bool keep = mono_ns() >= l->paused_until_ns && atomic_load(&l->backlog) <= BACKLOG_MAX;
+    atomic_store(&l->paused, mono_ns() < l->paused_until_ns || atomic_load(&l->backlog) > BACKLOG_MAX);
     pthread_mutex_lock(&l->m);
     struct request_sink *first = l->sinks; /* new ones come before it */
     pthread_mutex_unlock(&l->m);
     for (struct request_sink *k = first; k; k = k->next)
         k->leaves = atomic_load(&k->gone);
     for (size_t i = 0; i < RINGS; i++)
-        ring_empty(l, &l->rings[i], keep);
+        ring_empty(l, &l->rings[i]);
     for (struct request_sink *k = first; k; k = k->next)
         sink_flush(l, k, last || k->leaves);
     sinks_drop(l);
+    retry(l);
     err_reset();
 }
 

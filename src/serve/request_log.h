@@ -24,6 +24,7 @@ enum {
 /* A column of the file. Those of META come first; then inputs (by rows: a column a feature), then outputs. */
 struct log_column {
     struct str name, sql; /* SQL type */
+    struct str key;       /* ,"c16": */
     bool output, list, personal;
     size_t slot;           /* of the tensor */
     size_t at;             /* place of the feature in a row, by rows */

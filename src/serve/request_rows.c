@@ -61,6 +61,7 @@ static void column_add(struct request_sink *k, const struct model *m, const stru
     c.name = name_free(k, given);
     bool text = c.personal && spec->redact == REDACT_HASH;
     c.sql = text ? S("VARCHAR") : fmt(k->a, "%s%s", sql_of(c.type), c.list ? "[]" : "");
+    c.key = fmt(k->a, ",\"c%zu\":", k->columns_n);
     k->columns[k->columns_n++] = c;
 }
 
@@ -278,40 +279,27 @@ static void personal_put(struct buf *b, const struct request_sink *k, const stru
 
 /* ---- rows ---- */
 
-static void key_put(struct buf *b, size_t column)
-{
-    buf_fmt(b, column ? ",\"c%zu\":" : "{\"c%zu\":", column);
-}
-
+/* A key that is not there is NULL. */
 static void meta_text(struct buf *b, enum meta_column column, struct str s)
 {
     if (!s.n)
-        return; /* a key that is not there is NULL */
-    key_put(b, column);
+        return;
+    buf_fmt(b, ",\"c%d\":", column);
     text_put(b, s);
 }
 
 static void meta_us(struct buf *b, enum meta_column column, int64_t ns)
 {
-    key_put(b, column);
+    buf_fmt(b, ",\"c%d\":", column);
     write_f64(b, (double)ns / 1e3);
 }
 
-static void meta_put(struct buf *b, const struct request_sink *k, const struct taken *t, size_t row,
-                     struct str boot)
+/* What all rows of a request have in common. */
+static void common_put(struct buf *b, const struct request_sink *k, const struct record *r)
 {
-    const struct record *r = &t->r;
-    key_put(b, META_request);
-    buf_fmt(b, "\"%.*s-%llu-%zu\"", STR(boot), (unsigned long long)t->number, row);
     meta_text(b, META_request_id, r->request_id);
     meta_text(b, META_id, r->id);
-    meta_text(b, META_row_id, t->row_ids ? t->row_ids[row] : S(""));
-    key_put(b, META_time);
-    write_i64(b, r->now);
-    if (t->event_at) {
-        key_put(b, META_event_time);
-        write_i64(b, t->event_at[row]);
-    }
+    buf_fmt(b, ",\"c%d\":%lld", META_time, (long long)r->now);
     meta_text(b, META_deployment, k->deployment);
     meta_text(b, META_version, k->version);
     meta_text(b, META_token, r->token);
@@ -326,19 +314,31 @@ static void meta_put(struct buf *b, const struct request_sink *k, const struct t
     meta_us(b, META_output_us, r->output_ns);
 }
 
+static void row_put(struct buf *b, const struct request_sink *k, const struct taken *t, size_t row,
+                    const uint8_t key[32])
+{
+    if (t->row_ids)
+        meta_text(b, META_row_id, t->row_ids[row]);
+    if (t->event_at)
+        buf_fmt(b, ",\"c%d\":%lld", META_event_time, (long long)t->event_at[row]);
+    for (size_t i = META_COUNT; i < k->columns_n; i++) {
+        const struct log_column *c = &k->columns[i];
+        buf_str(b, c->key);
+        if (c->personal)
+            personal_put(b, k, t, c, row, key);
+        else
+            column_put(b, k, t, c, row);
+    }
+}
+
 void rows_write(struct request_sink *k, const struct taken *t, struct str boot, const uint8_t key[32])
 {
-    struct buf *b = &k->text;
+    struct buf *b = &k->text, common = buf_new(k->text.a);
+    common_put(&common, k, &t->r);
     for (size_t row = 0; row < t->r.rows; row++) {
-        meta_put(b, k, t, row, boot);
-        for (size_t i = META_COUNT; i < k->columns_n; i++) {
-            const struct log_column *c = &k->columns[i];
-            key_put(b, i);
-            if (c->personal)
-                personal_put(b, k, t, c, row, key);
-            else
-                column_put(b, k, t, c, row);
-        }
+        buf_fmt(b, "{\"c0\":\"%.*s-%llu-%zu\"", STR(boot), (unsigned long long)t->number, row);
+        buf_str(b, buf_get(&common));
+        row_put(b, k, t, row, key);
         buf_str(b, S("}\n"));
     }
 }
