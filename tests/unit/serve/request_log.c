@@ -307,3 +307,33 @@ TEST(rows_that_a_killed_process_left_are_published_by_the_next)
     CHECK(f64_at(&c, "a", 1) == 4);
     world_free(w);
 }
+
+/* ---- traces ---- */
+
+TEST(the_last_traced_requests_tell_their_times)
+{
+    struct world *w = logged(DEPLOYMENT(""));
+    trace_every(w->serve, 1);
+    want(w, M_POST, INFER, BODY("one", "1", "1,2") "}", 200);
+    want(w, M_POST, INFER, "{\"inputs\":[]}", 400);
+    trace_every(w->serve, 0);
+    want(w, M_POST, INFER, BODY("one", "1", "1,2") "}", 200);
+    struct json j = json_new(w->l.a);
+    yyjson_val *v;
+    trace_recent(w->serve, &j);
+    CHECK_OK(json_parse(w->l.a, json_get(&j), &v));
+    CHECK(yyjson_arr_size(v) == 2);
+    yyjson_val *failed = yyjson_arr_get(v, 0), *good = yyjson_arr_get(v, 1);
+    CHECK_STR(json_at(failed, "error"), "INVALID");
+    CHECK_STR(json_at(good, "version"), "late.1");
+    CHECK(json_at(good, "trace").n == 32 && json_at(good, "span").n == 16 && !yyjson_obj_get(good, "parent"));
+    int64_t last = 0;
+    static const char *const steps[] = { "ready", "started", "ran", "ended" };
+    for (int i = 0; i < 4; i++) {
+        int64_t at = yyjson_get_sint(yyjson_obj_get(good, steps[i]));
+        CHECK(at > last);
+        last = at;
+    }
+    CHECK(yyjson_get_sint(yyjson_obj_get(failed, "ran")) == 0);
+    world_free(w);
+}
