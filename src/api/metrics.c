@@ -202,6 +202,49 @@ static struct str lines_of(struct arena *a, struct str all, struct str project)
     return buf_get(&out);
 }
 
+/* ---- OpenMetrics ----
+ * Collectors write the older text form, and behind a bucket an exemplar as OpenMetrics has it: " # {trace_id=…".
+ * The older form leaves exemplars out. In OpenMetrics a counter's family is named without the _total of its
+ * samples; one whose samples end otherwise (Triton's) is of the type `unknown`. */
+
+static struct str without_exemplar(struct str line)
+{
+    const char *at = line.p[0] == '#' ? NULL : memmem(line.p, line.n, S(" # {").p, S(" # {").n);
+    return at ? str_sub(line, 0, (size_t)(at - line.p)) : line;
+}
+
+static void comment_put(struct buf *out, struct str line)
+{
+    struct str hash, word, name;
+    str_cut(&line, ' ', &hash);
+    str_cut(&line, ' ', &word);
+    str_cut(&line, ' ', &name);
+    bool total = str_ends(name, S("_total"));
+    if (str_is(word, "TYPE") && str_is(line, "counter") && !total)
+        line = S("unknown");
+    buf_fmt(out, "# %.*s %.*s %.*s\n", STR(word), STR(str_sub(name, 0, name.n - (total ? 6 : 0))), STR(line));
+}
+
+static struct str in_form(struct arena *a, struct str all, bool open)
+{
+    struct buf out = buf_new(a);
+    (void)buf_room(&out, all.n + 16);
+    for (struct str line; str_cut(&all, '\n', &line);) {
+        if (line.n && open && line.p[0] == '#')
+            comment_put(&out, line);
+        else if (line.n)
+            buf_fmt(&out, "%.*s\n", STR(open ? line : without_exemplar(line)));
+    }
+    buf_str(&out, open ? S("# EOF\n") : S(""));
+    return buf_get(&out);
+}
+
+static bool wants_open(const struct req *r)
+{
+    struct str accept = req_header(r, S("accept")), name = S("application/openmetrics-text");
+    return memmem(accept.p, accept.n, name.p, name.n) != NULL;
+}
+
 err metrics_get(struct req *r)
 {
     struct api *api = place_of(r)->api;
@@ -226,5 +269,9 @@ err metrics_get(struct req *r)
     struct str text = buf_get(&out), project = req_who(r)->project;
     if (!str_is(project, "*"))
         text = lines_of(r->a, text, project);
-    return req_reply(r, 200, "text/plain; version=0.0.4; charset=utf-8", text);
+    bool open = wants_open(r);
+    return req_reply(r, 200,
+                     open ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                          : "text/plain; version=0.0.4; charset=utf-8",
+                     in_form(r->a, text, open));
 }

@@ -14,3 +14,4 @@
 #include "base/str.h"
 #include "base/sys.h"
 #include "base/thread.h"
+#include "base/trace.h"

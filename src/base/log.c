@@ -15,8 +15,8 @@ static struct {
 } settings = { LOG_INFO, false };
 
 static _Thread_local struct {
-    char text[63];
-    size_t n;
+    char text[63], trace[32];
+    size_t n, trace_n;
 } context;
 
 static const struct str level_names[] = { S_INIT("debug"), S_INIT("info"), S_INIT("warn"), S_INIT("error") };
@@ -32,6 +32,14 @@ void log_context(struct str id)
     context.n = id.n < sizeof context.text ? id.n : sizeof context.text;
     if (context.n)
         memcpy(context.text, id.p, context.n);
+    context.trace_n = 0;
+}
+
+void log_trace(struct str id)
+{
+    context.trace_n = id.n < sizeof context.trace ? id.n : sizeof context.trace;
+    if (context.trace_n)
+        memcpy(context.trace, id.p, context.trace_n);
 }
 
 /* The character at s, its length in *n; U+FFFD for a byte that starts none. */
@@ -151,6 +159,9 @@ static void put_head(struct buf *b, enum log_level level, const char *event)
     put_text(b, str_of(event));
     if (context.n)
         put_field(b, &(struct kv_field){ .key = "ctx", .type = KV_STR, .s = { context.text, context.n } });
+    if (context.trace_n)
+        put_field(
+            b, &(struct kv_field){ .key = "trace", .type = KV_STR, .s = { context.trace, context.trace_n } });
 }
 
 static void line_out(struct str line)

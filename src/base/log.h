@@ -57,3 +57,5 @@ void log_err(const char *event, err e);
 void log_setup(enum log_level min, bool json);
 /* The id added to each line of this thread; "" for none. Copied (at most 63 bytes). */
 void log_context(struct str id);
+/* The trace id added beside it, until the next log_context(). Copied (at most 32 bytes). */
+void log_trace(struct str id);

@@ -56,6 +56,11 @@ err version_commit(struct store *, struct arena *a, struct str who, struct str p
 err version_find(struct store *, struct arena *a, struct str project, struct str of, struct str fingerprint,
                  struct str *version);
 
+/* Removes the versions of a dataset that are older than before (µs), with their files, but not the newest one. Ends
+ * with the first, by number, that is not. For versions whose files nobody else has: those of a request log. */
+err version_expire(struct store *, struct str who, struct str project, const struct resource *of,
+                   struct str name, int64_t before);
+
 /* ---- lineage: what was made from what; refs are "Kind/name" ---- */
 struct lineage_edge {
     struct str input, output;

@@ -45,6 +45,8 @@ static err ingest_prepare(struct job_context *c, const struct job *job, struct j
     const struct ingest_with *with = job->with;
     struct dataset_spec spec;
     TRY(resource_get(c->store, c->a, &dataset_resource, job->project, with->dataset, NULL, &spec, NULL));
+    if (!spec.sources.n)
+        FAIL(INVALID, "dataset '%.*s' has no sources: its versions are made by others", STR(with->dataset));
     json_kraw(out, "dataset", schema_text(&dataset_spec_schema, c->a, &spec, WRITE_PERSONAL));
     json_ki64(out, "memory", job->spec.memory);
     TRY(sources_put(c, job->project, &spec, out));

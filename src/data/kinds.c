@@ -100,7 +100,12 @@ static err dataset_check(const struct resource_check *c)
 {
     const struct dataset_spec *s = c->spec;
     struct object o;
-    TRY(query_check(s->query));
+    if (!s->sources.n != !s->query.n)
+        return err_field(err_new(INVALID, "spec.%s is missing: a dataset has sources and a query, or neither",
+                                 s->query.n ? "sources" : "query"),
+                         s->query.n ? S("spec.sources") : S("spec.query"));
+    if (s->query.n)
+        TRY(query_check(s->query));
     for (size_t i = 0; i < s->expect.n; i++) {
         const struct expect_rule *r = (const struct expect_rule *)s->expect.v + i;
         const char *lacks = rule_lacks(r);

@@ -54,8 +54,8 @@ SCHEMA(source_spec, SOURCE_SPEC);
 SCHEMA(expect_rule, EXPECT_RULE);
 
 #define DATASET_SPEC(F, O, L, T)                                                                                 \
-    F(T, STRS, sources,    REQUIRED, "Sources that the query reads; each is a view of that name.", .ref = "Source", .min = 1, .len_max = 32) \
-    F(T, STR,  query,      REQUIRED, "One SELECT over the sources (DuckDB's SQL); Parquet sources have file_row_number.", .len_max = 65536) \
+    F(T, STRS, sources,    0, "Sources that the query reads; each is a view of that name. None, and no query: versions are made by others (request logs).", .ref = "Source", .len_max = 32) \
+    F(T, STR,  query,      0, "One SELECT over the sources (DuckDB's SQL); Parquet sources have file_row_number.", .len_max = 65536) \
     F(T, STR,  id,         REQUIRED | COLUMN, "Column that names a row, unique.", .len_max = 128)                \
     F(T, STR,  event_time, REQUIRED | COLUMN, "Column of when it happened.", .len_max = 128)                     \
     F(T, STR,  known_at,   COLUMN, "Column of when it became known; else eventTime.", .len_max = 128)            \

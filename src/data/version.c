@@ -107,6 +107,64 @@ err version_commit(struct store *s, struct arena *a, struct str who, struct str 
     return NULL;
 }
 
+/* ---- removing old ones ---- */
+
+static const char versions_of[] =
+    "select version from dataset_fingerprint where project = ?1 and subject = ?2 "
+    "order by length(version), version limit 1000";
+static const char fingerprint_drop[] =
+    "delete from dataset_fingerprint where project = ?1 and subject = ?2 and version = ?3";
+
+struct old_version {
+    struct str who, project, of, name;
+};
+static err expire_tx(struct tx *tx, void *arg)
+{
+    const struct old_version *o = arg;
+    TRY(object_delete(tx, o->who, S("DatasetVersion"), o->project, o->name, -1));
+    return tx_exec(tx, fingerprint_drop, BIND(B_S(o->project), B_S(o->of), B_S(o->name)), NULL);
+}
+
+struct names_found {
+    struct arena *a;
+    struct strs names;
+};
+static err name_row(void *arg, const struct row *r)
+{
+    struct names_found *f = arg;
+    push(f->a, &f->names, str_dup(f->a, row_str(r, 0)));
+    return NULL;
+}
+
+/* Its record first: a file without one is only room lost, a record without its file would be a lie. */
+static err version_remove(struct store *s, struct arena *a, struct old_version *o,
+                          const struct dataset_version_spec *v)
+{
+    TRY(store_write(s, expire_tx, o));
+    for (size_t i = 0; i < v->files.n; i++)
+        TRY(blob_drop(store_blobs(s), a, ((const struct version_file *)v->files.v)[i].sha));
+    return NULL;
+}
+
+err version_expire(struct store *s, struct str who, struct str project, const struct resource *of,
+                   struct str name, int64_t before)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct names_found f = { .a = a };
+    struct old_version o = { .who = who, .project = project, .of = fmt(a, "%s/%.*s", of->kind, STR(name)) };
+    TRY(store_query(s, versions_of, BIND(B_S(project), B_S(o.of)), name_row, &f));
+    for (size_t i = 0; i + 1 < f.names.n; i++) {
+        struct dataset_version_spec v;
+        struct meta m;
+        TRY(resource_get(s, a, &dataset_version_resource, project, f.names.v[i], &m, &v, NULL));
+        if (m.created >= before)
+            return NULL;
+        o.name = f.names.v[i];
+        TRY_AS(version_remove(s, a, &o, &v), "removing version %.*s", STR(o.name));
+    }
+    return NULL;
+}
+
 /* ---- handing a version to a worker ---- */
 
 err version_put(struct store *s, struct arena *a, struct str project, struct str name, const char *key,

@@ -37,7 +37,7 @@ extern const char *const version_states[];
     F(T, STR,  onnx,        FROZEN, "Blob: the model.", .len_max = 64)                                           \
     F(T, STR,  native,      FROZEN, "Blob: the model as its trainer wrote it; empty for uploads.", .len_max = 64) \
     F(T, STR,  baseline,    FROZEN, "Blob: baseline.json of the training rows; empty for uploads.", .len_max = 64) \
-    F(T, JSON, signature,   FROZEN, "{inputs, outputs: [{name, type, shape}], features: [names in order]}.")     \
+    F(T, JSON, signature,   FROZEN, "{inputs, outputs: [{name, type, shape}], features: [names in order], personal: [names]}.") \
     F(T, STR,  service,     FROZEN | COLUMN, "The feature service whose features it wants.", .len_max = 64)      \
     F(T, JSON, definition,  FROZEN, "Those features as they were defined for its training rows.")                \
     F(T, STRS, inputs,      FROZEN, "Refs of what it was made from.")                                            \

@@ -97,13 +97,13 @@ static void tensors_write(struct json *j, const char *key, const struct tensor_s
     json_arr_end(j);
 }
 
-/* Names of features that the file itself tells: metadata "dhow.features", a JSON list of texts. */
-static struct str features_of(struct arena *a, const struct onnx_facts *f)
+/* What the file itself tells in its metadata, under a key like "dhow.features": a JSON list of texts. */
+static struct str names_of(struct arena *a, const struct onnx_facts *f, struct str key)
 {
     for (size_t i = 0; i < f->metadata.n; i++) {
         yyjson_val *v, *item;
         size_t k, max;
-        if (!str_is(f->metadata.v[i].key, "dhow.features") || json_parse(a, f->metadata.v[i].value, &v) ||
+        if (!str_eq(f->metadata.v[i].key, key) || json_parse(a, f->metadata.v[i].value, &v) ||
             !yyjson_is_arr(v))
             continue;
         bool texts = true;
@@ -121,7 +121,8 @@ struct str signature_text(struct arena *a, const struct onnx_facts *f)
     json_obj(&j);
     tensors_write(&j, "inputs", f->inputs.v, f->inputs.n);
     tensors_write(&j, "outputs", f->outputs.v, f->outputs.n);
-    json_kraw(&j, "features", features_of(a, f));
+    json_kraw(&j, "features", names_of(a, f, S("dhow.features")));
+    json_kraw(&j, "personal", names_of(a, f, S("dhow.personal")));
     json_obj_end(&j);
     return json_get(&j);
 }

@@ -210,6 +210,7 @@ err infer_start(struct infer *c)
     if (e)
         return refuse(c, e);
     c->count = &c->to->tally->stripe[c->slot % STRIPES];
+    infer_arrive(c);
     e = prepare(c);
     if (e)
         return refuse(c, e);

@@ -59,7 +59,8 @@ struct infer {
     struct stripe *count;
     int64_t now; /* µs since 1970 */
     struct infer_times at;
-    struct tensor *in, *out; /* in: all of the model's; out: out_n that are wanted, in their order */
+    const struct trace *trace; /* NULL: none */
+    struct tensor *in, *out;   /* in: all of the model's; out: out_n that are wanted, in their order */
     size_t out_n;
     size_t n;       /* rows */
     const float *x; /* by rows: n × features */
@@ -90,5 +91,17 @@ err version_choose(struct infer *c);
 err keys_take(struct infer *c);
 
 /* ---- metrics.c ---- */
+/* A request has reached its version (c->count). */
+void infer_arrive(struct infer *c);
 /* Counts an ended request in its version's tally: e says how it ended, made_by_us that the fault is not the client's. */
 void infer_count(struct infer *c, err e, bool made_by_us);
+
+/* ---- trace.c ---- */
+/* What the request's headers ask for: goes on with its trace, and answers with the machine's load. */
+void trace_take(struct infer *c);
+/* Keeps a sampled trace, whatever became of it; now: mono_ns(). */
+void trace_keep(const struct infer *c, err e, int64_t now);
+
+/* ---- request_log.c ---- */
+/* A copy for the log, if the version has one and the request is in its share. Never waits. now: mono_ns(). */
+void request_log_take(struct infer *c, struct request_sink *, err e, int64_t now);

@@ -10,7 +10,7 @@
 enum {
     SLOTS = 256,      /* requests at work at once; further ones wait their turn */
     STRIPES = 16,     /* of a tally, so that threads count apart */
-    BUCKETS = 16,     /* of the histogram of times */
+    BUCKETS = 20,     /* of a histogram of times */
     VERSIONS_MAX = 4, /* of one deployment: champion, challenger, the champion before */
     OBSERVERS_MAX = 8,
     BODY_BYTES_MAX = 16 << 20,
@@ -25,29 +25,42 @@ enum {
 };
 
 /* Counts of one version of one deployment, since the daemon started. Times are of requests that were answered, but
- * for fail_ns; from arrival: input (parsing, features), queue, infer (the run), output (writing the reply). */
+ * for fail_ns; from arrival: input (parsing, features), queue, infer (the run), output (writing the reply).
+ * rejected … other: the requests that failed or were refused, by Triton's reasons. in_flight and pending go down
+ * again: requests at work, and those of them that wait for their turn (who queues them counts). */
 // clang-format off
 #define TALLY(T) \
-    T(requests) T(failed) T(refused) T(rows) T(missing) T(executions) \
+    T(requests) T(failed) T(refused) T(rows) T(missing) T(executions) T(in_flight) T(pending) \
+    T(rejected) T(canceled) T(backend) T(other) T(logged) T(unlogged) \
     T(took_ns) T(fail_ns) T(input_ns) T(queue_ns) T(infer_ns) T(output_ns) \
     T(cache_hits) T(cache_misses) T(hit_ns) T(miss_ns)
 // clang-format on
+enum phase { PHASE_ALL, PHASE_INPUT, PHASE_QUEUE, PHASE_INFER, PHASE_OUTPUT, PHASES };
 struct stripe {
 #define T(name) _Atomic int64_t name;
     _Alignas(64) TALLY(T)
 #undef T
         _Atomic int64_t last_us; /* when it was asked last, since 1970 */
-    _Atomic int64_t buckets[BUCKETS];
+    _Atomic int64_t buckets[PHASES][BUCKETS];
 };
+/* The last traced request whose time fell into a bucket. */
+struct exemplar {
+    atomic_flag busy;
+    char id[TRACE_ID_TEXT];
+    int64_t took_ns, at_us; /* at_us 0: none yet */
+};
+struct request_sink;
 struct tally {
     int refs;
+    _Atomic(struct request_sink *) sink; /* of the request log; NULL: off. With m held when it is set */
+    struct exemplar exemplars[BUCKETS];
     struct stripe stripe[STRIPES];
 };
 struct totals {
 #define T(name) int64_t name;
     TALLY(T)
 #undef T
-    int64_t last_us, buckets[BUCKETS];
+    int64_t last_us, buckets[PHASES][BUCKETS];
 };
 extern const int64_t bucket_us[BUCKETS]; /* upper bounds; the last is open */
 void tally_sum(const struct tally *, struct totals *out);
@@ -64,6 +77,8 @@ struct model {
     bool by_rows;            /* one input, float [N, F] */
     size_t features;         /* F; 0 if open */
     const struct str *names; /* of the features; NULL if the signature has none */
+    struct str *personal;    /* features, inputs or outputs that the signature calls personal */
+    size_t personal_n;
     struct str definition;
     size_t bytes;           /* of the file */
     _Atomic int64_t run_ns; /* of a call, lately; 0: not known */
@@ -131,6 +146,9 @@ struct serve {
     struct slot slots[SLOTS];
     struct serve_observer observers[OBSERVERS_MAX];
     size_t observers_n;
+    struct request_log *requests; /* request_log.c */
+    struct trace_log *traces;     /* trace.c */
+    struct load_meter *meter;     /* load_report.c */
 
     pthread_mutex_t m; /* of what follows */
     struct runtime *runtime;
@@ -181,6 +199,38 @@ struct rolling {
     bool moved; /* out: aliases have changed */
 };
 err rollout_move(struct rolling *);
+
+/* ---- request_log.c ---- */
+err request_log_open(struct serve *, struct request_log **out);
+/* NULL is fine; what was logged is published first, if there is room for it. */
+void request_log_close(struct request_log *);
+/* With m held: what the deployment's spec says of the log of this version, whose tally this is. */
+void request_log_set(struct serve *, const struct depl *, struct tally *, const struct model *,
+                     const struct request_log_spec *);
+/* With m held: the tally goes. */
+void request_sink_leave(struct request_sink *);
+
+/* ---- trace.c ---- */
+struct trace_log *trace_log_new(void);
+void trace_log_free(struct trace_log *);
+/* Writes a list of the last traced requests, the newest first: {trace, span, parent, deployment, version, error,
+ * arrived (µs since 1970), and ns from there: ready, started, ran, ended}. */
+void trace_recent(struct serve *, struct json *);
+/* One in so many requests that bring no trace begins one; 0: none. */
+void trace_every(struct serve *, int64_t n);
+
+/* ---- load_report.c ---- */
+struct load_report {
+    double cpu, memory; /* of the machine, 0 to 1 */
+    double rps, eps;    /* requests and failures a second, of all models */
+    int64_t memory_total, memory_used, in_flight;
+};
+struct load_meter *load_meter_new(void);
+void load_meter_free(struct load_meter *);
+/* Of the last second or so, measured anew at most once a second. */
+void load_report_read(struct serve *, const struct snap *, struct load_report *out);
+/* The value of the header endpoint-load-metrics (ORCA), as "text" or "json"; empty for another format. */
+struct str load_report_text(struct arena *a, const struct load_report *, struct str format);
 
 /* ---- rest.c, tensor.c (tensor.h has the rest of it) ---- */
 err infer_post(struct req *);

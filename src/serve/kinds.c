@@ -4,6 +4,8 @@
 
 const char *const deployment_phases[] = { "waiting", "loading", "serving", "canary", "failed", NULL };
 const char *const traffic_states[] = { "loading", "ready", "failed", NULL };
+const char *const redactions[] = { "null", "hash", NULL };
+SCHEMA_TABLE(request_log_spec, REQUEST_LOG, "What is kept of requests.");
 SCHEMA_TABLE(canary, CANARY, "How a new version is tried.");
 SCHEMA_TABLE(deployment_spec, DEPLOYMENT_SPEC, "A model that answers.");
 SCHEMA_TABLE(traffic, TRAFFIC, "One version of a deployment.");

@@ -36,8 +36,10 @@ void plan_unref(struct plan *p)
 
 void tally_unref(struct tally *t)
 {
-    if (t && --t->refs == 0)
-        free(t);
+    if (!t || --t->refs)
+        return;
+    request_sink_leave(atomic_load(&t->sink));
+    free(t);
 }
 
 /* ---- loading ---- */
@@ -50,6 +52,10 @@ static err names_read(struct model *m, struct str signature)
         return NULL;
     auto_arena struct arena *scratch = arena_new(0);
     TRY(json_parse(scratch, signature, &root));
+    names = yyjson_obj_get(root, "personal");
+    m->personal = NEW_N(m->a, struct str, yyjson_arr_size(names) + 1);
+    yyjson_arr_foreach (names, i, max, v)
+        m->personal[m->personal_n++] = str_dup(m->a, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
     names = yyjson_obj_get(root, "features");
     if (!yyjson_arr_size(names))
         return NULL;

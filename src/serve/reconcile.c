@@ -250,6 +250,7 @@ static void served_add(struct step *t, struct entry *e, struct model *m, double 
     struct tally *tally = tally_need(t->d, m->name);
     tally->refs++;
     e->v[e->n++] = (struct served){ m, tally, share, own(why) };
+    request_log_set(t->s, t->d, tally, m, &t->spec.request_log);
     if (share > 0 && why.n && t->spec.service.n)
         t->trouble = why;
 }

@@ -32,7 +32,11 @@ err serve_open(const struct serve_config *config, struct serve **out)
     pthread_mutex_init(&s->m, NULL);
     pthread_mutex_init(&s->loading, NULL);
     setenv("ORT_DISABLE_TELEMETRY", "1", 1); /* here, while there is one thread: the library comes later */
+    s->traces = trace_log_new();
+    s->meter = load_meter_new();
     err e = lane_new("models", LOADERS, 1024, &s->lane);
+    if (!e)
+        e = request_log_open(s, &s->requests);
     pthread_mutex_lock(&s->m);
     if (!e)
         snap_publish(s);
@@ -63,6 +67,9 @@ void serve_close(struct serve *s)
         s->retired = last;
     }
     retire(s);
+    request_log_close(s->requests); /* nothing reaches it any more */
+    trace_log_free(s->traces);
+    load_meter_free(s->meter);
     runtime_close(s->runtime);
     pthread_mutex_destroy(&s->m);
     pthread_mutex_destroy(&s->loading);

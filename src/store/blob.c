@@ -51,6 +51,12 @@ err blob_get(struct blobs *b, struct arena *a, struct str sha, struct str *out)
     return b->ops->get(b, a, sha, out);
 }
 
+err blob_drop(struct blobs *b, struct arena *a, struct str sha)
+{
+    TRY(sha_check(sha));
+    return b->ops->drop(b, a, sha);
+}
+
 err blob_path(struct blobs *b, struct arena *a, struct str sha, const char **out)
 {
     TRY(sha_check(sha));

@@ -24,6 +24,8 @@ struct blob_ops {
     err (*get)(struct blobs *, struct arena *a, struct str sha, struct str *out);
     /* must; NOT_FOUND */
     err (*path)(struct blobs *, struct arena *a, struct str sha, const char **out);
+    /* must; one that is not there is fine */
+    err (*drop)(struct blobs *, struct arena *a, struct str sha);
     /* may be NULL; removes temporary files older than age_s seconds; their number */
     size_t (*sweep)(struct blobs *, int64_t age_s);
     /* may be NULL; what doctor should know, one line each, looking into at most `sample` blobs; INTERNAL if one is

@@ -115,6 +115,14 @@ static err files_take(struct blobs *b, struct arena *a, const char *path, struct
     return NULL;
 }
 
+static err files_drop(struct blobs *b, struct arena *a, struct str sha)
+{
+    const char *path = files_name(b, a, sha);
+    if (unlink(path) && errno != ENOENT)
+        return err_errno(errno, "removing %s", path);
+    return NULL;
+}
+
 static err files_path(struct blobs *b, struct arena *a, struct str sha, const char **out)
 {
     const char *path = files_name(b, a, sha);
@@ -231,6 +239,7 @@ const struct blob_ops blob_files = {
     .take = files_take,
     .tmp = files_tmp,
     .get = files_get,
+    .drop = files_drop,
     .path = files_path,
     .sweep = files_sweep,
     .check = files_check,

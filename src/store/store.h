@@ -160,6 +160,8 @@ err blob_take(struct blobs *, struct arena *a, const char *path, struct str *sha
 const char *blob_tmp(struct blobs *, struct arena *a, struct str suffix);
 /* Read-only bytes until the arena ends; the hash is checked: INTERNAL "blob … is damaged". */
 err blob_get(struct blobs *, struct arena *a, struct str sha, struct str *out);
+/* Removes it; one that is not there is fine. For bytes that only the caller's record names. */
+err blob_drop(struct blobs *, struct arena *a, struct str sha);
 /* A path to read it from, for libraries that want files. NOT_FOUND. */
 err blob_path(struct blobs *, struct arena *a, struct str sha, const char **out);
 

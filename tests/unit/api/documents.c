@@ -2,6 +2,9 @@
 /* What the server says of itself: OpenAPI, JSON Schema, metrics, health, and the forms of its errors. */
 #define SUITE documents
 #include "help.h"
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 TEST(openapi_has_every_route_and_its_permission)
 {
@@ -63,6 +66,54 @@ TEST(metrics_count_by_route_method_and_status)
     CHECK(contains(r.body, "_count{route=\"/api/v1/projects/{project}/books\",method=\"GET\"} 2\n"));
     CHECK(contains(r.body, "my_figure 7\n") && contains(r.body, "process_resident_memory_bytes"));
     CHECK(str_starts(r.content_type, S("text/plain; version=0.0.4")));
+    world_free(w);
+}
+
+static void collect_traced(void *arg, struct buf *out)
+{
+    (void)arg;
+    buf_str(out, S("# HELP a_total Things.\n# TYPE a_total counter\na_total 3\n"
+                   "# HELP nv_b Others.\n# TYPE nv_b counter\nnv_b 4\n"
+                   "# HELP c Times.\n# TYPE c histogram\nc_bucket{le=\"1\"} 2 # {trace_id=\"ab\"} 0.5 7\n"));
+}
+
+/* Head and body, by a socket of our own: the client sends no Accept. */
+static struct str as_open_metrics(struct world *w)
+{
+    struct str address = net_address(w->net);
+    int64_t port = 0;
+    size_t colon = str_find(address, ':');
+    CHECK(str_i64(str_sub(address, colon + 1, address.n), &port));
+    struct sockaddr_in to = { .sin_family = AF_INET,
+                              .sin_port = htons((uint16_t)port),
+                              .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    auto_close int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct str ask = fmt(
+        w->a,
+        "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer %.*s\r\n"
+        "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n\r\n",
+        STR(w->admin));
+    CHECK(connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
+    CHECK(write(fd, ask.p, ask.n) == (ssize_t)ask.n);
+    struct buf b = buf_new(w->a);
+    for (ssize_t n = 1; n > 0; b.n += n > 0 ? (size_t)n : 0)
+        n = read(fd, buf_room(&b, 4096), 4096);
+    return buf_get(&b);
+}
+
+TEST(metrics_come_in_the_form_that_is_asked_for)
+{
+    struct world *w = world_new();
+    api_metrics_add(w->api, collect_traced, NULL);
+    struct str plain = admin(w, M_GET, "/metrics", NULL, 200).body;
+    CHECK(contains(plain, "# TYPE a_total counter\na_total 3\n"));
+    CHECK(contains(plain, "# TYPE nv_b counter\nnv_b 4\n"));
+    CHECK(contains(plain, "c_bucket{le=\"1\"} 2\n") && !contains(plain, "# EOF"));
+    struct str open = as_open_metrics(w);
+    CHECK(contains(open, "application/openmetrics-text; version=1.0.0"));
+    CHECK(contains(open, "# HELP a Things.\n# TYPE a counter\na_total 3\n"));
+    CHECK(contains(open, "# TYPE nv_b unknown\nnv_b 4\n"));
+    CHECK(contains(open, "c_bucket{le=\"1\"} 2 # {trace_id=\"ab\"} 0.5 7\n# EOF\n"));
     world_free(w);
 }
 
