@@ -27,6 +27,7 @@ struct req_out *exchange_new(struct conn *c)
     struct req_out *e = NEW(a, struct req_out);
     e->loop = c->loop;
     e->conn = c;
+    e->codec = c->codec;
     e->method = M_COUNT;
     atomic_init(&e->refs, 1);
     e->req = (struct req){ .a = a, .app = c->loop->net->config.app, .out = e, .start_ns = mono_ns() };
@@ -48,6 +49,14 @@ static void reply_plain(struct req *r, int status, struct str text)
 {
     r->out->status = 0;
     (void)req_reply(r, status, "text/plain; charset=utf-8", text);
+}
+
+/* The exchange's reply is there; where exchanges stand in line, the flush that follows finds it. */
+static void exchange_ready(struct req_out *e)
+{
+    e->state = READY;
+    if (e->codec->ready && e->conn)
+        e->codec->ready(e);
 }
 
 /* The reply to e, whatever was prepared before; always one. */
@@ -76,7 +85,7 @@ void exchange_refuse(struct req_out *e, err why)
     log_context(e->req.id);
     reply_err(&e->req, why);
     call_after(e);
-    e->state = READY;
+    exchange_ready(e);
     err_reset();
     log_context(S(""));
 }
@@ -90,7 +99,7 @@ void exchange_refuse_status(struct req_out *e, int status, const char *why)
     log_context(e->req.id);
     reply_plain(&e->req, status, fmt(e->req.a, "%s\n", why));
     call_after(e);
-    e->state = READY;
+    exchange_ready(e);
     log_context(S(""));
 }
 
@@ -156,7 +165,7 @@ static void job_done(struct post *p)
     struct net *net = e->loop->net;
     bool owed = e->owed;
     if (c && !e->stream)
-        e->state = READY;
+        exchange_ready(e);
     exchange_unref(e);
     if (c)
         conn_go_on(c);
@@ -233,7 +242,7 @@ void exchange_start(struct req_out *e)
         if (!handle(e))
             return;
         if (!e->stream)
-            e->state = READY;
+            exchange_ready(e);
         exchange_unref(e);
         return;
     }

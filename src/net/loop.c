@@ -84,12 +84,16 @@ static void on_round(uv_check_t *round)
     tasks_run(round->data);
 }
 
-void req_round_end(struct req *r, struct round_task *t)
+void loop_round_end(struct loop *l, struct round_task *t)
 {
-    struct loop *l = r->out->loop;
     t->next = NULL;
     *l->tasks_end = t;
     l->tasks_end = &t->next;
+}
+
+void req_round_end(struct req *r, struct round_task *t)
+{
+    loop_round_end(r->out->loop, t);
 }
 
 bool req_on_loop(const struct req *r)
@@ -189,9 +193,10 @@ err loop_init(struct loop *l, struct net *net, int fd)
     pthread_mutex_init(&l->lock, NULL);
     l->made = true;
     l->in = malloc(IN_SIZE);
+    l->out = malloc(OUT_SIZE);
     l->wake.data = l->tick.data = l->round.data = l->listener.data = l;
     uint64_t tick = (uint64_t)tick_ms(&net->limits);
-    int failed = l->in ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
+    int failed = l->in && l->out ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
     uv_timer_init(&l->uv, &l->tick);
     uv_check_init(&l->uv, &l->round);
     uv_check_start(&l->round, on_round);
@@ -238,4 +243,5 @@ void loop_done(struct loop *l)
         arena_free(l->spare[--l->spare_n]);
     pthread_mutex_destroy(&l->lock);
     free(l->in);
+    free(l->out);
 }
