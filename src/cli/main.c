@@ -212,6 +212,7 @@ static err start_net(struct app *app, const struct app_config *cfg)
                              .app = app,
                              .before = before,
                              .fail = api_fail,
+                             .report = log_err,
                              .after = after };
     return net_start(&nc, &app->net);
 }

@@ -9,7 +9,6 @@ enum {
     PROGRESS_BYTES = 16 << 10, /* that a slow reader takes in write_ms_max, at least */
     LINGER_MS = 2000,
     LINGER_BYTES = 4 << 20,
-    ROUTE_BODY_BYTES = 1 << 20,
     REFUSED_MAX = 64, /* connections over connections_max that are told so */
 };
 
@@ -141,15 +140,23 @@ static bool host_head(void *arg, struct req *r, struct head_info *info)
     const char *wrong = conn_route(c, e, target);
     if (wrong)
         return refuse_status(c, e, 400, wrong);
+    size_t max = r->route && r->route->body_bytes_max ? r->route->body_bytes_max : ROUTE_BODY_BYTES;
+    info->body_bytes_max = max < net->limits.body_bytes_max ? max : net->limits.body_bytes_max;
     err refused = host_check(c, e, host);
+    if (!refused)
+        refused = grpc_head(e, info);
     if (refused) {
         exchange_refuse(conn_refuses(c, e), refused);
         return false;
     }
     e->inline_ = !r->route || r->route->on_loop;
-    size_t max = r->route && r->route->body_bytes_max ? r->route->body_bytes_max : ROUTE_BODY_BYTES;
-    info->body_bytes_max = max < net->limits.body_bytes_max ? max : net->limits.body_bytes_max;
     return true;
+}
+
+static bool host_part(void *arg, struct req *r, struct str bytes)
+{
+    (void)arg;
+    return call_part(r->out->call, bytes);
 }
 
 static bool host_whole(void *arg, struct req *r, bool keep_alive)
@@ -157,6 +164,15 @@ static bool host_whole(void *arg, struct req *r, bool keep_alive)
     struct conn *c = arg;
     struct req_out *e = r->out;
     e->due = 0;
+    if (e->call) {
+        call_half_closed(e->call);
+        return true;
+    }
+    err wrong = e->grpc ? grpc_unframe(e) : NULL;
+    if (wrong) {
+        exchange_refuse(e, wrong);
+        return true;
+    }
     c->cur = NULL;
     if (!c->codec->many) {
         e->close = !keep_alive;
@@ -174,6 +190,7 @@ static void host_gone(void *arg, struct req *r)
 static const struct codec_host host = {
     .begin = host_begin,
     .head = host_head,
+    .part = host_part,
     .whole = host_whole,
     .bad = host_bad,
     .gone = host_gone,
@@ -212,6 +229,8 @@ void conn_drop(struct conn *c, struct req_out *e)
     line_cut(c, e);
     atomic_store_explicit(&e->gone, true, memory_order_relaxed);
     e->conn = NULL;
+    if (e->grpc)
+        grpc_gone(e);
     if (e->streams)
         stream_gone(e->stream);
     exchange_unref(e);
@@ -497,6 +516,13 @@ void conn_stop(struct conn *c)
         stream_finish(c->stream);
     if (c->codec && c->codec->stop)
         c->codec->stop(c->state);
+    for (struct req_out *e = c->line, *next; e; e = next) {
+        next = e->next;
+        if (e->call)
+            call_stop(e->call);
+        else if (e->streams && e->codec->many)
+            stream_join(e->stream, e);
+    }
     conn_go_on(c);
 }
 

@@ -11,8 +11,8 @@ enum {
     LEG_WINDOW = 1 << 20,
     CONN_WINDOW = 8 << 20,
     PROGRESS_BYTES = 16 << 10, /* that a slow reader takes in write_ms_max, at least */
-    NOISE_MAX = 2000, /* frames that carry nothing, between two ticks */
-    FIELDS = 8,       /* of our own in a reply, at most */
+    NOISE_MAX = 2000,          /* frames that carry nothing, between two ticks */
+    FIELDS = 8,                /* of our own in a reply, at most */
 };
 
 /* One exchange's way in and out; lives in its request's arena. */
@@ -25,8 +25,8 @@ struct leg {
     size_t fields_bytes, fields_cap;
     struct body body;
     size_t body_max, known;
-    size_t held; /* bytes taken that the client has no room for again yet */
-    size_t sent; /* of the reply's head and body */
+    size_t held;     /* bytes taken that the client has no room for again yet */
+    size_t sent;     /* of the reply's head and body */
     size_t progress; /* bytes that the client took since its time was set */
 };
 
@@ -35,11 +35,11 @@ struct codec {
     const struct net_limits *limits;
     const struct codec_host *host;
     void *arg;
-    size_t bodies;   /* bytes of those that are not whole */
+    size_t bodies; /* bytes of those that are not whole */
     size_t noise;
     int32_t last, skipped_from, skipped_to; /* ids of legs: the newest, and those it came instead of */
     bool ended;
-    char *out;       /* of h2_pull, while it runs */
+    char *out; /* of h2_pull, while it runs */
     size_t out_n, out_max;
 };
 
@@ -309,12 +309,28 @@ static void rest_fields(struct req_out *e, int status, struct str type, const st
     e->body = body && has_body && e->method != M_HEAD ? *body : S("");
 }
 
+static void call_fields(struct req_out *e, int status, const struct str *body)
+{
+    bool zipped = grpc_reply(e, status, body);
+    field_add(e, S(":status"), S("200"));
+    field_add(e, S("content-type"), S("application/grpc"));
+    field_add(e, S("grpc-accept-encoding"), S("identity,deflate,gzip"));
+    if (zipped)
+        field_add(e, S("grpc-encoding"), S("gzip"));
+    bool all = body && !e->head.n; /* no message: the end of the call is in its beginning */
+    for (size_t i = 0; all && i < e->trailers_n; i++)
+        field_add(e, e->trailers[i].name, e->trailers[i].value);
+}
+
 static void h2_reply(struct req_out *e, int status, const char *content_type, const struct str *body)
 {
     struct arena *a = e->req.a;
     e->fields = NEW_N(a, nghttp2_nv, FIELDS + e->extra.n);
     e->fields_n = 0;
-    rest_fields(e, status, str_of(content_type), body);
+    if (e->grpc)
+        call_fields(e, status, body);
+    else
+        rest_fields(e, status, str_of(content_type), body);
     field_add(e, S("x-request-id"), e->req.id)->flags |= NGHTTP2_NV_FLAG_NO_INDEX;
     for (size_t i = 0; i < e->extra.n; i++)
         field_add(e, lower_name(a, e->extra.v[i].name), header_value(a, e->extra.v[i].value));
@@ -426,10 +442,36 @@ static void h2_ready(struct req_out *e)
         nghttp2_submit_rst_stream(h->session, 0, leg->id, NGHTTP2_INTERNAL_ERROR);
 }
 
+/* The handler is still at it: what it will say is not waited for. */
+static void leg_late(struct leg *leg)
+{
+#define FIELD(n, v)                                               \
+    {                                                             \
+        (uint8_t *)n, (uint8_t *)v, sizeof n - 1, sizeof v - 1, 0 \
+    }
+    static const nghttp2_nv late[] = {
+        FIELD(":status", "200"),
+        FIELD("content-type", "application/grpc"),
+        FIELD("grpc-status", "4"),
+        FIELD("grpc-message", "the deadline passed"),
+    };
+#undef FIELD
+    struct codec *h = leg->h;
+    nghttp2_submit_response(h->session, leg->id, late, sizeof late / sizeof *late, NULL);
+    if (leg->in != WHOLE)
+        nghttp2_submit_rst_stream(h->session, 0, leg->id, NGHTTP2_NO_ERROR);
+    h->bodies -= leg->in == BODY_COMES && !leg->in_parts ? leg->body.n : 0;
+    nghttp2_session_set_stream_user_data(h->session, leg->id, NULL);
+    h->host->gone(h->arg, leg->r);
+}
+
 static void h2_cut(struct req_out *e, bool late)
 {
-    (void)late;
     struct leg *leg = e->leg;
+    if (late && !leg->submitted) {
+        leg_late(leg);
+        return;
+    }
     leg->closing = true;
     e->due = 0;
     nghttp2_submit_rst_stream(leg->h->session, 0, leg->id, NGHTTP2_CANCEL);
@@ -463,7 +505,8 @@ static void h2_write(struct round_task *t)
             break;
         conn_send_copy(c, (struct str){ c->loop->out, n });
     }
-    bool over = h->ended || (!nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session));
+    bool over = h->ended ||
+                (!nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session));
     if (over && !c->closed && !c->writing && !c->lingering)
         conn_linger(c);
     conn_settle(c);

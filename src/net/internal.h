@@ -118,12 +118,13 @@ struct loop {
     size_t conns_n;
     struct arena *spare[64];
     size_t spare_n;
-    char *in;      /* what one read brings; IN_SIZE bytes */
-    char *plain;   /* the same, deciphered; with TLS only */
-    char *out;     /* what one write of HTTP/2 takes; OUT_SIZE bytes */
+    char *in;    /* what one read brings; IN_SIZE bytes */
+    char *plain; /* the same, deciphered; with TLS only */
+    char *out;   /* what one write of HTTP/2 takes; OUT_SIZE bytes */
     uv_timer_t late;
     struct req_out *timed; /* those with a deadline */
-    uint64_t seed; /* of request ids */
+    int64_t late_ns;       /* the earliest that the timer is set for */
+    uint64_t seed;         /* of request ids */
     bool stopping;
     int64_t stop_due; /* ms; connections left then are cut */
     struct post stop_post, quit_post;
@@ -152,6 +153,7 @@ struct net {
 /* Runs p on the loop's thread, soon. p belongs to the loop until then. */
 void loop_post(struct loop *, struct post *p);
 void loop_round_end(struct loop *, struct round_task *);
+void loop_round_run(struct loop *);
 err loop_init(struct loop *, struct net *, int fd);
 err loop_start(struct loop *);
 /* Ends the loop's thread, if it runs, and frees what init made. */
@@ -169,8 +171,8 @@ struct req_out {
     struct req req;
     struct loop *loop;
     const struct net_codec *codec;
-    struct conn *conn;           /* loop thread; NULL once the client is gone */
-    struct req_out **at, *next;  /* its place among the connection's */
+    struct conn *conn;          /* loop thread; NULL once the client is gone */
+    struct req_out **at, *next; /* its place among the connection's */
     struct req_out **timed_at, *timed_next;
     atomic_int refs;  /* the connection's, the job, a stream's post; dropped on the loop thread */
     atomic_bool gone; /* nobody waits for the reply */
@@ -192,6 +194,7 @@ struct req_out {
     struct stream *stream;
     void *fields; /* HTTP/2: head, as nghttp2 takes it */
     size_t fields_n;
+    struct str failure;        /* gRPC: what went wrong, if status says that something did */
     struct header trailers[2]; /* gRPC: how it ended */
     size_t trailers_n;
     struct leg *leg;   /* HTTP/2: its stream */
@@ -209,6 +212,39 @@ void exchange_refuse(struct req_out *, err e);
 void exchange_refuse_status(struct req_out *, int status, const char *why);
 const char *status_text(int status);
 
+/* ---- gRPC ---- */
+
+enum { ROUTE_BODY_BYTES = 1 << 20 }; /* of a body, where a route names no limit */
+
+/* A call whose messages are requests of their own, handled one after another; on the loop's thread, in e's arena. */
+struct call {
+    struct req_out *e;
+    struct req_out *first, **last; /* messages that wait */
+    size_t waiting;                /* their bytes */
+    bool busy, pumping;            /* a handler runs; messages are being handed out */
+    bool held;                     /* the client has no room until fewer wait */
+    bool ended;
+    struct req_out *part; /* the message that is coming */
+    struct body body;
+    size_t need;
+    char head[5];
+    size_t head_n;
+};
+/* Sees whether it is a call, and what becomes of its body. An error is the reply. */
+err grpc_head(struct req_out *, struct head_info *);
+/* Takes the one message out of its frame; its compression is undone where the handler runs. */
+err grpc_unframe(struct req_out *);
+err grpc_unzip(struct req_out *);
+/* Fills head, body and trailers. True: the message is gzip. */
+bool grpc_reply(struct req_out *, int status, const struct str *body);
+void grpc_gone(struct req_out *);                /* the exchange leaves its connection */
+bool call_part(struct call *, struct str bytes); /* false: no more for now */
+void call_half_closed(struct call *);
+void call_stop(struct call *);
+void call_message_done(struct req_out *message);
+/* http: the status that it would have; 200 is success. */
+void call_end(struct call *, int http, struct str text);
+
 /* ---- connections: all on the loop's thread ---- */
 
 struct conn {
@@ -217,7 +253,7 @@ struct conn {
     struct conn *prev, *next;
     const struct net_codec *codec; /* NULL until its first bytes tell */
     struct codec *state;
-    struct tls_conn *tls; /* NULL: plain */
+    struct tls_conn *tls;             /* NULL: plain */
     struct req_out *line, **line_end; /* requests, where they stand in line in the order of their replies */
     size_t line_n;
     struct req_out *cur; /* the one being read, last in line */
@@ -280,6 +316,9 @@ struct str stream_peek(struct stream *, size_t max, bool *end, bool *cut);
 void stream_taken(struct stream *, size_t n);
 /* A stream for an exchange that is not replied to yet; loop thread. */
 struct stream *stream_new(struct req_out *);
+/* The same, joined, for a call, whose arena holds a reference of its own. */
+void stream_call(struct stream *, struct req_out *);
+bool stream_unused(struct stream *); /* nothing was sent, or waits to be */
 /* stream_send of two parts as one. */
 bool stream_send_both(struct stream *, struct str head, struct str body);
 void stream_end(struct stream *); /* stream_close without giving up a reference */

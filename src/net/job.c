@@ -36,6 +36,23 @@ struct req_out *exchange_new(struct conn *c)
     return e;
 }
 
+struct req_out *exchange_beside(struct req_out *e)
+{
+    struct arena *a = loop_arena(e->loop);
+    struct req_out *m = NEW(a, struct req_out);
+    m->req = e->req;
+    m->req.a = a;
+    m->req.out = m;
+    m->req.start_ns = mono_ns();
+    m->loop = e->loop;
+    m->codec = e->codec;
+    m->method = e->method;
+    m->inline_ = e->inline_;
+    m->grpc = e->grpc;
+    atomic_init(&m->refs, 1);
+    return m;
+}
+
 /* Loop thread: the last one out gives the arena back. */
 void exchange_unref(struct req_out *e)
 {
@@ -55,8 +72,23 @@ static void reply_plain(struct req *r, int status, struct str text)
 static void exchange_ready(struct req_out *e)
 {
     e->state = READY;
-    if (e->codec->ready && e->conn)
+    if (e->call && e->call->e != e)
+        call_message_done(e);
+    else if (e->codec->ready && e->conn)
         e->codec->ready(e);
+}
+
+/* gRPC's: what is INTERNAL goes to the log alone. */
+static void reply_status(struct req *r, err e)
+{
+    const struct net_config *config = &r->out->loop->net->config;
+    bool hidden = e->code == INTERNAL;
+    if ((hidden || e->code == FULL) && config->report)
+        config->report("request.failed", e);
+    r->out->failure = hidden ? fmt(r->a, "something went wrong here; the log has it under request %.*s",
+                                   STR(r->id))
+                             : str_dup(r->a, e->text);
+    reply_plain(r, err_table[e->code].http, r->out->failure);
 }
 
 /* The reply to e, whatever was prepared before; always one. */
@@ -64,6 +96,10 @@ static void reply_err(struct req *r, err e)
 {
     struct net *net = r->out->loop->net;
     r->out->status = 0;
+    if (r->out->grpc) {
+        reply_status(r, e);
+        return;
+    }
     if (net->config.fail) {
         err second = net->config.fail(r, e);
         if (!second && r->out->status)
@@ -121,6 +157,8 @@ static struct str allow_text(struct arena *a, unsigned allow)
 static err no_route(struct req *r)
 {
     struct req_out *e = r->out;
+    if (e->grpc)
+        FAIL(UNSUPPORTED, "the method %.*s is not known here", STR(r->path));
     if (!e->allow)
         FAIL(NOT_FOUND, "there is nothing at %.*s", STR(r->path));
     req_reply_header(r, "Allow", allow_text(r->a, e->allow));
@@ -134,8 +172,9 @@ static _Thread_local bool reply_owed;
 
 static err run(struct req *r)
 {
+    TRY(grpc_unzip(r->out));
     TRY(r->route ? r->route->run(r) : no_route(r));
-    if (!reply_owed && !r->out->status)
+    if (!reply_owed && !r->out->status && !r->out->call)
         FAIL(INTERNAL, "the handler of %s gave no reply", r->route ? r->route->path : "?");
     return NULL;
 }
@@ -164,7 +203,7 @@ static void job_done(struct post *p)
     struct conn *c = e->conn;
     struct net *net = e->loop->net;
     bool owed = e->owed;
-    if (c && !e->stream)
+    if ((c && !e->stream) || e->call)
         exchange_ready(e);
     exchange_unref(e);
     if (c)
@@ -178,7 +217,7 @@ static void job_done(struct post *p)
 static void job_run(void *arg)
 {
     struct req_out *e = arg;
-    if (atomic_load_explicit(&e->gone, memory_order_relaxed) || handle(e))
+    if (req_gone(&e->req) || handle(e))
         loop_post(e->loop, &e->done_post);
 }
 
@@ -192,7 +231,7 @@ void req_done(struct req *r, err failed)
 {
     struct req_out *e = r->out;
     log_context(r->id);
-    if (!failed && !e->status)
+    if (!failed && !e->status && !e->call)
         failed = err_new(INTERNAL, "the handler of %s gave no reply", r->route->path);
     if (failed && !e->stream)
         reply_err(r, failed);
@@ -206,7 +245,8 @@ void req_done(struct req *r, err failed)
 
 bool req_gone(const struct req *r)
 {
-    return atomic_load_explicit(&r->out->gone, memory_order_relaxed);
+    const struct req_out *e = r->out->call ? r->out->call->e : r->out;
+    return atomic_load_explicit(&e->gone, memory_order_relaxed);
 }
 
 /* Loop thread. False: `before` has replied. */
@@ -231,7 +271,7 @@ void exchange_start(struct req_out *e)
     struct net *net = e->loop->net;
     atomic_fetch_add_explicit(&e->loop->requests, 1, memory_order_relaxed);
     if (!admitted(e)) {
-        e->state = READY;
+        exchange_ready(e);
         return;
     }
     e->state = HANDLING;

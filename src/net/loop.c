@@ -68,7 +68,7 @@ static void on_connection(uv_stream_t *listener, int status)
 
 /* ---- the end of a round ---- */
 
-static void tasks_run(struct loop *l)
+void loop_round_run(struct loop *l)
 {
     while (l->tasks) {
         struct round_task *t = l->tasks;
@@ -81,7 +81,7 @@ static void tasks_run(struct loop *l)
 
 static void on_round(uv_check_t *round)
 {
-    tasks_run(round->data);
+    loop_round_run(round->data);
 }
 
 void loop_round_end(struct loop *l, struct round_task *t)
@@ -118,7 +118,7 @@ static void on_tick(uv_timer_t *tick)
         else
             conn_tick(c, now);
     }
-    tasks_run(l); /* the round's end may be far: the loop sleeps first */
+    loop_round_run(l); /* the round's end may be far: the loop sleeps first */
 }
 
 void loop_check_drained(struct loop *l)
@@ -160,6 +160,7 @@ static void quit_now(struct post *p)
     struct loop *l = (struct loop *)((char *)p - offsetof(struct loop, quit_post));
     uv_close((uv_handle_t *)&l->tick, NULL);
     uv_close((uv_handle_t *)&l->round, NULL);
+    uv_close((uv_handle_t *)&l->late, NULL);
     uv_close((uv_handle_t *)&l->wake, NULL);
 }
 
@@ -194,12 +195,14 @@ err loop_init(struct loop *l, struct net *net, int fd)
     l->made = true;
     l->in = malloc(IN_SIZE);
     l->out = malloc(OUT_SIZE);
-    l->wake.data = l->tick.data = l->round.data = l->listener.data = l;
+    l->wake.data = l->tick.data = l->late.data = l->round.data = l->listener.data = l;
     uint64_t tick = (uint64_t)tick_ms(&net->limits);
     int failed = l->in && l->out ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
     uv_timer_init(&l->uv, &l->tick);
     uv_check_init(&l->uv, &l->round);
     uv_check_start(&l->round, on_round);
+    uv_timer_init(&l->uv, &l->late);
+    l->late_ns = INT64_MAX;
     uv_tcp_init(&l->uv, &l->listener);
     if (!failed)
         failed = uv_timer_start(&l->tick, on_tick, tick, tick);

@@ -35,6 +35,12 @@ struct net_limits {
 };
 extern const struct net_limits net_limits_default;
 
+/* UNARY: the body is the one message; req_reply(r, 200, NULL, message) answers it.
+ * STREAM: the handler runs once for each message of the client, in order, each a request of its own; req_send()
+ * answers as often as it likes. At the client's end it runs once more with r->last and no body; then the call ends.
+ * An error of either ends the call with the status of its code, without asking net_config.fail. */
+enum grpc_kind { GRPC_NONE, GRPC_UNARY, GRPC_STREAM };
+
 /* One row of the route table. `{name}` in path matches one segment; `{name...}` the rest.
  * A row without .may does not start. */
 struct route {
@@ -49,6 +55,7 @@ struct route {
     size_t body_bytes_max; /* 0: 1 MiB */
     const void *self;      /* what the handler belongs to: a resource, a deployment table … */
     const struct schema *in, *out; /* body and reply, for OpenAPI; may be NULL */
+    enum grpc_kind grpc;           /* a method of gRPC: path "/package.Service/Method", M_POST */
     const char *tag;               /* group in OpenAPI: "resources", "inference" … */
     const char *since;
 };
@@ -67,9 +74,12 @@ struct req {
     struct header *headers;
     size_t headers_n;
     struct str body;
-    struct str peer; /* address of the client */
-    struct str id;   /* from X-Request-Id if it is sane, else made; sent back */
+    struct str peer;        /* address of the client */
+    struct str id;          /* from X-Request-Id if it is sane, else made; sent back */
+    struct str tls_subject; /* of the client's certificate, if one is asked for */
     int64_t start_ns;
+    int64_t deadline_ns; /* gRPC: mono_ns() after which nobody waits for the reply; 0: none */
+    bool last;           /* gRPC, STREAM: the client said its last */
     void *app;           /* net_config.app */
     void *who;           /* set by net_config.before (auth's principal) */
     struct req_out *out; /* internal */
@@ -92,7 +102,8 @@ void req_reply_header(struct req *, const char *name, struct str value);
 void req_later(struct req *);
 /* Ends what req_later began, after a reply (e is NULL), or with the error that is the reply. Any thread; once. */
 void req_done(struct req *, err e);
-/* Nobody waits for the reply any more: work for it may be left out. Any thread. */
+/* Nobody waits for the reply any more (of a GRPC_STREAM: or the server stops): work for it may be left out. Any
+ * thread. */
 bool req_gone(const struct req *);
 /* A call on the loop that has the request, once everything that came in this round is handled: what the round's
  * requests have in common is done once there. Only in a handler that runs on the loop. */
@@ -104,6 +115,11 @@ bool req_on_loop(const struct req *); /* the caller is the loop's thread */
 /* A number for the loop, from 0 and below net_loops(): for state that each loop has for itself. */
 int req_loop(const struct req *);
 void req_round_end(struct req *, struct round_task *);
+
+/* ---- messages of a GRPC_STREAM ---- */
+/* Sends one to the client (copied). CANCELLED once it is gone or too slow. Any thread, until the handler is through
+ * (returned, or req_done). */
+err req_send(struct req *, struct str message);
 
 /* ---- streams ---- */
 struct stream; /* ref-counted; made from a request, fed from any thread */
@@ -132,6 +148,9 @@ struct net_config {
      * Called on the handler's thread, or on the loop for what is refused before a handler runs (400, 401,
      * 403, 413, 503): must not block. */
     err (*fail)(struct req *, err);
+    /* What went wrong where no reply can show it. May be NULL. */
+    void (*report)(const char *event, err);
+    bool grpc_gzip; /* compress large replies to gRPC clients that take it */
     /* After the reply is handed over: status and time, for metrics and the access log. May be NULL. */
     void (*after)(const struct req *, int status, int64_t took_ns);
 };

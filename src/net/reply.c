@@ -65,6 +65,8 @@ err req_reply(struct req *r, int status, const char *content_type, struct str bo
         FAIL(INTERNAL, "a second reply (%d after %d) to %.*s", status, e->status, STR(r->target));
     if (status < 200 || status > 599)
         FAIL(INTERNAL, "%d is not the status of a reply", status);
+    if (e->call && status < 300)
+        FAIL(INTERNAL, "%.*s is a stream: it is answered by req_send()", STR(r->path));
     e->codec->reply(e, status, content_type, &body);
     e->status = status;
     return NULL;

@@ -25,6 +25,7 @@ struct stream {
     bool gone;              /* nobody listens any more: no posts */
     bool ended;             /* the maker is done */
     bool cut;               /* the client is too slow */
+    bool used;              /* something was sent */
     struct frame in, sent;  /* filled by senders; being written by the loop */
     size_t sent_at;         /* of sent: bytes that are written */
 };
@@ -143,6 +144,7 @@ bool stream_send_both(struct stream *s, struct str head, struct str body)
         return false;
     size_t waits = s->in.n + s->sent.n + head.n;
     s->cut = body.n > s->bytes_max || waits > s->bytes_max - body.n || !frame_room(&s->in, head.n + body.n);
+    s->used = true;
     if (!s->cut) {
         frame_put(&s->in, head);
         frame_put(&s->in, body);
@@ -212,6 +214,25 @@ void stream_join(struct stream *s, struct req_out *e)
     if (e->loop->stopping)
         stream_finish(s);
     e->codec->ready(e);
+}
+
+static void close_with(void *s)
+{
+    stream_close(s);
+}
+
+void stream_call(struct stream *s, struct req_out *e)
+{
+    s->conn = e->conn;
+    s->out = e;
+    atomic_fetch_add(&s->refs, 1);
+    arena_defer(e->req.a, close_with, s);
+}
+
+bool stream_unused(struct stream *s)
+{
+    LOCKED(&s->lock);
+    return !s->used;
 }
 
 /* Under lock: what senders brought is what is written next. */
