@@ -201,6 +201,10 @@ static const struct codec_host host = {
 void conn_linger(struct conn *c)
 {
     uv_os_fd_t fd;
+    if (c->tls)
+        tls_goodbye(c);
+    if (c->closed)
+        return;
     if (uv_fileno((uv_handle_t *)&c->tcp, &fd) == 0)
         shutdown(fd, SHUT_WR);
     c->ended = c->refused = c->lingering = true;
@@ -249,11 +253,14 @@ static void on_written(uv_write_t *w, int status)
         conn_close(c);
         return;
     }
-    c->codec->sent(c);
+    if (c->tls && tls_sends(c) && !tls_send(c, NULL, 0))
+        return;
+    if (c->codec && !c->lingering)
+        c->codec->sent(c);
     conn_go_on(c);
 }
 
-bool conn_send(struct conn *c, uv_buf_t *v, unsigned n)
+static bool socket_send(struct conn *c, uv_buf_t *v, unsigned n)
 {
     size_t all = 0;
     for (unsigned i = 0; i < n; i++)
@@ -296,7 +303,12 @@ bool conn_send_copy(struct conn *c, struct str bytes)
     }
     memcpy(c->held, bytes.p + done, bytes.n - done);
     b = uv_buf_init(c->held, (unsigned)(bytes.n - done));
-    return conn_send(c, &b, 1);
+    return socket_send(c, &b, 1);
+}
+
+bool conn_send(struct conn *c, uv_buf_t *v, unsigned n)
+{
+    return c->tls ? tls_send(c, v, n) : socket_send(c, v, n);
 }
 
 void conn_flush(struct conn *c)
@@ -314,7 +326,7 @@ static void on_room(uv_handle_t *h, size_t suggested, uv_buf_t *out)
     *out = uv_buf_init(c->loop->in, IN_SIZE);
 }
 
-static bool conn_takes(const struct conn *c)
+bool conn_takes(const struct conn *c)
 {
     if (c->closed || c->ended)
         return false;
@@ -420,11 +432,20 @@ void conn_go_on(struct conn *c)
         size_t taken = conn_take(c, rest);
         rest_keep(c, c->ended ? S("") : str_sub(rest, taken, rest.n));
     }
+    if (c->tls && conn_takes(c) && !c->rest.n)
+        tls_take(c, S(""));
     conn_settle(c);
 }
 
+void conn_give(struct conn *c, struct str in)
+{
+    size_t taken = conn_take(c, in);
+    if (taken < in.n && !c->closed && !c->ended)
+        rest_keep(c, str_sub(in, taken, in.n));
+}
+
 /* The client sends no more; it may still read its replies, but a stream nobody would end. */
-static void conn_eof(struct conn *c)
+void conn_eof(struct conn *c)
 {
     c->eof = c->ended = true;
     if (c->stream || c->lingering || (c->codec && c->codec->many)) {
@@ -457,9 +478,10 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
         return;
     }
     struct str in = { b->base, (size_t)n };
-    size_t taken = conn_take(c, in);
-    if (taken < in.n && !c->closed && !c->ended)
-        rest_keep(c, str_sub(in, taken, in.n));
+    if (c->tls)
+        tls_take(c, in);
+    else
+        conn_give(c, in);
     conn_settle(c);
 }
 
@@ -542,6 +564,7 @@ static void on_closed(uv_handle_t *h)
     atomic_fetch_sub_explicit(&l->open, 1, memory_order_relaxed);
     if (c->codec)
         c->codec->close(c->state);
+    tls_conn_free(c->tls);
     free(c->rest.p);
     free(c->held);
     free(c);
@@ -553,6 +576,8 @@ void conn_close(struct conn *c)
     if (c->closed)
         return;
     c->closed = true;
+    if (c->tls)
+        tls_goodbye(c);
     while (c->line)
         conn_drop(c, c->line);
     if (c->stream)
@@ -580,7 +605,7 @@ static void conn_turn_away(struct conn *c)
                          "Connection: close\r\n\r\n";
     uv_buf_t b = uv_buf_init(text, sizeof text - 1);
     c->ended = true;
-    if (uv_try_write((uv_stream_t *)&c->tcp, &b, 1) < 0 ||
+    if (c->tls || uv_try_write((uv_stream_t *)&c->tcp, &b, 1) < 0 ||
         c->loop->conns_n > c->loop->net->limits.connections_max + REFUSED_MAX)
         conn_close(c);
     else
@@ -613,6 +638,10 @@ void conn_accept(struct loop *l)
     }
     uv_tcp_nodelay(&c->tcp, 1);
     conn_name_peer(c);
+    if (l->net->tls) {
+        c->tls = tls_conn_new(l->net->tls);
+        c->idle_due = conn_now(c) + l->net->limits.header_ms_max; /* of its handshake */
+    }
     if (l->conns_n > l->net->limits.connections_max)
         conn_turn_away(c);
     conn_settle(c);

@@ -494,16 +494,26 @@ size_t h2_pull(struct codec *h, char *out, size_t n)
 
 /* ---- on a connection ---- */
 
+/* The bytes are the loop's, so none may wait in them: those for TLS are few enough to be enciphered at once. */
+static void h2_send(struct conn *c, size_t n)
+{
+    uv_buf_t b = uv_buf_init(c->loop->out, (unsigned)n);
+    if (c->tls)
+        (void)conn_send(c, &b, 1);
+    else
+        (void)conn_send_copy(c, (struct str){ b.base, n });
+}
+
 static void h2_write(struct round_task *t)
 {
     struct conn *c = (struct conn *)((char *)t - offsetof(struct conn, flush));
     struct codec *h = c->state;
     c->flush_waits = false;
     while (!c->closed && !c->writing && !c->lingering) {
-        size_t n = h2_pull(h, c->loop->out, OUT_SIZE);
+        size_t n = h2_pull(h, c->loop->out, c->tls ? SEAL_BYTES : OUT_SIZE);
         if (!n)
             break;
-        conn_send_copy(c, (struct str){ c->loop->out, n });
+        h2_send(c, n);
     }
     bool over = h->ended ||
                 (!nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session));

@@ -13,6 +13,8 @@
 
 struct conn;
 struct loop;
+struct tls;
+struct tls_conn;
 
 /* ---- codec: a connection's bytes to requests, replies to bytes ---- */
 
@@ -291,6 +293,10 @@ void conn_stop(struct conn *);
 bool conn_send(struct conn *, uv_buf_t *v, unsigned n);
 /* The same for bytes that need not stay. */
 bool conn_send_copy(struct conn *, struct str bytes);
+/* Plain bytes that came in; they may be more than it takes now. */
+void conn_give(struct conn *, struct str in);
+bool conn_takes(const struct conn *);
+void conn_eof(struct conn *); /* the client sends no more */
 /* Nothing more is said; what the client still sends is read for a moment, so that it reads what was said. */
 void conn_linger(struct conn *);
 /* The exchange leaves the connection, which gives up its reference. */
@@ -301,6 +307,35 @@ static inline int64_t conn_now(const struct conn *c)
 {
     return (int64_t)uv_now(&c->loop->uv);
 }
+
+/* ---- TLS ---- */
+
+enum { LINE_BUFS = 64, TLS_BUFS = LINE_BUFS, SEAL_BYTES = 64 << 10 }; /* of one write; enciphered at once */
+err tls_new(struct net *,
+            struct tls **out); /* by net_config; looks after its files from a thread of its own */
+void tls_free(struct tls *);   /* NULL is fine */
+struct tls_conn *tls_conn_new(struct tls *);
+void tls_conn_free(struct tls_conn *); /* NULL is fine */
+struct str tls_subject(const struct tls_conn *);
+/* Bytes from the socket, to be deciphered and given on as far as c takes them; none: what was held back. */
+void tls_take(struct conn *c, struct str in);
+/* As conn_send(); v NULL: what is still to be sent. */
+bool tls_send(struct conn *c, const uv_buf_t *v, unsigned n);
+bool tls_sends(const struct conn *c);
+void tls_goodbye(struct conn *c);
+
+/* The client's. */
+struct secure;
+enum secure_state { SECURE_FAILED, SECURE_WAITS, SECURE_DONE };         /* WAITS: for bytes from the server */
+err secure_new(struct arena *a, const char *host, struct secure **out); /* set even on failure, to be freed */
+bool secure_begin(struct secure *);                                     /* a new connection */
+enum secure_state secure_handshake(struct secure *, const char **why);
+void secure_take(struct secure *, struct str bytes); /* from the socket */
+struct str secure_give(struct secure *);             /* for the socket, until secure_given() */
+void secure_given(struct secure *);
+bool secure_write(struct secure *, struct str bytes);
+enum secure_state secure_read(struct secure *, char *p, size_t max, size_t *n); /* FAILED: it is over */
+void secure_free(struct secure *);                                              /* NULL is fine */
 
 /* ---- streams ---- */
 

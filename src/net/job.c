@@ -32,6 +32,8 @@ struct req_out *exchange_new(struct conn *c)
     atomic_init(&e->refs, 1);
     e->req = (struct req){ .a = a, .app = c->loop->net->config.app, .out = e, .start_ns = mono_ns() };
     e->req.peer = str_dup(a, str_of(c->peer));
+    if (c->tls)
+        e->req.tls_subject = str_dup(a, tls_subject(c->tls));
     e->req.id = id_make(c->loop, a);
     return e;
 }

@@ -2,10 +2,7 @@
 /* line: replies of HTTP/1.1: text, in the order of the requests. */
 #include "net/internal.h"
 
-enum {
-    BODY_COPIED = 2048, /* bodies up to here go out in one piece with their head */
-    WRITE_BUFS = 64,    /* of one write */
-};
+enum { BODY_COPIED = 2048 }; /* bodies up to here go out in one piece with their head */
 
 /* ---- a reply's text ---- */
 
@@ -117,7 +114,7 @@ static unsigned replies_gather(struct conn *c, uv_buf_t *v, size_t *exchanges)
 {
     unsigned n = 0;
     *exchanges = 0;
-    for (struct req_out *e = c->line; e && n + 2 <= WRITE_BUFS; e = e->next) {
+    for (struct req_out *e = c->line; e && n + 2 <= LINE_BUFS; e = e->next) {
         if (!n && e->state == READING && e->wants_continue) {
             e->wants_continue = false;
             static char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
@@ -146,19 +143,21 @@ void line_flush(struct conn *c)
                 return;
             continue;
         }
-        uv_buf_t v[WRITE_BUFS];
+        uv_buf_t v[LINE_BUFS];
         unsigned n = replies_gather(c, v, &c->written_n);
         if (!n)
             return;
         if (conn_send(c, v, n))
-            replies_sent(c, c->written_n);
+            line_sent(c);
     }
 }
 
 void line_sent(struct conn *c)
 {
+    size_t n = c->written_n;
+    c->written_n = 0;
     if (c->stream)
         stream_sent(c);
     else
-        replies_sent(c, c->written_n);
+        replies_sent(c, n);
 }

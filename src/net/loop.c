@@ -195,9 +195,10 @@ err loop_init(struct loop *l, struct net *net, int fd)
     l->made = true;
     l->in = malloc(IN_SIZE);
     l->out = malloc(OUT_SIZE);
+    l->plain = net->tls ? malloc(IN_SIZE) : l->in;
     l->wake.data = l->tick.data = l->late.data = l->round.data = l->listener.data = l;
     uint64_t tick = (uint64_t)tick_ms(&net->limits);
-    int failed = l->in && l->out ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
+    int failed = l->in && l->out && l->plain ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
     uv_timer_init(&l->uv, &l->tick);
     uv_check_init(&l->uv, &l->round);
     uv_check_start(&l->round, on_round);
@@ -245,6 +246,8 @@ void loop_done(struct loop *l)
     while (l->spare_n)
         arena_free(l->spare[--l->spare_n]);
     pthread_mutex_destroy(&l->lock);
+    if (l->plain != l->in)
+        free(l->plain);
     free(l->in);
     free(l->out);
 }

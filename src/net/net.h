@@ -1,4 +1,4 @@
-/* net: the listener, HTTP/1.1 (server and client); callbacks end here.
+/* net: the listener: HTTP/1.1, HTTP/2, gRPC, with or without TLS; and a client. Callbacks end here.
  * Flow     socket --loop--> request whole in memory --route--> handler on a lane, or on the loop
  *          --> reply --loop--> socket. Streams (server-sent events) stay open on the loop.
  * Threads  one libuv loop per core, each with its own listening socket (SO_REUSEPORT); handlers run on
@@ -6,8 +6,8 @@
  * Owns     sockets, timers, buffers; a request's arena and everything in it until its reply is flushed.
  * Limits   all in struct net_limits; over one: 400, 408, 413, 414, 431, 429/503, or a closed connection.
  * Errors   INVALID (address), UNAVAILABLE (port taken), INTERNAL.
- * HTTP/2, gRPC and TLS join the same listener later: a connection's bytes pass through struct net_codec
- * (internal.h), of which HTTP/1.1 is the first; handlers never see which one carried them. */
+ * Wall     a connection's bytes pass through struct net_codec (internal.h), found by the first of them: handlers
+ *          never see which protocol carried a request, and a codec knows no handlers. TLS is before the codec. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "base/base.h"
@@ -140,6 +140,10 @@ struct net_config {
     struct net_limits limits; /* zero fields take the default */
     /* NULL-terminated list of {0}-terminated tables (method 0 path NULL) */
     const struct route *const *routes;
+    /* TLS 1.3 alone, if there is a certificate (PEM, the chain after it) and its key. With a client CA, only clients
+     * that it signed for. The files are read again when they change; a bad pair is reported, and the old one stays. */
+    struct str tls_cert, tls_key, tls_client_ca;
+    int64_t tls_look_ms; /* between two looks at them; 0: 2000 */
     void *app;
     /* Called on the loop before every handler, so it must not block: an error is the reply. Also called, with r->route
      * NULL, for a path or method that no route has, so that strangers learn nothing (401 before 404). */
@@ -170,7 +174,7 @@ struct http_reply {
     struct str body;
     struct str content_type;
 };
-/* url "http://127.0.0.1:7300"; token may be empty. Connects on first use. Redirects are not followed. */
+/* url "http://127.0.0.1:7300", or https (the system's certificates, or the file in $DHOW_CA); token may be empty. Connects on first use. Redirects are not followed. */
 err http_open(struct str url, struct str token, int64_t timeout_ms, struct http **out);
 /* One exchange; UNAVAILABLE if the server is not there, TIMEOUT, TOO_LARGE over body_bytes_max (1 GiB, or
  * what a may still hold). The reply lives in a; any status is success here. If a kept-alive connection was
