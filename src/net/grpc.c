@@ -269,8 +269,6 @@ err grpc_head(struct req_out *e, struct head_info *info)
 {
     struct req *r = &e->req;
     e->grpc = e->codec->many && e->method == M_POST && is_grpc(req_header(r, S("content-type")));
-    if (!e->grpc && r->route && r->route->grpc)
-        FAIL(MEDIA, "%.*s is called by gRPC, over HTTP/2", STR(r->path));
     if (!e->grpc)
         return NULL;
     if (r->route && !r->route->grpc)
@@ -297,12 +295,12 @@ static void message_done(struct req_out *m)
     exchange_unref(e);
 }
 
-static void call_pump(struct call *call)
+void call_pump(struct call *call)
 {
     if (call->pumping)
         return;
     call->pumping = true;
-    while (!call->busy && call->first) {
+    while (!call->busy && call->first && (call->ended || !stream_full(call->e->stream))) {
         struct req_out *m = call->first;
         call->first = m->next;
         if (!call->first)

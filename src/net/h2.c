@@ -396,6 +396,8 @@ static int on_send(nghttp2_session *session, nghttp2_frame *f, const uint8_t *he
         bool end, cut;
         out_put(h, stream_peek(e->stream, n, &end, &cut));
         stream_taken(e->stream, n);
+        if (e->call)
+            call_pump(e->call);
     } else {
         struct str first = str_sub(e->head, leg->sent, leg->sent + n);
         out_put(h, first);
@@ -421,25 +423,6 @@ static int on_sent(nghttp2_session *session, const nghttp2_frame *f, void *arg)
     if (leg && last && leg->in != WHOLE)
         nghttp2_submit_rst_stream(session, 0, leg->id, NGHTTP2_NO_ERROR);
     return 0;
-}
-
-static void h2_ready(struct req_out *e)
-{
-    struct leg *leg = e->leg;
-    struct codec *h = leg->h;
-    if (leg->closing)
-        return;
-    if (!e->due)
-        e->due = conn_now(e->conn) + h->limits->write_ms_max;
-    if (leg->submitted) {
-        nghttp2_session_resume_data(h->session, leg->id);
-        return;
-    }
-    leg->submitted = true;
-    nghttp2_data_provider out = { .source.ptr = leg, .read_callback = on_more };
-    bool more = e->streams || e->head.n + e->body.n;
-    if (nghttp2_submit_response(h->session, leg->id, e->fields, e->fields_n, more ? &out : NULL))
-        nghttp2_submit_rst_stream(h->session, 0, leg->id, NGHTTP2_INTERNAL_ERROR);
 }
 
 /* The handler is still at it: what it will say is not waited for. */
@@ -475,6 +458,32 @@ static void h2_cut(struct req_out *e, bool late)
     leg->closing = true;
     e->due = 0;
     nghttp2_submit_rst_stream(leg->h->session, 0, leg->id, NGHTTP2_CANCEL);
+}
+
+static void h2_ready(struct req_out *e)
+{
+    struct leg *leg = e->leg;
+    struct codec *h = leg->h;
+    if (leg->closing)
+        return;
+    bool end, cut = false;
+    if (e->streams)
+        (void)stream_peek(e->stream, 0, &end, &cut);
+    if (cut) {
+        h2_cut(e, false);
+        return;
+    }
+    if (!e->due)
+        e->due = conn_now(e->conn) + h->limits->write_ms_max;
+    if (leg->submitted) {
+        nghttp2_session_resume_data(h->session, leg->id);
+        return;
+    }
+    leg->submitted = true;
+    nghttp2_data_provider out = { .source.ptr = leg, .read_callback = on_more };
+    bool more = e->streams || e->head.n + e->body.n;
+    if (nghttp2_submit_response(h->session, leg->id, e->fields, e->fields_n, more ? &out : NULL))
+        nghttp2_submit_rst_stream(h->session, 0, leg->id, NGHTTP2_INTERNAL_ERROR);
 }
 
 size_t h2_pull(struct codec *h, char *out, size_t n)

@@ -241,6 +241,7 @@ err grpc_unzip(struct req_out *);
 bool grpc_reply(struct req_out *, int status, const struct str *body);
 void grpc_gone(struct req_out *);                /* the exchange leaves its connection */
 bool call_part(struct call *, struct str bytes); /* false: no more for now */
+void call_pump(struct call *); /* hands out what waits, if its time has come */
 void call_half_closed(struct call *);
 void call_stop(struct call *);
 void call_message_done(struct req_out *message);
@@ -353,6 +354,7 @@ void stream_taken(struct stream *, size_t n);
 struct stream *stream_new(struct req_out *);
 /* The same, joined, for a call, whose arena holds a reference of its own. */
 void stream_call(struct stream *, struct req_out *);
+bool stream_full(struct stream *);   /* so much waits that its maker should wait, too */
 bool stream_unused(struct stream *); /* nothing was sent, or waits to be */
 /* stream_send of two parts as one. */
 bool stream_send_both(struct stream *, struct str head, struct str body);

@@ -174,6 +174,8 @@ static _Thread_local bool reply_owed;
 
 static err run(struct req *r)
 {
+    if (r->route && r->route->grpc && !r->out->grpc)
+        FAIL(MEDIA, "%.*s is called by gRPC, over HTTP/2", STR(r->path));
     TRY(grpc_unzip(r->out));
     TRY(r->route ? r->route->run(r) : no_route(r));
     if (!reply_owed && !r->out->status && !r->out->call)

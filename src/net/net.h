@@ -30,7 +30,7 @@ struct net_limits {
     int64_t idle_ms_max;     /* keep-alive */
     int64_t write_ms_max;    /* a client that does not read its reply */
     size_t pipeline_max;     /* requests read ahead on one connection */
-    size_t out_bytes_max;    /* unsent bytes of one stream before it is cut */
+    size_t out_bytes_max;    /* unsent bytes of one stream, over which the next send cuts it */
     int64_t drain_ms_max;    /* graceful shutdown: requests under way */
 };
 extern const struct net_limits net_limits_default;

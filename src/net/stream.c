@@ -142,8 +142,8 @@ bool stream_send_both(struct stream *s, struct str head, struct str body)
     LOCKED(&s->lock);
     if (s->gone || s->cut || s->ended)
         return false;
-    size_t waits = s->in.n + s->sent.n + head.n;
-    s->cut = body.n > s->bytes_max || waits > s->bytes_max - body.n || !frame_room(&s->in, head.n + body.n);
+    /* One send may be as large as it likes: it is in memory already. */
+    s->cut = s->in.n + s->sent.n > s->bytes_max || !frame_room(&s->in, head.n + body.n);
     s->used = true;
     if (!s->cut) {
         frame_put(&s->in, head);
@@ -227,6 +227,12 @@ void stream_call(struct stream *s, struct req_out *e)
     s->out = e;
     atomic_fetch_add(&s->refs, 1);
     arena_defer(e->req.a, close_with, s);
+}
+
+bool stream_full(struct stream *s)
+{
+    LOCKED(&s->lock);
+    return s->in.n + s->sent.n - s->sent_at > s->bytes_max / 2;
 }
 
 bool stream_unused(struct stream *s)
