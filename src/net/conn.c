@@ -303,7 +303,11 @@ bool conn_send_copy(struct conn *c, struct str bytes)
     }
     memcpy(c->held, bytes.p + done, bytes.n - done);
     b = uv_buf_init(c->held, (unsigned)(bytes.n - done));
-    return socket_send(c, &b, 1);
+    if (!socket_send(c, &b, 1))
+        return false;
+    free(c->held);
+    c->held = NULL;
+    return true;
 }
 
 bool conn_send(struct conn *c, uv_buf_t *v, unsigned n)

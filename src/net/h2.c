@@ -417,11 +417,11 @@ static int on_send(nghttp2_session *session, nghttp2_frame *f, const uint8_t *he
 static int on_sent(nghttp2_session *session, const nghttp2_frame *f, void *arg)
 {
     (void)arg;
-    struct leg *leg = leg_of(session, f->hd.stream_id);
+    int32_t id = f->hd.stream_id;
     bool last = (f->hd.type == NGHTTP2_DATA || f->hd.type == NGHTTP2_HEADERS) &&
                 f->hd.flags & NGHTTP2_FLAG_END_STREAM;
-    if (leg && last && leg->in != WHOLE)
-        nghttp2_submit_rst_stream(session, 0, leg->id, NGHTTP2_NO_ERROR);
+    if (last && nghttp2_session_get_stream_remote_close(session, id) == 0)
+        nghttp2_submit_rst_stream(session, 0, id, NGHTTP2_NO_ERROR);
     return 0;
 }
 
@@ -441,8 +441,6 @@ static void leg_late(struct leg *leg)
 #undef FIELD
     struct codec *h = leg->h;
     nghttp2_submit_response(h->session, leg->id, late, sizeof late / sizeof *late, NULL);
-    if (leg->in != WHOLE)
-        nghttp2_submit_rst_stream(h->session, 0, leg->id, NGHTTP2_NO_ERROR);
     h->bodies -= leg->in == BODY_COMES && !leg->in_parts ? leg->body.n : 0;
     nghttp2_session_set_stream_user_data(h->session, leg->id, NULL);
     h->host->gone(h->arg, leg->r);

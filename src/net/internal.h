@@ -354,7 +354,7 @@ void stream_taken(struct stream *, size_t n);
 struct stream *stream_new(struct req_out *);
 /* The same, joined, for a call, whose arena holds a reference of its own. */
 void stream_call(struct stream *, struct req_out *);
-bool stream_full(struct stream *);   /* so much waits that its maker should wait, too */
+bool stream_full(struct stream *);   /* so much of a call waits that its next message should, too */
 bool stream_unused(struct stream *); /* nothing was sent, or waits to be */
 /* stream_send of two parts as one. */
 bool stream_send_both(struct stream *, struct str head, struct str body);

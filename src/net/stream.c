@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 /* Bytes of one chunk: room for its size in front, for its end behind. */
-enum { FRAME_HEAD = 10, FRAME_END = 2, KEEP_BYTES = 64 << 10 };
+enum { FRAME_HEAD = 10, FRAME_END = 2, KEEP_BYTES = 64 << 10, CALL_FULL = 4 };
 struct frame {
     char *p;
     size_t n, cap; /* payload; its room */
@@ -225,6 +225,7 @@ void stream_call(struct stream *s, struct req_out *e)
 {
     s->conn = e->conn;
     s->out = e;
+    s->bytes_max *= CALL_FULL; /* one message may bring several large answers; the next waits for room */
     atomic_fetch_add(&s->refs, 1);
     arena_defer(e->req.a, close_with, s);
 }
@@ -232,7 +233,7 @@ void stream_call(struct stream *s, struct req_out *e)
 bool stream_full(struct stream *s)
 {
     LOCKED(&s->lock);
-    return s->in.n + s->sent.n - s->sent_at > s->bytes_max / 2;
+    return s->in.n + s->sent.n - s->sent_at > s->bytes_max / CALL_FULL;
 }
 
 bool stream_unused(struct stream *s)

@@ -357,7 +357,7 @@ TEST(large_messages_wait_for_their_turn)
         buf_str(&in, framed(a, m, false));
     struct asked *x = h2_ask(c, "POST", "/t.T/Chat", buf_get(&in), false, grpc_fields);
     h2_wait(c, x);
-    CHECK(x->grpc == 0 && x->body.n == 4 * (m.n + 5 + 6) + 8);
+    cr_assert(x->grpc == 0 && x->body.n == 4 * (m.n + 5 + 6) + 8, "%d %s: %zu", x->grpc, x->message, x->body.n);
     h2_free(c);
     net_stop(net);
 }
