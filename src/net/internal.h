@@ -241,7 +241,7 @@ err grpc_unzip(struct req_out *);
 bool grpc_reply(struct req_out *, int status, const struct str *body);
 void grpc_gone(struct req_out *);                /* the exchange leaves its connection */
 bool call_part(struct call *, struct str bytes); /* false: no more for now */
-void call_pump(struct call *); /* hands out what waits, if its time has come */
+void call_pump(struct call *);                   /* hands out what waits, if its time has come */
 void call_half_closed(struct call *);
 void call_stop(struct call *);
 void call_message_done(struct req_out *message);

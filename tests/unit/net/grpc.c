@@ -175,8 +175,9 @@ TEST(what_is_no_call_is_refused)
                   rows[i].x->status, rows[i].x->grpc);
     }
     h2_free(c);
-    struct str got = help_talk(a, net, S("POST /t.T/Echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                                         "Content-Type: application/grpc\r\nContent-Length: 0\r\n\r\n"));
+    struct str got = help_talk(a, net,
+                               S("POST /t.T/Echo HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                                 "Content-Type: application/grpc\r\nContent-Length: 0\r\n\r\n"));
     CHECK(help_status(got) == 415);
     net_stop(net);
 }
@@ -196,8 +197,8 @@ TEST(a_deadline_is_kept_by_the_server)
     h2_wait(c, x);
     h2_wait(c, half);
     h2_wait(c, chats);
-    cr_assert(y->grpc == 0 && x->grpc == 4 && half->grpc == 4 && chats->grpc == 4, "%d %d %d %d", y->grpc, x->grpc,
-              half->grpc, chats->grpc);
+    cr_assert(y->grpc == 0 && x->grpc == 4 && half->grpc == 4 && chats->grpc == 4, "%d %d %d %d", y->grpc,
+              x->grpc, half->grpc, chats->grpc);
     CHECK(x->body.n == 0 && chats->body.n > 0);
     h2_free(c);
     net_stop(net);
@@ -220,9 +221,15 @@ TEST(compression_is_undone_within_limits)
     auto_arena struct arena *a = arena_new(0);
     struct net *net = start(true);
     struct h2 *c = h2_connect(a, net);
-    static const char *const gzip[] = { "content-type", "application/grpc", "grpc-encoding", "gzip",
-                                        "grpc-accept-encoding", "identity,gzip", NULL };
-    static const char *const deflated[] = { "content-type", "application/grpc", "grpc-encoding", "deflate", NULL };
+    static const char *const gzip[] = { "content-type",
+                                        "application/grpc",
+                                        "grpc-encoding",
+                                        "gzip",
+                                        "grpc-accept-encoding",
+                                        "identity,gzip",
+                                        NULL };
+    static const char *const deflated[] = { "content-type", "application/grpc", "grpc-encoding", "deflate",
+                                            NULL };
     static const char *const other[] = { "content-type", "application/grpc", "grpc-encoding", "br", NULL };
     struct str text = { arena_alloc(a, 50000, 1), 50000 }, bomb = { arena_alloc(a, 9 << 20, 1), 9 << 20 };
     struct str packed = gzipped(a, text, 31);
@@ -357,7 +364,8 @@ TEST(large_messages_wait_for_their_turn)
         buf_str(&in, framed(a, m, false));
     struct asked *x = h2_ask(c, "POST", "/t.T/Chat", buf_get(&in), false, grpc_fields);
     h2_wait(c, x);
-    cr_assert(x->grpc == 0 && x->body.n == 4 * (m.n + 5 + 6) + 8, "%d %s: %zu", x->grpc, x->message, x->body.n);
+    cr_assert(x->grpc == 0 && x->body.n == 4 * (m.n + 5 + 6) + 8, "%d %s: %zu", x->grpc, x->message,
+              x->body.n);
     h2_free(c);
     net_stop(net);
 }

@@ -16,8 +16,8 @@ static err make(struct req *r)
 static err say_headers(struct req *r)
 {
     req_reply_header(r, "X-Told", S("a\r\nb"));
-    return req_reply(r, 200, "text/plain", fmt(r->a, "%.*s|%.*s", STR(req_header(r, S("host"))),
-                                               STR(req_header(r, S("cookie")))));
+    return req_reply(r, 200, "text/plain",
+                     fmt(r->a, "%.*s|%.*s", STR(req_header(r, S("host"))), STR(req_header(r, S("cookie")))));
 }
 static err wait_gone(struct req *r)
 {
@@ -124,7 +124,8 @@ TEST(bodies_of_any_size_come_and_go)
 TEST(limits_refuse_one_request)
 {
     auto_arena struct arena *a = arena_new(0);
-    struct net *net = start((struct net_limits){ .header_bytes_max = 2000, .headers_max = 10, .body_ms_max = 200 });
+    struct net *net = start(
+        (struct net_limits){ .header_bytes_max = 2000, .headers_max = 10, .body_ms_max = 200 });
     struct h2 *c = h2_connect(a, net);
     struct str big = { arena_alloc(a, 100000, 1), 100000 };
     char *text = arena_alloc(a, 3001, 1);

@@ -7,7 +7,7 @@
 enum { ASKS_MAX = 2048 };
 struct asked {
     int32_t id;
-    int status, grpc; /* grpc: -1 until it is told */
+    int status, grpc;  /* grpc: -1 until it is told */
     bool ended, whole; /* the stream is closed; without a reset */
     uint32_t reset;
     char message[256];
@@ -54,7 +54,8 @@ static inline int h2_on_field(nghttp2_session *s, const nghttp2_frame *f, const 
     return 0;
 }
 
-static inline int h2_on_data(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t *p, size_t n, void *arg)
+static inline int h2_on_data(nghttp2_session *s, uint8_t flags, int32_t id, const uint8_t *p, size_t n,
+                             void *arg)
 {
     (void)s, (void)flags;
     struct asked *x = h2_find(arg, id);
@@ -177,8 +178,8 @@ static inline nghttp2_nv h2_field(const char *name, struct str value)
 }
 
 /* extra: name, value, name, value …, NULL. open: the body goes on. */
-static inline struct asked *h2_ask(struct h2 *c, const char *method, const char *path, struct str body, bool open,
-                                   const char *const *extra)
+static inline struct asked *h2_ask(struct h2 *c, const char *method, const char *path, struct str body,
+                                   bool open, const char *const *extra)
 {
     nghttp2_nv f[32] = { h2_field(":method", str_of(method)), h2_field(":path", str_of(path)),
                          h2_field(":scheme", S("http")), h2_field(":authority", S("localhost")) };

@@ -40,7 +40,8 @@ static struct pair pair_new(const char *name, const struct pair *by)
     X509_gmtime_adj(X509_getm_notBefore(p.cert), -60);
     X509_gmtime_adj(X509_getm_notAfter(p.cert), 3600);
     X509_set_pubkey(p.cert, p.key);
-    X509_NAME_add_entry_by_txt(X509_get_subject_name(p.cert), "CN", MBSTRING_ASC, (const uint8_t *)name, -1, -1, 0);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(p.cert), "CN", MBSTRING_ASC, (const uint8_t *)name, -1,
+                               -1, 0);
     X509_set_issuer_name(p.cert, X509_get_subject_name(by ? by->cert : p.cert));
     extend(p.cert, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1");
     extend(p.cert, NID_basic_constraints, by ? "CA:FALSE" : "CA:TRUE");
@@ -100,8 +101,13 @@ static const struct route *const tables[] = { help_routes, table, NULL };
 
 static struct net *start(const char *ca)
 {
-    struct net_config c = { .routes = tables, .loops = 1, .tls_cert = str_of(cert_file), .tls_key = str_of(key_file),
-                            .tls_client_ca = str_of(ca), .tls_look_ms = 20, .report = on_report };
+    struct net_config c = { .routes = tables,
+                            .loops = 1,
+                            .tls_cert = str_of(cert_file),
+                            .tls_key = str_of(key_file),
+                            .tls_client_ca = str_of(ca),
+                            .tls_look_ms = 20,
+                            .report = on_report };
     c.limits.header_ms_max = 500;
     return help_start(c);
 }
