@@ -101,7 +101,7 @@ void health_tend(struct api *api)
             stay = w;
         } else {
             left++;
-            req_done(w->r, err_new(CANCELLED, "nobody watches any more"));
+            req_done(w->r, err_new(UNAVAILABLE, "the server stops")); /* or nobody listens */
         }
     }
     LOCKED(&api->m);
