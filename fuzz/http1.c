@@ -87,15 +87,16 @@ static bool whole(void *arg, struct req *r, bool keep_alive)
     return keep_alive && splitmix(&s->seed) % 3;
 }
 
-static void bad(void *arg, int status, const char *why)
+static void bad(void *arg, struct req *r, int status, const char *why)
 {
     struct seen *s = arg;
+    (void)r;
     must(!s->ended && why && status >= 400 && status < 600);
     mix(s, S("bad"));
     s->ended = true;
 }
 
-static const struct codec_host host = { begin, head, whole, bad };
+static const struct codec_host host = { .begin = begin, .head = head, .whole = whole, .bad = bad };
 
 static err nothing(struct req *r)
 {

@@ -97,6 +97,10 @@ struct str api_openapi(struct api *, struct arena *a);
 void api_metrics_add(struct api *, void (*collect)(void *arg, struct buf *out), void *arg);
 void api_ready_add(struct api *, bool (*ready)(void *arg), void *arg);
 
+/* What gRPC's reflection tells about a module's services: a .proto file's name and its FileDescriptorProto (copied).
+ * Which services there are it sees in the routes. */
+void api_grpc_describe(struct api *, struct str file, struct str bytes);
+
 /* ---- control ---- */
 struct reconciler {
     const char *name;

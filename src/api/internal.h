@@ -141,6 +141,18 @@ err metrics_get(struct req *);
 struct str openapi_text(struct api *, struct arena *a);
 struct str schema_file_text(struct api *, struct arena *a);
 
+/* ---- gRPC's own services ---- */
+err health_check(struct req *);
+err health_watch(struct req *);
+err reflect(struct req *);
+/* Once a second: tells those who watch. */
+void health_tend(struct api *);
+bool api_ready(struct api *);
+struct health_watcher;
+struct proto_file {
+    struct str name, bytes; /* a FileDescriptorProto */
+};
+
 struct collector {
     void (*collect)(void *arg, struct buf *out);
     void *arg;
@@ -168,5 +180,8 @@ struct api {
     size_t collectors_n;
     struct ready readies[COLLECTORS_MAX];
     size_t readies_n;
+    VEC(struct proto_file) files;
+    struct health_watcher *health_watchers;
+    size_t health_watchers_n;
 };
 err routes_make(struct api *);

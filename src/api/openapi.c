@@ -303,7 +303,8 @@ static void paths(struct json *j, struct api *api, struct arena *a)
     struct flats all = { 0 };
     for (size_t i = 0; i < api->tables_n; i++)
         for (const struct route *r = api->tables[i]; r->path; r++)
-            push(a, &all.list, (struct flat){ r, plain_path(a, r->path) });
+            if (!r->grpc)
+                push(a, &all.list, (struct flat){ r, plain_path(a, r->path) });
     json_obj(j);
     for (size_t i = 0; i < all.list.n; i++) {
         struct str path = all.list.v[i].path;

@@ -73,9 +73,8 @@ static err healthz(struct req *r)
     return req_reply(r, 200, "text/plain; charset=utf-8", S("ok\n"));
 }
 
-static err readyz(struct req *r)
+bool api_ready(struct api *api)
 {
-    struct api *api = place_of(r)->api;
     struct ready list[COLLECTORS_MAX];
     pthread_mutex_lock(&api->m);
     size_t n = api->readies_n;
@@ -83,7 +82,14 @@ static err readyz(struct req *r)
     pthread_mutex_unlock(&api->m);
     for (size_t i = 0; i < n; i++)
         if (!list[i].ready(list[i].arg))
-            FAIL(UNAVAILABLE, "not ready yet");
+            return false;
+    return true;
+}
+
+static err readyz(struct req *r)
+{
+    if (!api_ready(place_of(r)->api))
+        FAIL(UNAVAILABLE, "not ready yet");
     return req_reply(r, 200, "text/plain; charset=utf-8", S("ready\n"));
 }
 
@@ -111,6 +117,14 @@ static const struct route fixed[] = {
       .doc = "This description (OpenAPI 3.1)." },
     { M_GET, "/schema/v1.json", schema_get, .may = "public", .tag = "system", .on_loop = true,
       .doc = "The JSON Schema of a document of dhow.yaml." },
+    { M_POST, "/grpc.health.v1.Health/Check", health_check, .may = "public", .tag = "system",
+      .grpc = GRPC_UNARY, .doc = "As /readyz, for the server or one of its services." },
+    { M_POST, "/grpc.health.v1.Health/Watch", health_watch, .may = "public", .tag = "system",
+      .grpc = GRPC_STREAM, .doc = "The same, and again when it changes." },
+    { M_POST, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", reflect, .may = "model.read",
+      .tag = "system", .grpc = GRPC_STREAM, .doc = "Which gRPC services there are, and their types." },
+    { M_POST, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", reflect, .may = "model.read",
+      .tag = "system", .grpc = GRPC_STREAM, .doc = "The same, as older clients ask for it." },
 };
 
 err routes_make(struct api *api)

@@ -168,6 +168,7 @@ static void *hub_main(void *arg)
                 log_err("watch.failed", e);
         }
         hub_tend(h);
+        health_tend(h->api);
         arena_reset(a);
         err_reset();
     }

@@ -46,6 +46,7 @@ static const struct grant grants[] = {
 static const struct str public_paths[] = {
     S_INIT("/healthz"),      S_INIT("/readyz"),         S_INIT("/v2"), S_INIT("/v2/health/live"), S_INIT("/v2/health/ready"),
     S_INIT("/openapi.json"), S_INIT("/schema/v1.json"),
+    S_INIT("/grpc.health.v1.Health/Check"), S_INIT("/grpc.health.v1.Health/Watch"),
 };
 #define R(NAME, name, doc) S_INIT(name),
 static const struct str role_names[ROLE_COUNT] = { ROLES(R) };

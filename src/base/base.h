@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "base/pb.h"
 #include "base/str.h"
 #include "base/sys.h"
 #include "base/thread.h"

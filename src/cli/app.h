@@ -5,9 +5,10 @@
 
 struct app;
 struct app_config {
-    struct str listen, data; /* "127.0.0.1:7300", folder */
-    struct str sources;      /* folder where Source.path starts */
-    struct str token_file;   /* the first admin token goes there; empty: to stderr */
+    struct str listen, data;                     /* "127.0.0.1:7300", folder */
+    struct str sources;                          /* folder where Source.path starts */
+    struct str token_file;                       /* the first admin token goes there; empty: to stderr */
+    struct str tls_cert, tls_key, tls_client_ca; /* files; empty: no TLS */
     bool allow_public;
     int loops, workers; /* 0: by the machine */
 };

@@ -206,12 +206,16 @@ static err start_net(struct app *app, const struct app_config *cfg)
 {
     struct net_config nc = { .listen = cfg->listen,
                              .allow_public = cfg->allow_public,
+                             .tls_cert = cfg->tls_cert,
+                             .tls_key = cfg->tls_key,
+                             .tls_client_ca = cfg->tls_client_ca,
                              .loops = cfg->loops,
                              .workers = cfg->workers,
                              .routes = app->routes,
                              .app = app,
                              .before = before,
                              .fail = api_fail,
+                             .report = log_err,
                              .after = after };
     return net_start(&nc, &app->net);
 }

@@ -40,6 +40,9 @@ static err serve_run(struct cli *c)
     struct app_config cfg = { .listen = str_of(cli_option(c, "listen")),
                               .data = str_of(cli_option(c, "data")),
                               .sources = str_of(cli_option(c, "sources")),
+                              .tls_cert = str_of(cli_option(c, "tls-cert")),
+                              .tls_key = str_of(cli_option(c, "tls-key")),
+                              .tls_client_ca = str_of(cli_option(c, "tls-client-ca")),
                               .allow_public = cli_has(c, "allow-public") };
     struct app *app;
     sigset_t stop;
@@ -59,8 +62,8 @@ static err serve_run(struct cli *c)
         app_stop(app);
         return e;
     }
-    fprintf(stderr, "dhow %s listens on http://%.*s, data in %.*s\n", DHOW_VERSION, STR(app_address(app)),
-            STR(cfg.data));
+    fprintf(stderr, "dhow %s listens on http%s://%.*s, data in %.*s\n", DHOW_VERSION,
+            cfg.tls_cert.n ? "s" : "", STR(app_address(app)), STR(cfg.data));
     log_info("dhow.started", KV("address", app_address(app)),
              KV("took_ms", (double)(mono_ns() - start) / 1e6), KV("pid", (int64_t)getpid()));
     sigwait(&stop, &sig);
@@ -93,7 +96,14 @@ static const struct option serve_options[] = {
     { "data", 0, "DIR", "Folder for everything it keeps.", "./dhow_data", false },
     { "sources", 0, "DIR", "Folder that the paths of Sources start in.", ".", false },
     { "first-token", 0, "FILE", "Write the first admin token there instead of showing it.", NULL, false },
-    { "allow-public", 0, NULL, "Listen on other addresses too; put TLS in front.", NULL, false },
+    { "tls-cert", 0, "FILE",
+      "Speak TLS 1.3 with this certificate (PEM, its chain after it); read again when it changes.", NULL,
+      false },
+    { "tls-key", 0, "FILE", "The certificate's key.", NULL, false },
+    { "tls-client-ca", 0, "FILE", "Let in only clients with a certificate that this one signed.", NULL,
+      false },
+    { "allow-public", 0, NULL, "Listen on other addresses too; with TLS, or with TLS in front.", NULL,
+      false },
     { "loops", 0, "N", "Event loops; 0: one per core.", "0", false },
     { "workers", 0, "N", "Threads for requests that may block; 0: two per core, at least 4.", "0", false },
     { "json-log", 0, NULL, "Log as JSON lines.", NULL, false },

@@ -6,6 +6,7 @@
  * Field numbers: onnx/onnx-ml.proto (ONNX 1.23, IR version 13). */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include "base/pb.h"
 #include "engine/tensor.h"
 
 struct onnx_limits {      /* 0: the default */
@@ -30,10 +31,3 @@ struct onnx_facts {
 /* Checks the bytes and fills out. INVALID or TOO_LARGE, naming the node and the tensor. Iterates over the
  * bytes once, in memory bounded by the number of inputs, outputs and initialisers. */
 err onnx_check(struct arena *a, struct str bytes, const struct onnx_limits *, struct onnx_facts *out);
-
-/* ---- writing: messages are built inside out, each into a buffer ---- */
-void pb_varint(struct buf *b, int field, int64_t v);
-void pb_float(struct buf *b, int field, float v);
-void pb_bytes(struct buf *b, int field, struct str v);
-void pb_floats(struct buf *b, int field, const float *v, size_t n);    /* packed */
-void pb_varints(struct buf *b, int field, const int64_t *v, size_t n); /* packed */

@@ -22,6 +22,7 @@ struct http {
     int64_t timeout_ms;
     int64_t due_ns; /* of the exchange under way; 0: none */
     int fd;
+    struct secure *secure; /* NULL: plain */
     llhttp_t parser;
     struct buf out; /* of the request's head */
     struct arena *out_a;
@@ -225,6 +226,8 @@ static err connect_to(struct http *h, const struct addrinfo *at, const char **wh
     return NULL;
 }
 
+static err handshake(struct http *h);
+
 static err connect_any(struct http *h)
 {
     struct addrinfo want = { .ai_socktype = SOCK_STREAM }, *list = NULL;
@@ -238,11 +241,15 @@ static err connect_any(struct http *h)
     freeaddrinfo(list);
     if (!e && h->fd < 0)
         e = not_there(h, why);
+    if (!e && h->secure)
+        e = handshake(h);
+    if (e)
+        disconnect(h);
     return e;
 }
 
 /* Sends all of v. *sent: whether any byte went out. NULL with *closed: the server hung up. */
-static err send_all(struct http *h, struct iovec *v, size_t n, bool *sent, bool *closed)
+static err send_raw(struct http *h, struct iovec *v, size_t n, bool *sent, bool *closed)
 {
     while (n) {
         struct msghdr m = { .msg_iov = v, .msg_iovlen = n };
@@ -268,7 +275,7 @@ static err send_all(struct http *h, struct iovec *v, size_t n, bool *sent, bool 
 }
 
 /* Some bytes of the reply; 0: the server closed. The first wait is recv's own (SO_RCVTIMEO): one call. */
-static err receive(struct http *h, bool first, size_t *out)
+static err receive_raw(struct http *h, bool first, size_t *out)
 {
     if (!first)
         TRY(wait_for(h, h->fd, POLLIN));
@@ -281,6 +288,70 @@ static err receive(struct http *h, bool first, size_t *out)
         if (errno != EAGAIN && errno != EINTR)
             return err_errno(errno, "reading from %.*s", STR(h->host));
         TRY(wait_for(h, h->fd, POLLIN));
+    }
+}
+
+/* ---- the same, enciphered ---- */
+
+static err sealed_send(struct http *h, bool *sent, bool *closed)
+{
+    struct str out = secure_give(h->secure);
+    struct iovec v = { (char *)out.p, out.n };
+    err e = out.n ? send_raw(h, &v, 1, sent, closed) : NULL;
+    secure_given(h->secure);
+    return e;
+}
+
+static err handshake(struct http *h)
+{
+    const char *why = "the name is none";
+    enum secure_state got = secure_begin(h->secure) ? SECURE_WAITS : SECURE_FAILED;
+    while (got == SECURE_WAITS) {
+        bool sent, closed = false;
+        size_t n = 0;
+        got = secure_handshake(h->secure, &why);
+        TRY(sealed_send(h, &sent, &closed));
+        if (got != SECURE_WAITS)
+            break;
+        if (!closed)
+            TRY(receive_raw(h, false, &n));
+        if (!n)
+            return not_there(h, "it closed the connection in TLS's handshake");
+        secure_take(h->secure, (struct str){ h->in, n });
+    }
+    if (got == SECURE_FAILED)
+        return err_hint(err_new(UNAVAILABLE, "no TLS with %.*s: %s", STR(h->host), why),
+                        "DHOW_CA names a file with the certificate that signed the server's");
+    return NULL;
+}
+
+static err send_all(struct http *h, struct iovec *v, size_t n, bool *sent, bool *closed)
+{
+    enum { PIECE = 256 << 10 };
+    if (!h->secure)
+        return send_raw(h, v, n, sent, closed);
+    for (size_t i = 0; i < n; i++) {
+        struct str rest = { v[i].iov_base, v[i].iov_len };
+        for (; rest.n && !*closed; rest = str_sub(rest, PIECE, rest.n)) {
+            *closed = !secure_write(h->secure, str_sub(rest, 0, PIECE));
+            if (!*closed)
+                TRY(sealed_send(h, sent, closed));
+        }
+    }
+    return NULL;
+}
+
+static err receive(struct http *h, bool first, size_t *out)
+{
+    if (!h->secure)
+        return receive_raw(h, first, out);
+    for (;; first = false) {
+        if (secure_read(h->secure, h->in, CLIENT_IN, out) != SECURE_WAITS)
+            return NULL;
+        TRY(receive_raw(h, first, out));
+        if (!*out)
+            return NULL;
+        secure_take(h->secure, (struct str){ h->in, *out });
     }
 }
 
@@ -454,14 +525,15 @@ err http_stream(struct http *h, struct arena *a, struct str path, bool (*on_line
 
 /* ---- life ---- */
 
-/* "http://name:port/prefix" */
+/* "http://name:port/prefix", or https */
 static err url_split(struct http *h, struct str url)
 {
     struct str rest = url;
-    if (!str_starts(url, S("http://")))
+    bool sealed = str_starts(url, S("https://"));
+    if (!sealed && !str_starts(url, S("http://")))
         return err_hint(err_new(INVALID, "'%.*s' is not the address of a server", STR(url)),
                         "write it as http://127.0.0.1:7300");
-    rest = str_sub(url, 7, url.n);
+    rest = str_sub(url, sealed ? 8 : 7, url.n);
     size_t slash = str_find(rest, '/');
     h->prefix = str_dup(h->a, str_sub(rest, slash, rest.n));
     while (h->prefix.n && h->prefix.p[h->prefix.n - 1] == '/')
@@ -472,8 +544,10 @@ static err url_split(struct http *h, struct str url)
     size_t bracket = h->host.p[0] == '[' ? str_find(h->host, ']') : 0;
     size_t colon = bracket + str_find(str_sub(h->host, bracket, h->host.n), ':');
     h->name = str_z(h->a, bracket ? str_sub(h->host, 1, bracket) : str_sub(h->host, 0, colon));
-    h->port = colon + 1 < h->host.n ? str_z(h->a, str_sub(h->host, colon + 1, h->host.n)) : "80";
-    return NULL;
+    h->port = colon + 1 < h->host.n ? str_z(h->a, str_sub(h->host, colon + 1, h->host.n))
+              : sealed              ? "443"
+                                    : "80";
+    return sealed ? secure_new(h->a, h->name, &h->secure) : NULL;
 }
 
 err http_open(struct str url, struct str token, int64_t timeout_ms, struct http **out)
@@ -486,6 +560,7 @@ err http_open(struct str url, struct str token, int64_t timeout_ms, struct http 
     h->token = str_dup(a, token);
     err e = one_line(token) ? url_split(h, url) : err_new(INVALID, "the token is not one line of text");
     if (e) {
+        secure_free(h->secure);
         arena_free(a);
         return e;
     }
@@ -500,6 +575,7 @@ void http_close(struct http *h)
     if (!h)
         return;
     disconnect(h);
+    secure_free(h->secure);
     arena_free(h->out_a);
     arena_free(h->a);
 }

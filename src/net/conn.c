@@ -6,48 +6,47 @@
 #include <sys/socket.h>
 
 enum {
-    WRITE_BUFS = 64,           /* of one write */
     PROGRESS_BYTES = 16 << 10, /* that a slow reader takes in write_ms_max, at least */
     LINGER_MS = 2000,
     LINGER_BYTES = 4 << 20,
-    ROUTE_BODY_BYTES = 1 << 20,
     REFUSED_MAX = 64, /* connections over connections_max that are told so */
 };
-
-static int64_t conn_now(const struct conn *c)
-{
-    return (int64_t)uv_now(&c->loop->uv);
-}
 
 /* ---- what the codec reads ---- */
 
 static struct req *host_begin(void *arg)
 {
     struct conn *c = arg;
-    c->cur = exchange_new(c);
-    *c->line_end = c->cur;
-    c->line_end = &c->cur->next;
+    struct req_out *e = exchange_new(c);
+    e->at = c->line_end;
+    *c->line_end = e;
+    c->line_end = &e->next;
     c->line_n++;
-    c->read_due = conn_now(c) + c->loop->net->limits.header_ms_max;
-    return &c->cur->req;
+    c->idle_due = 0;
+    e->due = conn_now(c) + c->loop->net->limits.header_ms_max;
+    if (!c->codec->many)
+        c->cur = e;
+    return &e->req;
 }
 
-/* The exchange that takes a refusal; after it nothing more is read. */
-static struct req_out *conn_refuses(struct conn *c)
+/* The exchange takes a refusal; nothing more is read of it, nor of what stands in line after it. */
+static struct req_out *conn_refuses(struct conn *c, struct req_out *e)
 {
-    if (!c->cur)
-        host_begin(c);
-    struct req_out *e = c->cur;
+    e->due = 0;
     e->close = true;
-    c->ended = c->refused = true;
-    c->cur = NULL;
-    c->read_due = 0;
+    if (!c->codec->many) {
+        c->ended = c->refused = true;
+        c->cur = NULL;
+    }
     return e;
 }
 
-static void host_bad(void *arg, int status, const char *why)
+static void host_bad(void *arg, struct req *r, int status, const char *why)
 {
-    struct req_out *e = conn_refuses(arg);
+    struct conn *c = arg;
+    if (!r)
+        r = host_begin(c);
+    struct req_out *e = conn_refuses(c, r->out);
     if (status == 413)
         exchange_refuse(e, err_new(TOO_LARGE, "%s", why));
     else
@@ -112,9 +111,9 @@ static const char *conn_route(struct conn *c, struct req_out *e, struct str targ
     return NULL;
 }
 
-static bool refuse_status(struct conn *c, int status, const char *why)
+static bool refuse_status(struct conn *c, struct req_out *e, int status, const char *why)
 {
-    exchange_refuse_status(conn_refuses(c), status, why);
+    exchange_refuse_status(conn_refuses(c, e), status, why);
     return false;
 }
 
@@ -126,82 +125,119 @@ static bool host_head(void *arg, struct req *r, struct head_info *info)
     e->http10 = info->http10;
     e->method = method_find(r->method);
     e->wants_continue = info->expects_continue;
-    c->read_due = conn_now(c) + net->limits.body_ms_max;
+    e->due = conn_now(c) + net->limits.body_ms_max;
     struct str id = req_header(r, S("x-request-id")), expect = req_header(r, S("expect"));
     if (id_is_sane(id))
         r->id = id;
     if (e->method == M_COUNT)
-        return refuse_status(c, 501, "this method is not known here");
+        return refuse_status(c, e, 501, "this method is not known here");
     if (expect.n && !str_eq_ascii(expect, S("100-continue")))
-        return refuse_status(c, 417, "only 100-continue may be expected");
+        return refuse_status(c, e, 417, "only 100-continue may be expected");
     struct str target = r->target;
     struct str host = target_host(&target, req_header(r, S("host")));
     if (!host_is_sane(host) && !(info->http10 && !host.n))
-        return refuse_status(c, 400, "the Host header is not a host");
+        return refuse_status(c, e, 400, "the Host header is not a host");
     const char *wrong = conn_route(c, e, target);
     if (wrong)
-        return refuse_status(c, 400, wrong);
+        return refuse_status(c, e, 400, wrong);
+    size_t max = r->route && r->route->body_bytes_max ? r->route->body_bytes_max : ROUTE_BODY_BYTES;
+    info->body_bytes_max = max < net->limits.body_bytes_max ? max : net->limits.body_bytes_max;
     err refused = host_check(c, e, host);
+    if (!refused)
+        refused = grpc_head(e, info);
     if (refused) {
-        exchange_refuse(conn_refuses(c), refused);
+        exchange_refuse(conn_refuses(c, e), refused);
         return false;
     }
     e->inline_ = !r->route || r->route->on_loop;
-    size_t max = r->route && r->route->body_bytes_max ? r->route->body_bytes_max : ROUTE_BODY_BYTES;
-    info->body_bytes_max = max < net->limits.body_bytes_max ? max : net->limits.body_bytes_max;
     return true;
+}
+
+static bool host_part(void *arg, struct req *r, struct str bytes)
+{
+    (void)arg;
+    return call_part(r->out->call, bytes);
 }
 
 static bool host_whole(void *arg, struct req *r, bool keep_alive)
 {
     struct conn *c = arg;
     struct req_out *e = r->out;
-    e->close = !keep_alive;
-    c->ended = !keep_alive;
+    e->due = 0;
+    if (e->call) {
+        call_half_closed(e->call);
+        return true;
+    }
+    err wrong = e->grpc ? grpc_unframe(e) : NULL;
+    if (wrong) {
+        exchange_refuse(e, wrong);
+        return true;
+    }
     c->cur = NULL;
-    c->read_due = 0;
+    if (!c->codec->many) {
+        e->close = !keep_alive;
+        c->ended = !keep_alive;
+    }
     exchange_start(e);
     return keep_alive && c->line_n < c->loop->net->limits.pipeline_max;
 }
 
-static const struct codec_host host = { host_begin, host_head, host_whole, host_bad };
+static void host_gone(void *arg, struct req *r)
+{
+    conn_drop(arg, r->out);
+}
+
+static const struct codec_host host = {
+    .begin = host_begin,
+    .head = host_head,
+    .part = host_part,
+    .whole = host_whole,
+    .bad = host_bad,
+    .gone = host_gone,
+};
 
 /* ---- writing ---- */
 
-static void conn_linger(struct conn *c)
+void conn_linger(struct conn *c)
 {
     uv_os_fd_t fd;
+    if (c->tls)
+        tls_goodbye(c);
+    if (c->closed)
+        return;
     if (uv_fileno((uv_handle_t *)&c->tcp, &fd) == 0)
         shutdown(fd, SHUT_WR);
-    c->lingering = true;
-    c->read_due = conn_now(c) + LINGER_MS;
+    c->ended = c->refused = c->lingering = true;
+    c->idle_due = conn_now(c) + LINGER_MS;
 }
 
-static struct req_out *line_pop(struct conn *c)
+static void line_cut(struct conn *c, struct req_out *e)
+{
+    *e->at = e->next;
+    if (e->next)
+        e->next->at = e->at;
+    else
+        c->line_end = e->at;
+    c->line_n--;
+}
+
+struct req_out *line_pop(struct conn *c)
 {
     struct req_out *e = c->line;
-    c->line = e->next;
-    if (!c->line)
-        c->line_end = &c->line;
-    c->line_n--;
+    line_cut(c, e);
     return e;
 }
 
-/* The first n exchanges in line are on their way. */
-static void conn_sent(struct conn *c, size_t n)
+void conn_drop(struct conn *c, struct req_out *e)
 {
-    for (; n && !c->closed; n--) {
-        struct req_out *e = line_pop(c);
-        bool close = e->close && !e->streams;
-        if (e->streams)
-            stream_attach(e->stream, c);
-        e->conn = NULL; /* a handler that feeds its stream outlives its place in line */
-        exchange_unref(e);
-        if (close && c->refused)
-            conn_linger(c);
-        else if (close)
-            conn_close(c);
-    }
+    line_cut(c, e);
+    atomic_store_explicit(&e->gone, true, memory_order_relaxed);
+    e->conn = NULL;
+    if (e->grpc)
+        grpc_gone(e);
+    if (e->streams)
+        stream_gone(e->stream);
+    exchange_unref(e);
 }
 
 static void on_written(uv_write_t *w, int status)
@@ -209,20 +245,22 @@ static void on_written(uv_write_t *w, int status)
     struct conn *c = w->data;
     c->writing = false;
     c->write_due = 0;
+    free(c->held);
+    c->held = NULL;
     if (c->closed)
         return;
     if (status < 0) {
         conn_close(c);
         return;
     }
-    if (c->stream)
-        stream_sent(c);
-    else
-        conn_sent(c, c->written_n);
+    if (c->tls && tls_sends(c) && !tls_send(c, NULL, 0))
+        return;
+    if (c->codec && !c->lingering)
+        c->codec->sent(c);
     conn_go_on(c);
 }
 
-bool conn_send(struct conn *c, uv_buf_t *v, unsigned n)
+static bool socket_send(struct conn *c, uv_buf_t *v, unsigned n)
 {
     size_t all = 0;
     for (unsigned i = 0; i < n; i++)
@@ -250,47 +288,37 @@ bool conn_send(struct conn *c, uv_buf_t *v, unsigned n)
     return false;
 }
 
-/* The replies that are ready, in order, up to a stream, an end or the size of one write. */
-static unsigned conn_gather(struct conn *c, uv_buf_t *v, size_t *exchanges)
+bool conn_send_copy(struct conn *c, struct str bytes)
 {
-    unsigned n = 0;
-    *exchanges = 0;
-    for (struct req_out *e = c->line; e && n + 2 <= WRITE_BUFS; e = e->next) {
-        if (!n && e->state == READING && e->wants_continue) {
-            e->wants_continue = false;
-            static char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-            v[n++] = uv_buf_init(text, sizeof text - 1);
-        }
-        if (e->state != READY)
-            break;
-        v[n].base = (char *)e->head.p;
-        v[n++].len = e->head.n;
-        v[n].base = (char *)e->body.p;
-        v[n].len = e->body.n;
-        n += e->body.n > 0;
-        ++*exchanges;
-        if (e->streams || e->close)
-            break;
+    uv_buf_t b = uv_buf_init((char *)bytes.p, (unsigned)bytes.n);
+    int sent = uv_try_write((uv_stream_t *)&c->tcp, &b, 1);
+    if (sent == (int)bytes.n)
+        return true;
+    size_t done = sent < 0 ? 0 : (size_t)sent;
+    if (sent >= 0 || sent == UV_EAGAIN)
+        c->held = malloc(bytes.n - done);
+    if (!c->held) {
+        conn_close(c);
+        return false;
     }
-    return n;
+    memcpy(c->held, bytes.p + done, bytes.n - done);
+    b = uv_buf_init(c->held, (unsigned)(bytes.n - done));
+    if (!socket_send(c, &b, 1))
+        return false;
+    free(c->held);
+    c->held = NULL;
+    return true;
+}
+
+bool conn_send(struct conn *c, uv_buf_t *v, unsigned n)
+{
+    return c->tls ? tls_send(c, v, n) : socket_send(c, v, n);
 }
 
 void conn_flush(struct conn *c)
 {
-    while (!c->closed && !c->writing && !c->lingering) {
-        if (c->stream) {
-            stream_pump(c);
-            if (c->stream)
-                return;
-            continue;
-        }
-        uv_buf_t v[WRITE_BUFS];
-        unsigned n = conn_gather(c, v, &c->written_n);
-        if (!n)
-            return;
-        if (conn_send(c, v, n))
-            conn_sent(c, c->written_n);
-    }
+    if (c->codec && !c->closed)
+        c->codec->flush(c);
 }
 
 /* ---- reading ---- */
@@ -302,14 +330,61 @@ static void on_room(uv_handle_t *h, size_t suggested, uv_buf_t *out)
     *out = uv_buf_init(c->loop->in, IN_SIZE);
 }
 
-static bool conn_takes(const struct conn *c)
+bool conn_takes(const struct conn *c)
 {
-    return !c->closed && !c->ended && c->line_n < c->loop->net->limits.pipeline_max;
+    if (c->closed || c->ended)
+        return false;
+    if (c->codec && c->codec->many)
+        return !c->writing; /* who does not read what it is told is not listened to */
+    return c->line_n < c->loop->net->limits.pipeline_max;
+}
+
+static void conn_speak(struct conn *c, const struct net_codec *codec)
+{
+    c->codec = codec;
+    c->state = codec->open(&c->loop->net->limits, &host, c);
+}
+
+/* A first line without a word of HTTP, be it 1 or 2: whoever says that would not read a reply either. */
+static bool is_no_http(struct str in)
+{
+    const char *end = memmem(in.p, in.n, "\r\n", 2);
+    return end && end > in.p && !memmem(in.p, (size_t)(end - in.p), "/", 1);
+}
+
+/* The protocol, by the first bytes: HTTP/2 begins with "PRI * HTTP/2.0", as no request of HTTP/1.1 does. False: they
+ * are too few to tell. */
+static bool conn_choose(struct conn *c, struct str in)
+{
+    static const char preface[] = "PRI";
+    char begin[3];
+    size_t n = c->first_n;
+    memcpy(begin, c->first, n);
+    for (size_t i = 0; n < 3 && i < in.n; i++)
+        begin[n++] = in.p[i];
+    bool like = memcmp(begin, preface, n) == 0;
+    if (like && n < 3) {
+        memcpy(c->first, begin, n);
+        c->first_n = (uint8_t)n;
+        c->idle_due = conn_now(c) + c->loop->net->limits.header_ms_max;
+        return false;
+    }
+    if (is_no_http(in))
+        conn_close(c);
+    else
+        conn_speak(c, like ? &codec_h2 : &codec_h1);
+    return true;
 }
 
 static size_t conn_take(struct conn *c, struct str in)
 {
     size_t at = 0;
+    if (!c->codec && in.n) {
+        if (!conn_choose(c, in))
+            return in.n;
+        if (c->first_n && !c->closed)
+            c->codec->feed(c->state, (struct str){ c->first, c->first_n });
+    }
     while (at < in.n && conn_takes(c)) {
         at += c->codec->feed(c->state, str_sub(in, at, in.n));
         conn_flush(c);
@@ -319,19 +394,18 @@ static size_t conn_take(struct conn *c, struct str in)
 
 static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b);
 
-/* After anything happened: closes what is at its end, reads or holds back, and times what is idle. */
-static void conn_settle(struct conn *c)
+void conn_settle(struct conn *c)
 {
     if (c->closed)
         return;
-    bool idle = !c->line && !c->stream && !c->writing;
+    bool idle = !c->line && !c->stream && !c->writing && !c->flush_waits;
     bool over = c->eof || (c->ended && !c->refused) || c->loop->stopping;
     if (idle && over && !c->lingering) {
         conn_close(c);
         return;
     }
-    if (idle && !c->read_due)
-        c->read_due = conn_now(c) + c->loop->net->limits.idle_ms_max;
+    if (idle && !c->idle_due)
+        c->idle_due = conn_now(c) + c->loop->net->limits.idle_ms_max;
     bool want = !c->eof && (c->lingering || (!c->rest.n && (c->ended || conn_takes(c))));
     if (want == c->reading)
         return;
@@ -362,33 +436,29 @@ void conn_go_on(struct conn *c)
         size_t taken = conn_take(c, rest);
         rest_keep(c, c->ended ? S("") : str_sub(rest, taken, rest.n));
     }
+    if (c->tls && conn_takes(c) && !c->rest.n)
+        tls_take(c, S(""));
     conn_settle(c);
 }
 
-/* The request that was being read will never be whole. */
-static void line_drop_last(struct conn *c)
+void conn_give(struct conn *c, struct str in)
 {
-    struct req_out **at = &c->line;
-    while ((*at)->next)
-        at = &(*at)->next;
-    assert(*at == c->cur);
-    exchange_unref(*at);
-    *at = NULL;
-    c->line_end = at;
-    c->line_n--;
-    c->cur = NULL;
+    size_t taken = conn_take(c, in);
+    if (taken < in.n && !c->closed && !c->ended)
+        rest_keep(c, str_sub(in, taken, in.n));
 }
 
 /* The client sends no more; it may still read its replies, but a stream nobody would end. */
-static void conn_eof(struct conn *c)
+void conn_eof(struct conn *c)
 {
     c->eof = c->ended = true;
-    if (c->stream || c->lingering) {
+    if (c->stream || c->lingering || (c->codec && c->codec->many)) {
         conn_close(c);
         return;
     }
     if (c->cur)
-        line_drop_last(c);
+        conn_drop(c, c->cur); /* it will never be whole */
+    c->cur = NULL;
     conn_settle(c);
 }
 
@@ -412,9 +482,10 @@ static void on_read(uv_stream_t *s, ssize_t n, const uv_buf_t *b)
         return;
     }
     struct str in = { b->base, (size_t)n };
-    size_t taken = conn_take(c, in);
-    if (taken < in.n && !c->closed && !c->ended)
-        rest_keep(c, str_sub(in, taken, in.n));
+    if (c->tls)
+        tls_take(c, in);
+    else
+        conn_give(c, in);
     conn_settle(c);
 }
 
@@ -438,14 +509,25 @@ void conn_tick(struct conn *c, int64_t now)
         conn_close(c);
         return;
     }
-    if (!c->read_due || now < c->read_due)
-        return;
-    if (!c->cur) {
+    if (c->idle_due && now >= c->idle_due) {
         conn_close(c);
         return;
     }
-    host_bad(c, 408, "the request did not come in time");
-    conn_go_on(c);
+    if (c->codec && c->codec->tick)
+        c->codec->tick(c->state);
+    bool late = false;
+    for (struct req_out *e = c->line, *next; e; e = next) {
+        next = e->next;
+        if (!e->due || now < e->due)
+            continue;
+        late = true;
+        if (e->state == READING)
+            host_bad(c, &e->req, 408, "the request did not come in time");
+        else
+            c->codec->cut(e, false);
+    }
+    if (late)
+        conn_go_on(c);
 }
 
 void conn_stop(struct conn *c)
@@ -458,6 +540,15 @@ void conn_stop(struct conn *c)
     }
     if (c->stream)
         stream_finish(c->stream);
+    if (c->codec && c->codec->stop)
+        c->codec->stop(c->state);
+    for (struct req_out *e = c->line, *next; e; e = next) {
+        next = e->next;
+        if (e->call)
+            call_stop(e->call);
+        else if (e->streams && e->codec->many)
+            stream_join(e->stream, e);
+    }
     conn_go_on(c);
 }
 
@@ -475,8 +566,11 @@ static void on_closed(uv_handle_t *h)
         c->next->prev = c->prev;
     l->conns_n--;
     atomic_fetch_sub_explicit(&l->open, 1, memory_order_relaxed);
-    c->codec->close(c->state);
+    if (c->codec)
+        c->codec->close(c->state);
+    tls_conn_free(c->tls);
     free(c->rest.p);
+    free(c->held);
     free(c);
     loop_check_drained(l);
 }
@@ -486,14 +580,10 @@ void conn_close(struct conn *c)
     if (c->closed)
         return;
     c->closed = true;
-    while (c->line) {
-        struct req_out *e = line_pop(c);
-        atomic_store_explicit(&e->gone, true, memory_order_relaxed);
-        e->conn = NULL;
-        if (e->streams)
-            stream_gone(e->stream);
-        exchange_unref(e);
-    }
+    if (c->tls)
+        tls_goodbye(c);
+    while (c->line)
+        conn_drop(c, c->line);
     if (c->stream)
         stream_gone(c->stream);
     c->stream = NULL;
@@ -519,7 +609,7 @@ static void conn_turn_away(struct conn *c)
                          "Connection: close\r\n\r\n";
     uv_buf_t b = uv_buf_init(text, sizeof text - 1);
     c->ended = true;
-    if (uv_try_write((uv_stream_t *)&c->tcp, &b, 1) < 0 ||
+    if (c->tls || uv_try_write((uv_stream_t *)&c->tcp, &b, 1) < 0 ||
         c->loop->conns_n > c->loop->net->limits.connections_max + REFUSED_MAX)
         conn_close(c);
     else
@@ -533,8 +623,6 @@ static struct conn *conn_new(struct loop *l)
         abort(); /* as arenas do */
     c->loop = l;
     c->line_end = &c->line;
-    c->codec = &codec_h1;
-    c->state = c->codec->open(&l->net->limits, &host, c);
     uv_tcp_init(&l->uv, &c->tcp);
     c->next = l->conns;
     if (c->next)
@@ -554,6 +642,10 @@ void conn_accept(struct loop *l)
     }
     uv_tcp_nodelay(&c->tcp, 1);
     conn_name_peer(c);
+    if (l->net->tls) {
+        c->tls = tls_conn_new(l->net->tls);
+        c->idle_due = conn_now(c) + l->net->limits.header_ms_max; /* of its handshake */
+    }
     if (l->conns_n > l->net->limits.connections_max)
         conn_turn_away(c);
     conn_settle(c);

@@ -4,10 +4,7 @@
 #include <llhttp.h>
 #include <stdlib.h>
 
-enum {
-    BODY_SMALL = 64 << 10,     /* bodies up to here live in the arena itself */
-    EXTENSIONS_MAX = 16 << 10, /* bytes of chunk extensions and trailers */
-};
+enum { EXTENSIONS_MAX = 16 << 10 }; /* bytes of chunk extensions and trailers */
 
 struct span {
     size_t name, name_n, value, value_n;
@@ -28,15 +25,14 @@ struct codec {
     struct span *spans;
     size_t spans_n, spans_cap;
     size_t chunks, extra_n;
-    char *body;
-    size_t body_n, body_cap, body_max;
-    char **heap; /* body is in the heap: freed with the arena */
+    struct body body;
+    size_t body_max;
 };
 
 static int stop(struct codec *h, int status, const char *why)
 {
     if (!h->ended)
-        h->host->bad(h->arg, status, why);
+        h->host->bad(h->arg, h->r, status, why);
     h->ended = true;
     h->r = NULL;
     return HPE_USER;
@@ -52,9 +48,7 @@ static int on_begin(llhttp_t *p)
     h->in_name = false;
     h->text_n = h->head_n = h->target_n = h->spans_n = 0;
     h->chunks = h->extra_n = 0;
-    h->body = NULL;
-    h->heap = NULL;
-    h->body_n = h->body_cap = 0;
+    h->body = (struct body){ 0 };
     return 0;
 }
 
@@ -200,53 +194,21 @@ static int on_head(llhttp_t *p)
 
 /* ---- body ---- */
 
-static void heap_free(void *heap)
-{
-    free(*(char **)heap);
-}
-
-/* Small bodies of known length are cut from the arena; others grow in the heap as their bytes come. */
-static bool body_room(struct codec *h, size_t n)
-{
-    if (h->body_n + n <= h->body_cap)
-        return true;
-    uint64_t known = h->parser.flags & F_CHUNKED ? 0 : n + h->parser.content_length;
-    if (!h->body && known && known <= BODY_SMALL) {
-        h->body = arena_alloc(h->r->a, known, 16);
-        h->body_cap = known;
-        return true;
-    }
-    if (!h->heap) {
-        h->heap = NEW(h->r->a, char *);
-        arena_defer(h->r->a, heap_free, h->heap);
-    }
-    size_t cap = h->body_cap ? h->body_cap * 2 : BODY_SMALL;
-    while (cap < h->body_n + n)
-        cap *= 2;
-    char *body = realloc(*h->heap, cap);
-    if (!body)
-        return false;
-    *h->heap = h->body = body;
-    h->body_cap = cap;
-    return true;
-}
-
 static int on_body(llhttp_t *p, const char *at, size_t n)
 {
     struct codec *h = (struct codec *)p;
-    if (n > h->body_max - h->body_n)
+    if (n > h->body_max - h->body.n)
         return stop(h, 413, "the body is over this route's limit");
-    if (!body_room(h, n))
+    size_t known = p->flags & F_CHUNKED ? 0 : h->body.n + n + p->content_length;
+    if (!body_put(&h->body, h->r->a, known, (struct str){ at, n }))
         return stop(h, 503, "no memory for the body");
-    memcpy(h->body + h->body_n, at, n);
-    h->body_n += n;
     return 0;
 }
 
 static int on_chunk(llhttp_t *p)
 {
     struct codec *h = (struct codec *)p;
-    if (p->content_length > h->body_max - h->body_n)
+    if (p->content_length > h->body_max - h->body.n)
         return stop(h, 413, "the body is over this route's limit");
     return ++h->chunks > h->limits->chunks_max ? stop(h, 400, "too many chunks") : 0;
 }
@@ -255,7 +217,7 @@ static int on_whole(llhttp_t *p)
 {
     struct codec *h = (struct codec *)p;
     struct req *r = h->r;
-    r->body = (struct str){ h->body, h->body_n };
+    r->body = (struct str){ h->body.p, h->body.n };
     h->r = NULL;
     return h->host->whole(h->arg, r, llhttp_should_keep_alive(p)) ? 0 : HPE_PAUSED;
 }
@@ -330,4 +292,12 @@ static void h1_close(struct codec *h)
     free(h);
 }
 
-const struct net_codec codec_h1 = { "http/1.1", h1_open, h1_feed, h1_close };
+const struct net_codec codec_h1 = {
+    .name = "http/1.1",
+    .open = h1_open,
+    .feed = h1_feed,
+    .reply = line_reply,
+    .flush = line_flush,
+    .sent = line_sent,
+    .close = h1_close,
+};

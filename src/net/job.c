@@ -27,12 +27,32 @@ struct req_out *exchange_new(struct conn *c)
     struct req_out *e = NEW(a, struct req_out);
     e->loop = c->loop;
     e->conn = c;
+    e->codec = c->codec;
     e->method = M_COUNT;
     atomic_init(&e->refs, 1);
     e->req = (struct req){ .a = a, .app = c->loop->net->config.app, .out = e, .start_ns = mono_ns() };
     e->req.peer = str_dup(a, str_of(c->peer));
+    if (c->tls)
+        e->req.tls_subject = str_dup(a, tls_subject(c->tls));
     e->req.id = id_make(c->loop, a);
     return e;
+}
+
+struct req_out *exchange_beside(struct req_out *e)
+{
+    struct arena *a = loop_arena(e->loop);
+    struct req_out *m = NEW(a, struct req_out);
+    m->req = e->req;
+    m->req.a = a;
+    m->req.out = m;
+    m->req.start_ns = mono_ns();
+    m->loop = e->loop;
+    m->codec = e->codec;
+    m->method = e->method;
+    m->inline_ = e->inline_;
+    m->grpc = e->grpc;
+    atomic_init(&m->refs, 1);
+    return m;
 }
 
 /* Loop thread: the last one out gives the arena back. */
@@ -50,11 +70,38 @@ static void reply_plain(struct req *r, int status, struct str text)
     (void)req_reply(r, status, "text/plain; charset=utf-8", text);
 }
 
+/* The exchange's reply is there; where exchanges stand in line, the flush that follows finds it. */
+static void exchange_ready(struct req_out *e)
+{
+    e->state = READY;
+    if (e->call && e->call->e != e)
+        call_message_done(e);
+    else if (e->codec->ready && e->conn)
+        e->codec->ready(e);
+}
+
+/* gRPC's: what is INTERNAL goes to the log alone. */
+static void reply_status(struct req *r, err e)
+{
+    const struct net_config *config = &r->out->loop->net->config;
+    bool hidden = e->code == INTERNAL;
+    if ((hidden || e->code == FULL) && config->report)
+        config->report("request.failed", e);
+    r->out->failure = hidden ? fmt(r->a, "something went wrong here; the log has it under request %.*s",
+                                   STR(r->id))
+                             : str_dup(r->a, e->text);
+    reply_plain(r, err_table[e->code].http, r->out->failure);
+}
+
 /* The reply to e, whatever was prepared before; always one. */
 static void reply_err(struct req *r, err e)
 {
     struct net *net = r->out->loop->net;
     r->out->status = 0;
+    if (r->out->grpc) {
+        reply_status(r, e);
+        return;
+    }
     if (net->config.fail) {
         err second = net->config.fail(r, e);
         if (!second && r->out->status)
@@ -76,7 +123,7 @@ void exchange_refuse(struct req_out *e, err why)
     log_context(e->req.id);
     reply_err(&e->req, why);
     call_after(e);
-    e->state = READY;
+    exchange_ready(e);
     err_reset();
     log_context(S(""));
 }
@@ -90,7 +137,7 @@ void exchange_refuse_status(struct req_out *e, int status, const char *why)
     log_context(e->req.id);
     reply_plain(&e->req, status, fmt(e->req.a, "%s\n", why));
     call_after(e);
-    e->state = READY;
+    exchange_ready(e);
     log_context(S(""));
 }
 
@@ -112,6 +159,8 @@ static struct str allow_text(struct arena *a, unsigned allow)
 static err no_route(struct req *r)
 {
     struct req_out *e = r->out;
+    if (e->grpc)
+        FAIL(UNSUPPORTED, "the method %.*s is not known here", STR(r->path));
     if (!e->allow)
         FAIL(NOT_FOUND, "there is nothing at %.*s", STR(r->path));
     req_reply_header(r, "Allow", allow_text(r->a, e->allow));
@@ -125,8 +174,11 @@ static _Thread_local bool reply_owed;
 
 static err run(struct req *r)
 {
+    if (r->route && r->route->grpc && !r->out->grpc)
+        FAIL(MEDIA, "%.*s is called by gRPC, over HTTP/2", STR(r->path));
+    TRY(grpc_unzip(r->out));
     TRY(r->route ? r->route->run(r) : no_route(r));
-    if (!reply_owed && !r->out->status)
+    if (!reply_owed && !r->out->status && !r->out->call)
         FAIL(INTERNAL, "the handler of %s gave no reply", r->route ? r->route->path : "?");
     return NULL;
 }
@@ -155,8 +207,8 @@ static void job_done(struct post *p)
     struct conn *c = e->conn;
     struct net *net = e->loop->net;
     bool owed = e->owed;
-    if (c && !e->stream)
-        e->state = READY;
+    if ((c && !e->stream) || e->call)
+        exchange_ready(e);
     exchange_unref(e);
     if (c)
         conn_go_on(c);
@@ -169,7 +221,7 @@ static void job_done(struct post *p)
 static void job_run(void *arg)
 {
     struct req_out *e = arg;
-    if (atomic_load_explicit(&e->gone, memory_order_relaxed) || handle(e))
+    if (req_gone(&e->req) || handle(e))
         loop_post(e->loop, &e->done_post);
 }
 
@@ -183,7 +235,7 @@ void req_done(struct req *r, err failed)
 {
     struct req_out *e = r->out;
     log_context(r->id);
-    if (!failed && !e->status)
+    if (!failed && !e->status && !e->call)
         failed = err_new(INTERNAL, "the handler of %s gave no reply", r->route->path);
     if (failed && !e->stream)
         reply_err(r, failed);
@@ -197,7 +249,8 @@ void req_done(struct req *r, err failed)
 
 bool req_gone(const struct req *r)
 {
-    return atomic_load_explicit(&r->out->gone, memory_order_relaxed);
+    const struct req_out *e = r->out->call ? r->out->call->e : r->out;
+    return atomic_load_explicit(&e->gone, memory_order_relaxed);
 }
 
 /* Loop thread. False: `before` has replied. */
@@ -222,7 +275,7 @@ void exchange_start(struct req_out *e)
     struct net *net = e->loop->net;
     atomic_fetch_add_explicit(&e->loop->requests, 1, memory_order_relaxed);
     if (!admitted(e)) {
-        e->state = READY;
+        exchange_ready(e);
         return;
     }
     e->state = HANDLING;
@@ -233,7 +286,7 @@ void exchange_start(struct req_out *e)
         if (!handle(e))
             return;
         if (!e->stream)
-            e->state = READY;
+            exchange_ready(e);
         exchange_unref(e);
         return;
     }

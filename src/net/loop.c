@@ -68,7 +68,7 @@ static void on_connection(uv_stream_t *listener, int status)
 
 /* ---- the end of a round ---- */
 
-static void tasks_run(struct loop *l)
+void loop_round_run(struct loop *l)
 {
     while (l->tasks) {
         struct round_task *t = l->tasks;
@@ -81,15 +81,19 @@ static void tasks_run(struct loop *l)
 
 static void on_round(uv_check_t *round)
 {
-    tasks_run(round->data);
+    loop_round_run(round->data);
+}
+
+void loop_round_end(struct loop *l, struct round_task *t)
+{
+    t->next = NULL;
+    *l->tasks_end = t;
+    l->tasks_end = &t->next;
 }
 
 void req_round_end(struct req *r, struct round_task *t)
 {
-    struct loop *l = r->out->loop;
-    t->next = NULL;
-    *l->tasks_end = t;
-    l->tasks_end = &t->next;
+    loop_round_end(r->out->loop, t);
 }
 
 bool req_on_loop(const struct req *r)
@@ -114,7 +118,7 @@ static void on_tick(uv_timer_t *tick)
         else
             conn_tick(c, now);
     }
-    tasks_run(l); /* the round's end may be far: the loop sleeps first */
+    loop_round_run(l); /* the round's end may be far: the loop sleeps first */
 }
 
 void loop_check_drained(struct loop *l)
@@ -156,6 +160,7 @@ static void quit_now(struct post *p)
     struct loop *l = (struct loop *)((char *)p - offsetof(struct loop, quit_post));
     uv_close((uv_handle_t *)&l->tick, NULL);
     uv_close((uv_handle_t *)&l->round, NULL);
+    uv_close((uv_handle_t *)&l->late, NULL);
     uv_close((uv_handle_t *)&l->wake, NULL);
 }
 
@@ -189,12 +194,16 @@ err loop_init(struct loop *l, struct net *net, int fd)
     pthread_mutex_init(&l->lock, NULL);
     l->made = true;
     l->in = malloc(IN_SIZE);
-    l->wake.data = l->tick.data = l->round.data = l->listener.data = l;
+    l->out = malloc(OUT_SIZE);
+    l->plain = net->tls ? malloc(IN_SIZE) : l->in;
+    l->wake.data = l->tick.data = l->late.data = l->round.data = l->listener.data = l;
     uint64_t tick = (uint64_t)tick_ms(&net->limits);
-    int failed = l->in ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
+    int failed = l->in && l->out && l->plain ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
     uv_timer_init(&l->uv, &l->tick);
     uv_check_init(&l->uv, &l->round);
     uv_check_start(&l->round, on_round);
+    uv_timer_init(&l->uv, &l->late);
+    l->late_ns = INT64_MAX;
     uv_tcp_init(&l->uv, &l->listener);
     if (!failed)
         failed = uv_timer_start(&l->tick, on_tick, tick, tick);
@@ -237,5 +246,8 @@ void loop_done(struct loop *l)
     while (l->spare_n)
         arena_free(l->spare[--l->spare_n]);
     pthread_mutex_destroy(&l->lock);
+    if (l->plain != l->in)
+        free(l->plain);
     free(l->in);
+    free(l->out);
 }

@@ -6,10 +6,13 @@
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
+enum { FILES_OTHER = 1024, REFUSED_ROOM = 64 }; /* descriptors beside connections */
+
 const struct net_limits net_limits_default = {
-    .connections_max = 4096,
+    .connections_max = 16384,
     .header_bytes_max = 32 << 10,
     .headers_max = 100,
     .body_bytes_max = 256 << 20,
@@ -147,6 +150,17 @@ static err loops_open(struct net *net, union address *at)
 
 /* ---- life ---- */
 
+/* Room for every connection that the limits allow, as far as the machine lets us. */
+static void files_allow(const struct net *net)
+{
+    struct rlimit have;
+    rlim_t want = (rlim_t)net->loops_n * (net->limits.connections_max + REFUSED_ROOM) + FILES_OTHER;
+    if (getrlimit(RLIMIT_NOFILE, &have) || have.rlim_cur >= want)
+        return;
+    have.rlim_cur = want < have.rlim_max ? want : have.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &have);
+}
+
 static err net_open(struct net *net)
 {
     struct net_config *c = &net->config;
@@ -156,9 +170,12 @@ static err net_open(struct net *net)
         return err_hint(err_new(INVALID, "%.*s can be reached from other machines", STR(c->listen)),
                         "listen on 127.0.0.1, or allow public addresses on purpose");
     TRY(routes_new(c->routes, &net->routes));
+    if (c->tls_cert.n || c->tls_key.n || c->tls_client_ca.n)
+        TRY(tls_new(net, &net->tls));
     int cores = cpu_count();
     net->loops_n = c->loops > 0 ? c->loops : cores;
     net->loops = NEW_N(net->a, struct loop, (size_t)net->loops_n);
+    files_allow(net);
     int workers = c->workers > 0 ? c->workers : cores > 2 ? 2 * cores : 4;
     TRY(lane_new("request", workers, c->queue_max ? c->queue_max : 1024, &net->lane));
     return loops_open(net, &at);
@@ -168,6 +185,7 @@ static void net_free(struct net *net)
 {
     for (int i = 0; i < net->loops_n && net->loops; i++)
         loop_done(&net->loops[i]);
+    tls_free(net->tls);
     routes_free(net->routes);
     pthread_cond_destroy(&net->changed);
     pthread_mutex_destroy(&net->lock);
@@ -182,6 +200,9 @@ err net_start(const struct net_config *config, struct net **out)
     net->a = a;
     net->config = *config;
     net->config.listen = str_dup(a, config->listen);
+    net->config.tls_cert = str_dup(a, config->tls_cert);
+    net->config.tls_key = str_dup(a, config->tls_key);
+    net->config.tls_client_ca = str_dup(a, config->tls_client_ca);
     net->limits = limits_fill(config->limits);
     pthread_mutex_init(&net->lock, NULL);
     pthread_cond_init(&net->changed, NULL);

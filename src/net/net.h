@@ -1,4 +1,4 @@
-/* net: the listener, HTTP/1.1 (server and client); callbacks end here.
+/* net: the listener: HTTP/1.1, HTTP/2, gRPC, with or without TLS; and a client. Callbacks end here.
  * Flow     socket --loop--> request whole in memory --route--> handler on a lane, or on the loop
  *          --> reply --loop--> socket. Streams (server-sent events) stay open on the loop.
  * Threads  one libuv loop per core, each with its own listening socket (SO_REUSEPORT); handlers run on
@@ -6,8 +6,8 @@
  * Owns     sockets, timers, buffers; a request's arena and everything in it until its reply is flushed.
  * Limits   all in struct net_limits; over one: 400, 408, 413, 414, 431, 429/503, or a closed connection.
  * Errors   INVALID (address), UNAVAILABLE (port taken), INTERNAL.
- * HTTP/2, gRPC and TLS join the same listener later: a connection's bytes pass through struct net_codec
- * (internal.h), of which HTTP/1.1 is the first; handlers never see which one carried them. */
+ * Wall     a connection's bytes pass through struct net_codec (internal.h), found by the first of them: handlers
+ *          never see which protocol carried a request, and a codec knows no handlers. TLS is before the codec. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "base/base.h"
@@ -30,10 +30,16 @@ struct net_limits {
     int64_t idle_ms_max;     /* keep-alive */
     int64_t write_ms_max;    /* a client that does not read its reply */
     size_t pipeline_max;     /* requests read ahead on one connection */
-    size_t out_bytes_max;    /* unsent bytes of one stream before it is cut */
+    size_t out_bytes_max;    /* unsent bytes of one stream, over which the next send cuts it */
     int64_t drain_ms_max;    /* graceful shutdown: requests under way */
 };
 extern const struct net_limits net_limits_default;
+
+/* UNARY: the body is the one message; req_reply(r, 200, NULL, message) answers it.
+ * STREAM: the handler runs once for each message of the client, in order, each a request of its own; req_send()
+ * answers as often as it likes. At the client's end it runs once more with r->last and no body; then the call ends.
+ * An error of either ends the call with the status of its code, without asking net_config.fail. */
+enum grpc_kind { GRPC_NONE, GRPC_UNARY, GRPC_STREAM };
 
 /* One row of the route table. `{name}` in path matches one segment; `{name...}` the rest.
  * A row without .may does not start. */
@@ -49,6 +55,7 @@ struct route {
     size_t body_bytes_max; /* 0: 1 MiB */
     const void *self;      /* what the handler belongs to: a resource, a deployment table … */
     const struct schema *in, *out; /* body and reply, for OpenAPI; may be NULL */
+    enum grpc_kind grpc;           /* a method of gRPC: path "/package.Service/Method", M_POST */
     const char *tag;               /* group in OpenAPI: "resources", "inference" … */
     const char *since;
 };
@@ -67,9 +74,12 @@ struct req {
     struct header *headers;
     size_t headers_n;
     struct str body;
-    struct str peer; /* address of the client */
-    struct str id;   /* from X-Request-Id if it is sane, else made; sent back */
+    struct str peer;        /* address of the client */
+    struct str id;          /* from X-Request-Id if it is sane, else made; sent back */
+    struct str tls_subject; /* of the client's certificate, if one is asked for */
     int64_t start_ns;
+    int64_t deadline_ns; /* gRPC: mono_ns() after which nobody waits for the reply; 0: none */
+    bool last;           /* gRPC, STREAM: the client said its last */
     void *app;           /* net_config.app */
     void *who;           /* set by net_config.before (auth's principal) */
     struct req_out *out; /* internal */
@@ -92,7 +102,8 @@ void req_reply_header(struct req *, const char *name, struct str value);
 void req_later(struct req *);
 /* Ends what req_later began, after a reply (e is NULL), or with the error that is the reply. Any thread; once. */
 void req_done(struct req *, err e);
-/* Nobody waits for the reply any more: work for it may be left out. Any thread. */
+/* Nobody waits for the reply any more (of a GRPC_STREAM: or the server stops): work for it may be left out. Any
+ * thread. */
 bool req_gone(const struct req *);
 /* A call on the loop that has the request, once everything that came in this round is handled: what the round's
  * requests have in common is done once there. Only in a handler that runs on the loop. */
@@ -104,6 +115,11 @@ bool req_on_loop(const struct req *); /* the caller is the loop's thread */
 /* A number for the loop, from 0 and below net_loops(): for state that each loop has for itself. */
 int req_loop(const struct req *);
 void req_round_end(struct req *, struct round_task *);
+
+/* ---- messages of a GRPC_STREAM ---- */
+/* Sends one to the client (copied). CANCELLED once it is gone or too slow. Any thread, until the handler is through
+ * (returned, or req_done). */
+err req_send(struct req *, struct str message);
 
 /* ---- streams ---- */
 struct stream; /* ref-counted; made from a request, fed from any thread */
@@ -124,6 +140,10 @@ struct net_config {
     struct net_limits limits; /* zero fields take the default */
     /* NULL-terminated list of {0}-terminated tables (method 0 path NULL) */
     const struct route *const *routes;
+    /* TLS 1.3 alone, if there is a certificate (PEM, the chain after it) and its key. With a client CA, only clients
+     * that it signed for. The files are read again when they change; a bad pair is reported, and the old one stays. */
+    struct str tls_cert, tls_key, tls_client_ca;
+    int64_t tls_look_ms; /* between two looks at them; 0: 2000 */
     void *app;
     /* Called on the loop before every handler, so it must not block: an error is the reply. Also called, with r->route
      * NULL, for a path or method that no route has, so that strangers learn nothing (401 before 404). */
@@ -132,6 +152,9 @@ struct net_config {
      * Called on the handler's thread, or on the loop for what is refused before a handler runs (400, 401,
      * 403, 413, 503): must not block. */
     err (*fail)(struct req *, err);
+    /* What went wrong where no reply can show it. May be NULL. */
+    void (*report)(const char *event, err);
+    bool grpc_gzip; /* compress large replies to gRPC clients that take it */
     /* After the reply is handed over: status and time, for metrics and the access log. May be NULL. */
     void (*after)(const struct req *, int status, int64_t took_ns);
 };
@@ -151,7 +174,7 @@ struct http_reply {
     struct str body;
     struct str content_type;
 };
-/* url "http://127.0.0.1:7300"; token may be empty. Connects on first use. Redirects are not followed. */
+/* url "http://127.0.0.1:7300", or https (the system's certificates, or the file in $DHOW_CA); token may be empty. Connects on first use. Redirects are not followed. */
 err http_open(struct str url, struct str token, int64_t timeout_ms, struct http **out);
 /* One exchange; UNAVAILABLE if the server is not there, TIMEOUT, TOO_LARGE over body_bytes_max (1 GiB, or
  * what a may still hold). The reply lives in a; any status is success here. If a kept-alive connection was

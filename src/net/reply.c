@@ -29,41 +29,7 @@ const char *status_text(int status)
     return "Status";
 }
 
-/* Text into room that was measured before. */
-struct pen {
-    char *p;
-};
-
-static void pen_str(struct pen *pen, struct str s)
-{
-    if (s.n)
-        memcpy(pen->p, s.p, s.n);
-    pen->p += s.n;
-}
-
-static void pen_number(struct pen *pen, size_t v)
-{
-    char digits[24];
-    size_t n = 0;
-    do
-        digits[sizeof digits - ++n] = (char)('0' + v % 10);
-    while (v /= 10);
-    pen_str(pen, (struct str){ digits + sizeof digits - n, n });
-}
-
-static void pen_header(struct pen *pen, struct str name, struct str value)
-{
-    pen_str(pen, name);
-    pen_str(pen, S(": "));
-    char *from = pen->p;
-    pen_str(pen, value);
-    for (; from < pen->p; from++) /* no header is smuggled in by a value */
-        if ((unsigned char)*from < 0x20 && *from != '\t')
-            *from = ' ';
-    pen_str(pen, S("\r\n"));
-}
-
-static bool extra_has(const struct req_out *e, struct str name)
+bool extra_has(const struct req_out *e, struct str name)
 {
     for (size_t i = 0; i < e->extra.n; i++)
         if (str_eq_ascii(e->extra.v[i].name, name))
@@ -71,57 +37,25 @@ static bool extra_has(const struct req_out *e, struct str name)
     return false;
 }
 
-static bool status_has_body(int status)
+bool status_has_body(int status)
 {
     return status >= 200 && status != 204 && status != 304;
 }
 
-static void head_framing(struct pen *pen, struct req_out *e, int status, const struct str *body)
+struct str header_value(struct arena *a, struct str value)
 {
-    if (body && status_has_body(status)) {
-        pen_str(pen, S("Content-Length: "));
-        pen_number(pen, body->n);
-        pen_str(pen, S("\r\n"));
-    } else if (!body && !e->http10) {
-        pen_str(pen, S("Transfer-Encoding: chunked\r\n"));
-    }
-    if (atomic_load_explicit(&e->loop->net->stopping, memory_order_relaxed) || (!body && e->http10))
-        e->close = true;
-    if (e->close)
-        pen_str(pen, S("Connection: close\r\n"));
-    else if (e->http10)
-        pen_str(pen, S("Connection: keep-alive\r\n"));
+    char *p = arena_alloc(a, value.n, 1);
+    for (size_t i = 0; i < value.n; i++)
+        p[i] = (unsigned char)value.p[i] < 0x20 && value.p[i] != '\t' ? ' ' : value.p[i];
+    return (struct str){ p, value.n };
 }
 
-struct str reply_head(struct req *r, int status, const char *content_type, const struct str *body)
+struct str lower_name(struct arena *a, struct str name)
 {
-    struct req_out *e = r->out;
-    struct str type = str_of(content_type);
-    size_t n = 320 + type.n + r->id.n;
-    for (size_t i = 0; i < e->extra.n; i++)
-        n += e->extra.v[i].name.n + e->extra.v[i].value.n + 4;
-    bool copy = body && body->n <= 2048 && e->method != M_HEAD && status_has_body(status);
-    char *p = arena_alloc(r->a, n + (copy ? body->n : 0), 1);
-    struct pen pen = { p };
-    pen_str(&pen, S("HTTP/1.1 "));
-    pen_number(&pen, (size_t)status);
-    pen_str(&pen, S(" "));
-    pen_str(&pen, str_of(status_text(status)));
-    pen_str(&pen, S("\r\n"));
-    if (type.n && status_has_body(status))
-        pen_header(&pen, S("Content-Type"), type);
-    head_framing(&pen, e, status, body);
-    pen_header(&pen, S("X-Request-Id"), r->id);
-    if (!extra_has(e, S("x-content-type-options")))
-        pen_str(&pen, S("X-Content-Type-Options: nosniff\r\n"));
-    if (!extra_has(e, S("cache-control")))
-        pen_str(&pen, S("Cache-Control: no-store\r\n"));
-    for (size_t i = 0; i < e->extra.n; i++)
-        pen_header(&pen, e->extra.v[i].name, e->extra.v[i].value);
-    pen_str(&pen, S("\r\n"));
-    if (copy)
-        pen_str(&pen, *body);
-    return (struct str){ p, (size_t)(pen.p - p) };
+    char *p = arena_alloc(a, name.n, 1);
+    for (size_t i = 0; i < name.n; i++)
+        p[i] = (char)(name.p[i] >= 'A' && name.p[i] <= 'Z' ? name.p[i] + 32 : name.p[i]);
+    return (struct str){ p, name.n };
 }
 
 err req_reply(struct req *r, int status, const char *content_type, struct str body)
@@ -131,9 +65,9 @@ err req_reply(struct req *r, int status, const char *content_type, struct str bo
         FAIL(INTERNAL, "a second reply (%d after %d) to %.*s", status, e->status, STR(r->target));
     if (status < 200 || status > 599)
         FAIL(INTERNAL, "%d is not the status of a reply", status);
-    e->head = reply_head(r, status, content_type, &body);
-    bool separate = body.n > 2048 && e->method != M_HEAD && status_has_body(status);
-    e->body = separate ? body : S("");
+    if (e->call && status < 300)
+        FAIL(INTERNAL, "%.*s is a stream: it is answered by req_send()", STR(r->path));
+    e->codec->reply(e, status, content_type, &body);
     e->status = status;
     return NULL;
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 /* Bytes of one chunk: room for its size in front, for its end behind. */
-enum { FRAME_HEAD = 10, FRAME_END = 2, KEEP_BYTES = 64 << 10 };
+enum { FRAME_HEAD = 10, FRAME_END = 2, KEEP_BYTES = 64 << 10, CALL_FULL = 4 };
 struct frame {
     char *p;
     size_t n, cap; /* payload; its room */
@@ -17,14 +17,17 @@ struct stream {
     pthread_mutex_t lock;
     atomic_int refs; /* the maker, the connection, a post under way */
     struct loop *loop;
-    struct conn *conn; /* loop thread only; NULL until the head is sent */
+    struct conn *conn;   /* loop thread only; NULL until the head is sent */
+    struct req_out *out; /* loop thread only; the exchange, where it stays until the end */
     size_t bytes_max;
     bool chunked, bodiless; /* else the end of the connection is the end; HEAD */
     bool posted;            /* from here on: under lock */
     bool gone;              /* nobody listens any more: no posts */
     bool ended;             /* the maker is done */
     bool cut;               /* the client is too slow */
-    struct frame in, out;   /* filled by senders; being written by the loop */
+    bool used;              /* something was sent */
+    struct frame in, sent;  /* filled by senders; being written by the loop */
+    size_t sent_at;         /* of sent: bytes that are written */
 };
 
 static void stream_unref(struct stream *s)
@@ -32,7 +35,7 @@ static void stream_unref(struct stream *s)
     if (atomic_fetch_sub(&s->refs, 1) != 1)
         return;
     free(s->in.p);
-    free(s->out.p);
+    free(s->sent.p);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -44,10 +47,13 @@ static void on_post(struct post *p)
     s->posted = false;
     bool cut = s->cut;
     pthread_mutex_unlock(&s->lock);
-    if (s->conn && cut)
-        conn_close(s->conn);
-    else if (s->conn)
-        conn_go_on(s->conn);
+    struct conn *c = s->conn;
+    if (s->out)
+        s->out->codec->ready(s->out);
+    else if (c && cut)
+        conn_close(c);
+    if (c)
+        conn_go_on(c);
     stream_unref(s);
 }
 
@@ -71,9 +77,23 @@ static void on_made(struct post *p)
     e->state = READY;
     if (!c)
         stream_gone(e->stream);
+    else if (e->codec->many)
+        stream_join(e->stream, e);
     exchange_unref(e);
     if (c)
         conn_go_on(c);
+}
+
+struct stream *stream_new(struct req_out *e)
+{
+    struct stream *s = calloc(1, sizeof *s);
+    if (!s)
+        abort(); /* as arenas do */
+    pthread_mutex_init(&s->lock, NULL);
+    atomic_init(&s->refs, 1);
+    s->loop = e->loop;
+    s->bytes_max = e->loop->net->limits.out_bytes_max;
+    return s;
 }
 
 err req_stream(struct req *r, int status, const char *content_type, struct stream **out)
@@ -81,16 +101,11 @@ err req_stream(struct req *r, int status, const char *content_type, struct strea
     struct req_out *e = r->out;
     if (e->status)
         FAIL(INTERNAL, "a second reply (%d after %d) to %.*s", status, e->status, STR(r->target));
-    struct stream *s = calloc(1, sizeof *s);
-    if (!s)
-        FAIL(INTERNAL, "no memory for a stream");
-    pthread_mutex_init(&s->lock, NULL);
-    atomic_init(&s->refs, 2);
-    s->loop = e->loop;
-    s->bytes_max = e->loop->net->limits.out_bytes_max;
+    struct stream *s = stream_new(e);
+    atomic_store(&s->refs, 2);
     s->bodiless = s->ended = s->gone = e->method == M_HEAD;
     s->chunked = !e->http10 && !s->bodiless;
-    e->head = reply_head(r, status, content_type, NULL);
+    e->codec->reply(e, status, content_type, NULL);
     e->status = status;
     e->stream = s;
     e->stream_post.run = on_made;
@@ -115,19 +130,32 @@ static bool frame_room(struct frame *f, size_t n)
     return true;
 }
 
-bool stream_send(struct stream *s, struct str bytes)
+static void frame_put(struct frame *f, struct str bytes)
+{
+    if (bytes.n)
+        memcpy(f->p + FRAME_HEAD + f->n, bytes.p, bytes.n);
+    f->n += bytes.n;
+}
+
+bool stream_send_both(struct stream *s, struct str head, struct str body)
 {
     LOCKED(&s->lock);
     if (s->gone || s->cut || s->ended)
         return false;
-    size_t waits = s->in.n + s->out.n;
-    s->cut = bytes.n > s->bytes_max || waits > s->bytes_max - bytes.n || !frame_room(&s->in, bytes.n);
-    if (!s->cut && bytes.n) {
-        memcpy(s->in.p + FRAME_HEAD + s->in.n, bytes.p, bytes.n);
-        s->in.n += bytes.n;
+    /* One send may be as large as it likes: it is in memory already. */
+    s->cut = s->in.n + s->sent.n > s->bytes_max || !frame_room(&s->in, head.n + body.n);
+    s->used = true;
+    if (!s->cut) {
+        frame_put(&s->in, head);
+        frame_put(&s->in, body);
     }
     stream_post(s);
     return !s->cut;
+}
+
+bool stream_send(struct stream *s, struct str bytes)
+{
+    return stream_send_both(s, S(""), bytes);
 }
 
 bool stream_open(struct stream *s)
@@ -136,14 +164,18 @@ bool stream_open(struct stream *s)
     return !s->gone && !s->cut;
 }
 
+void stream_end(struct stream *s)
+{
+    LOCKED(&s->lock);
+    s->ended = true;
+    stream_post(s);
+}
+
 void stream_close(struct stream *s)
 {
     if (!s)
         return;
-    pthread_mutex_lock(&s->lock);
-    s->ended = true;
-    stream_post(s);
-    pthread_mutex_unlock(&s->lock);
+    stream_end(s);
     stream_unref(s);
 }
 
@@ -155,6 +187,7 @@ void stream_gone(struct stream *s)
     s->gone = true;
     pthread_mutex_unlock(&s->lock);
     s->conn = NULL;
+    s->out = NULL;
     stream_unref(s);
 }
 
@@ -174,8 +207,52 @@ void stream_attach(struct stream *s, struct conn *c)
         conn_close(c);
 }
 
+void stream_join(struct stream *s, struct req_out *e)
+{
+    s->conn = e->conn;
+    s->out = e;
+    if (e->loop->stopping)
+        stream_finish(s);
+    e->codec->ready(e);
+}
+
+static void close_with(void *s)
+{
+    stream_close(s);
+}
+
+void stream_call(struct stream *s, struct req_out *e)
+{
+    s->conn = e->conn;
+    s->out = e;
+    s->bytes_max *= CALL_FULL; /* one message may bring several large answers; the next waits for room */
+    atomic_fetch_add(&s->refs, 1);
+    arena_defer(e->req.a, close_with, s);
+}
+
+bool stream_full(struct stream *s)
+{
+    LOCKED(&s->lock);
+    return s->in.n + s->sent.n - s->sent_at > s->bytes_max / CALL_FULL;
+}
+
+bool stream_unused(struct stream *s)
+{
+    LOCKED(&s->lock);
+    return !s->used;
+}
+
+/* Under lock: what senders brought is what is written next. */
+static void frames_swap(struct stream *s)
+{
+    struct frame f = s->sent;
+    s->sent = s->in;
+    s->in = f;
+    s->sent_at = 0;
+}
+
 enum next { WAIT, SEND, END, CUT };
-/* What is to be done; SEND: s->out has the bytes. */
+/* What is to be done; SEND: s->sent has the bytes. */
 static enum next stream_next(struct stream *s)
 {
     LOCKED(&s->lock);
@@ -183,15 +260,13 @@ static enum next stream_next(struct stream *s)
         return CUT;
     if (!s->in.n)
         return s->ended ? END : WAIT;
-    struct frame f = s->out;
-    s->out = s->in;
-    s->in = f;
+    frames_swap(s);
     return SEND;
 }
 
 static uv_buf_t frame_bytes(struct stream *s)
 {
-    struct frame *f = &s->out;
+    struct frame *f = &s->sent;
     if (!s->chunked)
         return uv_buf_init(f->p + FRAME_HEAD, (unsigned)f->n);
     char size[FRAME_HEAD + 1];
@@ -201,19 +276,43 @@ static uv_buf_t frame_bytes(struct stream *s)
     return uv_buf_init(f->p, (unsigned)(FRAME_HEAD + f->n + FRAME_END));
 }
 
+/* Under lock */
+static void sent_forget(struct stream *s)
+{
+    s->sent.n = s->sent_at = 0;
+    if (s->sent.cap <= KEEP_BYTES)
+        return;
+    free(s->sent.p);
+    s->sent = (struct frame){ 0 };
+}
+
 void stream_sent(struct conn *c)
 {
-    struct stream *s = c->stream;
+    LOCKED(&c->stream->lock);
+    sent_forget(c->stream);
+}
+
+struct str stream_peek(struct stream *s, size_t max, bool *end, bool *cut)
+{
     LOCKED(&s->lock);
-    s->out.n = 0;
-    if (s->out.cap <= KEEP_BYTES)
-        return;
-    free(s->out.p);
-    s->out = (struct frame){ 0 };
+    if (s->sent_at == s->sent.n && s->in.n)
+        frames_swap(s);
+    *cut = s->cut;
+    struct str all = { s->sent.p + FRAME_HEAD + s->sent_at, s->sent.n - s->sent_at };
+    *end = s->ended && !s->in.n && all.n <= max;
+    return all.n ? str_sub(all, 0, max) : S("");
+}
+
+void stream_taken(struct stream *s, size_t n)
+{
+    LOCKED(&s->lock);
+    s->sent_at += n;
+    if (s->sent_at == s->sent.n)
+        sent_forget(s);
 }
 
 /* The reply is whole: the connection goes on with the next, or ends if only that can tell. */
-static void stream_end(struct conn *c)
+static void stream_last(struct conn *c)
 {
     static char last[] = "0\r\n\r\n";
     struct stream *s = c->stream;
@@ -238,7 +337,7 @@ void stream_pump(struct conn *c)
             conn_close(c);
             return;
         case END:
-            stream_end(c);
+            stream_last(c);
             return;
         case SEND:
             break;

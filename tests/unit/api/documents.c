@@ -15,6 +15,8 @@ TEST(openapi_has_every_route_and_its_permission)
     yyjson_val *paths = member(w, r.body, "paths");
     for (const struct route *const *t = (const struct route *const *)w->tables; *t; t++)
         for (const struct route *row = *t; row->path; row++) {
+            if (row->grpc)
+                continue;
             yyjson_val *path = yyjson_obj_get(paths, row->path);
             const char *method = row->method == M_GET      ? "get"
                                  : row->method == M_PUT    ? "put"

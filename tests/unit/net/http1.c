@@ -40,7 +40,6 @@ static const struct rule rules[] = {
     { "TRACE", S_INIT("TRACE /loop HTTP/1.1\r\n" H C "\r\n"), 501 },
     { "CONNECT", S_INIT("CONNECT localhost:80 HTTP/1.1\r\n" H C "\r\n"), 501 },
     { "no method at all", S_INIT("HELLO /loop HTTP/1.1\r\n" H C "\r\n"), 400 },
-    { "HTTP/2's first words", S_INIT("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), 505 },
     { "HTTP/3.0", S_INIT("GET /loop HTTP/3.0\r\n" H C "\r\n"), 505 },
     { "HTTP/2.0 in text", S_INIT("GET /loop HTTP/2.0\r\n" H C "\r\n"), 505 },
     { "HTTP/0.9", S_INIT("GET /loop HTTP/0.9\r\n" H C "\r\n"), 505 },

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/internal.h"
+#include "base/pb.h"
 
 /* ---- reading ---- */
 
@@ -109,6 +109,15 @@ struct str pb_find(struct str bytes, int number)
     return found;
 }
 
+bool pb_next(struct str *in, struct pb_field *out, const char **wrong)
+{
+    *wrong = NULL;
+    if (!in->n)
+        return false;
+    *wrong = field_read(in, out);
+    return !*wrong;
+}
+
 bool pb_next_varint(struct str *packed, uint64_t *out)
 {
     return packed->n > 0 && varint(packed, out);
@@ -205,4 +214,42 @@ void pb_varints(struct buf *b, int field, const int64_t *v, size_t n)
     put_varint(b, bytes);
     for (size_t i = 0; i < n; i++)
         put_varint(b, (uint64_t)v[i]);
+}
+
+void pb_double(struct buf *b, int field, double v)
+{
+    uint64_t bits;
+    memcpy(&bits, &v, 8);
+    put_tag(b, field, PB_I64);
+    char *p = buf_room(b, 8);
+    for (int i = 0; i < 8; i++)
+        p[i] = (char)(bits >> (8 * i));
+    b->n += 8;
+}
+
+char *pb_room(struct buf *b, int field, size_t n)
+{
+    put_tag(b, field, PB_BYTES);
+    put_varint(b, n);
+    char *p = buf_room(b, n);
+    b->n += n;
+    return p;
+}
+
+/* One byte is left for the length; a longer one moves what was written. */
+size_t pb_open(struct buf *b, int field)
+{
+    put_tag(b, field, PB_BYTES);
+    (void)buf_room(b, 1);
+    return ++b->n;
+}
+
+void pb_close(struct buf *b, size_t at)
+{
+    size_t n = b->n - at, more = varint_size(n) - 1;
+    (void)buf_room(b, more);
+    memmove(b->p + at + more, b->p + at, n);
+    b->n = at - 1;
+    put_varint(b, n);
+    b->n += n;
 }

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/internal.h"
+
+#include <stdlib.h>
+
+enum { BODY_SMALL = 64 << 10 }; /* bodies up to here live in the arena itself */
+
+static void heap_free(void *heap)
+{
+    free(*(char **)heap);
+}
+
+static bool body_room(struct body *b, struct arena *a, size_t known, size_t n)
+{
+    if (!b->p && known && known <= BODY_SMALL && n <= known) {
+        b->p = arena_alloc(a, known, 16);
+        b->cap = known;
+        return true;
+    }
+    if (!b->heap) {
+        b->heap = NEW(a, char *);
+        arena_defer(a, heap_free, b->heap);
+    }
+    /* What a client says that it will send is believed when it has sent a part of it. */
+    size_t cap = b->cap ? b->cap * 2 : BODY_SMALL;
+    while (cap < b->n + n)
+        cap *= 2;
+    if (known >= b->n + n && cap > known)
+        cap = known;
+    char *old = *b->heap, *p = realloc(old, cap);
+    if (!p)
+        return false;
+    if (!old && b->n)
+        memcpy(p, b->p, b->n);
+    *b->heap = b->p = p;
+    b->cap = cap;
+    return true;
+}
+
+bool body_put(struct body *b, struct arena *a, size_t known, struct str in)
+{
+    if (b->n + in.n > b->cap && !body_room(b, a, known, in.n))
+        return false;
+    if (in.n)
+        memcpy(b->p + b->n, in.p, in.n);
+    b->n += in.n;
+    return true;
+}
