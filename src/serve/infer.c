@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The core: which version, do the tensors fit, run, end. Nothing here takes a lock or asks the database. */
-#include "serve/infer.h"
+#include "serve/policy.h"
 
 /* ---- inputs ---- */
 
-/* What came fits what the model takes. */
-static err input_fits(const struct named *in, const struct tensor_spec *spec)
+err tensor_fits(struct str name, const struct tensor *t, const struct tensor_spec *spec)
 {
-    const struct tensor *t = &in->t;
     if (t->type != spec->type)
-        FAIL(INVALID, "input '%.*s' is %.*s, the model takes %.*s", STR(in->name),
+        FAIL(INVALID, "input '%.*s' is %.*s, the model takes %.*s", STR(name),
              STR(tensor_protocol_name(t->type)), STR(tensor_protocol_name(spec->type)));
     bool fits = !spec->shaped || spec->rank == t->rank;
     for (size_t i = 0; fits && spec->shaped && i < spec->rank; i++)
         fits = spec->dims[i] < 0 || spec->dims[i] == t->dims[i];
     if (!fits)
-        FAIL(INVALID, "input '%.*s': its shape does not fit the model's", STR(in->name));
+        FAIL(INVALID, "input '%.*s': its shape does not fit the model's", STR(name));
     return NULL;
 }
 
@@ -30,7 +28,7 @@ static err input_take(struct infer *c, const struct named *in, uint64_t *seen)
     if (*seen >> slot & 1)
         FAIL(INVALID, "input '%.*s' is given twice", STR(in->name));
     *seen |= (uint64_t)1 << slot;
-    TRY(input_fits(in, &info->inputs[slot]));
+    TRY(tensor_fits(in->name, &in->t, &info->inputs[slot]));
     c->in[slot] = in->t;
     c->in[slot].slot = slot;
     return NULL;
@@ -42,10 +40,11 @@ static err tensors_take(struct infer *c)
     uint64_t seen = 0;
     for (size_t i = 0; i < c->inputs_n; i++)
         TRY(input_take(c, &c->inputs[i], &seen));
+    c->n = c->inputs_n && c->inputs[0].t.rank ? (size_t)c->inputs[0].t.dims[0] : 1;
+    TRY(sequence_inputs(c, &seen));
     for (size_t i = 0; i < info->n_inputs; i++)
         if (!(seen >> i & 1))
             FAIL(INVALID, "input '%.*s' is missing", STR(info->inputs[i].name));
-    c->n = info->n_inputs && c->in[0].rank ? (size_t)c->in[0].dims[0] : 1;
     if (c->to->model->by_rows) {
         c->x = c->in[0].data;
         c->features = (size_t)c->in[0].dims[1];
@@ -70,22 +69,21 @@ static err output_take(struct infer *c, const struct asked *want, uint64_t *seen
     return NULL;
 }
 
-/* [N] or [N, k…] with the rows' own N: memory of ours, and nothing is copied. */
-static void output_place(struct infer *c, struct tensor *t)
+/* [N] or [N, k…] with the rows' own N. */
+void output_place(const struct model *m, struct arena *a, size_t rows, struct tensor *t)
 {
-    const struct session_info *info = c->to->model->info;
-    const struct tensor_spec *spec = &info->outputs[t->slot], *in = info->inputs;
+    const struct tensor_spec *spec = &m->info->outputs[t->slot], *in = m->info->inputs;
     int64_t n;
-    if (!c->to->model->by_rows || !spec->shaped || !spec->rank || !tensor_size(spec->type) ||
-        spec->dims[0] >= 0 || !spec->symbols[0].n || !str_eq(spec->symbols[0], in->symbols[0]))
+    if (!m->by_rows || !spec->shaped || !spec->rank || !tensor_size(spec->type) || spec->dims[0] >= 0 ||
+        !spec->symbols[0].n || !str_eq(spec->symbols[0], in->symbols[0]))
         return;
     struct tensor out = { .slot = t->slot, .type = spec->type, .rank = spec->rank };
     memcpy(out.dims, spec->dims, sizeof out.dims);
-    out.dims[0] = (int64_t)c->n;
+    out.dims[0] = (int64_t)rows;
     if (!tensor_count(out.dims, out.rank, CELLS_MAX, &n))
         return;
     out.bytes = (size_t)n * tensor_size(spec->type);
-    out.data = arena_alloc(c->a, out.bytes, 64);
+    out.data = arena_alloc(a, out.bytes, 64);
     *t = out;
 }
 
@@ -98,8 +96,10 @@ static err outputs_take(struct infer *c)
     if (!c->out_n)
         for (; c->out_n < info->n_outputs; c->out_n++)
             c->out[c->out_n].slot = c->out_n;
-    for (size_t i = 0; i < c->out_n; i++)
-        output_place(c, &c->out[i]);
+    c->run_n = c->out_n;
+    sequence_outputs(c);
+    for (size_t i = 0; i < c->run_n; i++)
+        output_place(c->to->model, c->a, c->n, &c->out[i]);
     return NULL;
 }
 
@@ -141,6 +141,7 @@ static err prepare(struct infer *c)
     c->out = NEW_N(c->a, struct tensor, info->n_outputs + 1);
     if (c->fit)
         TRY(c->fit(c));
+    TRY(sequence_enter(c));
     TRY(c->entities ? keys_take(c) : tensors_take(c));
     if (c->row_ids && c->row_ids_n != c->n)
         FAIL(INVALID, "ids has %zu items, there are %zu rows", c->row_ids_n, c->n);
@@ -151,16 +152,16 @@ err infer_run(struct infer *c)
 {
     struct model *m = c->to->model;
     c->at.started = mono_ns();
-    TRY(session_run(m->session, c->a, c->in, m->info->n_inputs, c->out, c->out_n));
+    TRY(session_run(m->session, c->a, c->in, m->info->n_inputs, c->out, c->run_n));
     c->at.ran = mono_ns();
-    atomic_fetch_add_explicit(&c->count->executions, 1, memory_order_relaxed);
-    int64_t before = atomic_load_explicit(&m->run_ns, memory_order_relaxed), took = c->at.ran - c->at.started;
-    atomic_store_explicit(&m->run_ns, before ? before + (took - before) / 8 : took, memory_order_relaxed);
+    run_count(c, c->n, 1);
     return NULL;
 }
 
 static void leave(struct infer *c)
 {
+    limit_leave(c);
+    sequence_leave(c);
     if (c->waits)
         snap_unref(c->snap);
     else
@@ -170,6 +171,8 @@ static void leave(struct infer *c)
 err infer_end(struct infer *c, err e)
 {
     bool ran = !e;
+    if (ran && c->keyed)
+        cache_put(c);
     if (ran)
         e = c->reply(c);
     infer_count(c, e, ran || c->entities);
@@ -206,7 +209,9 @@ err infer_start(struct infer *c)
     if (!c->entry)
         return refuse(
             c, err_new(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(c->deployment, 0, 64))));
-    err e = version_choose(c);
+    err e = limit_enter(c);
+    if (!e)
+        e = version_choose(c);
     if (e)
         return refuse(c, e);
     c->count = &c->to->tally->stripe[c->slot % STRIPES];
@@ -215,7 +220,7 @@ err infer_start(struct infer *c)
     if (e)
         return refuse(c, e);
     c->at.ready = mono_ns();
-    return infer_end(c, infer_run(c));
+    return cache_get(c) ? infer_end(c, NULL) : queue_submit(c);
 }
 
 bool infer_light(struct req *r)
@@ -227,9 +232,10 @@ bool infer_light(struct req *r)
     const struct snap *snap = snap_enter(s, &slot);
     const struct entry *e = snap_find(snap, req_project(r), req_param(r, S("name")));
     bool light = e && e->n;
+    bool queues = e && e->policy && r->body.n <= SMALL_BYTES; /* a heavy model's run is a runner's anyway */
     for (size_t i = 0; light && i < e->n; i++) {
         int64_t ns = atomic_load_explicit(&e->v[i].model->run_ns, memory_order_relaxed);
-        light = ns > 0 && ns < LIGHT_NS;
+        light = ns > 0 && (queues || ns < LIGHT_NS);
     }
     snap_leave(s, slot);
     return light;

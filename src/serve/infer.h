@@ -1,6 +1,6 @@
 /* serve/infer: one prediction on its way, whatever protocol brought it.
  * Flow     adapter (rest.c) fills a struct infer --> infer_start(): version chosen, tensors checked against it or made
- *          of keys --> run here, or queued by the model's policy --> infer_end(): the adapter's reply, counts, observers.
+ *          of keys --> run here, or queued by the policy (policy.h) --> infer_end(): the adapter's reply, counts, observers.
  * Memory   everything is in the request's arena, or in the body that it came in.
  * Threads  one at a time has a struct infer: the handler's, then the one that ends it. A request that waits for another
  *          thread (infer_wait) holds its snapshot by a reference, else by a slot. */
@@ -67,7 +67,15 @@ struct infer {
     size_t features;
     int64_t *event_at;           /* event time of each row; may be NULL */
     const struct plan_row *rows; /* with return_features: all rows */
-    struct infer *next;          /* for who queues it */
+    /* by its policy (policy.h) */
+    struct infer *next;    /* of its list */
+    int64_t due;           /* mono_ns() when it is given up; INT64_MAX: never */
+    size_t run_n;          /* outputs that are run: out_n, then those that only the policy wants */
+    struct bucket *bucket; /* may be NULL, as seq */
+    struct sequence *seq;
+    bool seq_turn; /* it is the one of seq that runs */
+    bool keyed;    /* the answer is to be kept under: */
+    uint8_t key[32];
 };
 
 /* ---- infer.c ---- */
@@ -77,6 +85,10 @@ err infer_start(struct infer *);
 void infer_wait(struct infer *c);
 /* Runs c's tensors through its model on this thread; fills c->out. */
 err infer_run(struct infer *c);
+/* Is t of spec's type and shape? INVALID that names it. */
+err tensor_fits(struct str name, const struct tensor *t, const struct tensor_spec *spec);
+/* Memory in a for an output of n rows, where its size is known before the run: nothing is copied then. */
+void output_place(const struct model *, struct arena *a, size_t n, struct tensor *out);
 /* After the run (e: it failed): replies, counts, tells observers. For who waited it is the last touch of c. */
 err infer_end(struct infer *c, err e);
 /* Is the model that this request names quick enough for an event loop? For route.light. */

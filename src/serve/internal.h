@@ -11,6 +11,7 @@ enum {
     SLOTS = 256,      /* requests at work at once; further ones wait their turn */
     STRIPES = 16,     /* of a tally, so that threads count apart */
     BUCKETS = 20,     /* of a histogram of times */
+    BATCH_SIZES = 64, /* rows of a run that are told apart */
     VERSIONS_MAX = 4, /* of one deployment: champion, challenger, the champion before */
     OBSERVERS_MAX = 8,
     BODY_BYTES_MAX = 16 << 20,
@@ -18,9 +19,10 @@ enum {
     CELLS_MAX = 1 << 24, /* rows × features of a request by key */
     LIGHT_NS = 300000,   /* a run up to here may be on an event loop's thread */
     LIGHT_BYTES = 1 << 20,
-    RETRY_MS = 10000,  /* before a version that could not be loaded is tried again */
-    MIRROR_MS = 30000, /* how often counts are written to status */
-    ROLLOUT_MS = 200,  /* how often a rollout is looked at */
+    SMALL_BYTES = 32 << 10, /* a body up to here may be read there, whatever its model takes */
+    RETRY_MS = 10000,       /* before a version that could not be loaded is tried again */
+    MIRROR_MS = 30000,      /* how often counts are written to status */
+    ROLLOUT_MS = 200,       /* how often a rollout is looked at */
     LOADERS = 2,
 };
 
@@ -30,7 +32,7 @@ enum {
  * again: requests at work, and those of them that wait for their turn (who queues them counts). */
 // clang-format off
 #define TALLY(T) \
-    T(requests) T(failed) T(refused) T(rows) T(missing) T(executions) T(in_flight) T(pending) \
+    T(requests) T(failed) T(refused) T(rows) T(missing) T(executions) T(shed) T(expired) T(gone) T(in_flight) T(pending) \
     T(rejected) T(canceled) T(backend) T(other) T(logged) T(unlogged) \
     T(took_ns) T(fail_ns) T(input_ns) T(queue_ns) T(infer_ns) T(output_ns) \
     T(cache_hits) T(cache_misses) T(hit_ns) T(miss_ns)
@@ -42,6 +44,7 @@ struct stripe {
 #undef T
         _Atomic int64_t last_us; /* when it was asked last, since 1970 */
     _Atomic int64_t buckets[PHASES][BUCKETS];
+    _Atomic int64_t batch_n[BATCH_SIZES], batch_ns[BATCH_SIZES]; /* runs of i + 1 rows; see tally_batches() */
 };
 /* The last traced request whose time fell into a bucket. */
 struct exemplar {
@@ -64,6 +67,10 @@ struct totals {
 };
 extern const int64_t bucket_us[BUCKETS]; /* upper bounds; the last is open */
 void tally_sum(const struct tally *, struct totals *out);
+struct batches {
+    int64_t n[BATCH_SIZES], ns[BATCH_SIZES]; /* runs of i + 1 rows, and the time that they took */
+};
+void tally_batches(const struct tally *, struct batches *out); /* batch.c */
 
 /* A version in memory. */
 enum model_state { MODEL_LOADING, MODEL_READY, MODEL_FAILED };
@@ -74,6 +81,8 @@ struct model {
     struct str project, name, number, service;
     struct session *session;
     const struct session_info *info;
+    bool composed;           /* an ensemble (ensemble.c); its number is 1 */
+    bool batches;            /* rows of several requests can be one run */
     bool by_rows;            /* one input, float [N, F] */
     size_t features;         /* F; 0 if open */
     const struct str *names; /* of the features; NULL if the signature has none */
@@ -103,7 +112,8 @@ struct entry {
     struct str project, name;
     struct served v[VERSIONS_MAX]; /* the challenger, if there is one, comes first */
     size_t n;
-    struct plan *plan; /* may be NULL */
+    struct plan *plan;     /* may be NULL */
+    struct policy *policy; /* how requests come to their run (policy.h); NULL: each at once */
 };
 struct snap {
     struct snap *next; /* retired ones */
@@ -164,12 +174,17 @@ struct snap *snap_enter(struct serve *, unsigned *slot);
 void snap_leave(struct serve *, unsigned slot);
 /* The slot becomes free, the snapshot stays until snap_unref(). */
 void snap_ref(struct serve *, const struct snap *, unsigned slot);
+void snap_keep(const struct snap *); /* another reference, of one who has it already */
 void snap_unref(const struct snap *);
 const struct entry *snap_find(const struct snap *, struct str project, struct str name);
 /* With m held: a new snapshot of all depls; the old one is retired on the lane. */
 void snap_publish(struct serve *);
 /* All retired snapshots and models without references go; waits for their readers. */
 void retire(void *serve);
+
+/* ---- batch.c ---- */
+/* Why runs cannot be of several requests; empty if they can. */
+struct str batch_unfit(struct arena *a, const struct session_info *);
 
 /* ---- load.c; all with m held ---- */
 /* The version, being loaded if it is not there yet; the caller's reference. */
@@ -180,6 +195,18 @@ void model_unref(struct serve *, struct model *);
 void model_free(struct model *); /* not in the list any more */
 void plan_unref(struct plan *);
 void tally_unref(struct tally *);
+
+/* ---- queue.c, ensemble.c; with m held ---- */
+/* The policy that the spec asks for, with a reference: old itself if nothing about it has changed. */
+struct policy *policy_want(struct serve *, const struct deployment_spec *, struct policy *old);
+void policy_ref(struct policy *); /* NULL is fine, here and below */
+void policy_unref(struct policy *);
+/* Why a version cannot do what the policy wants of it; empty if it can. */
+struct str policy_unfit(const struct policy *, struct arena *a, const struct model *);
+err policy_check(const struct resource_check *); /* of a Deployment's spec */
+/* The ensemble as a model, with a reference; it is made again when its steps have changed. */
+struct model *ensemble_want(struct serve *, struct arena *a, struct str project, struct str name,
+                            const struct deployment_spec *);
 
 /* ---- reconcile.c ---- */
 err serve_step(void *self, struct arena *a, const struct object *, const struct event *ev, int64_t *again_ms);

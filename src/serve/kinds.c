@@ -7,6 +7,14 @@ const char *const traffic_states[] = { "loading", "ready", "failed", NULL };
 const char *const redactions[] = { "null", "hash", NULL };
 SCHEMA_TABLE(request_log_spec, REQUEST_LOG, "What is kept of requests.");
 SCHEMA_TABLE(canary, CANARY, "How a new version is tried.");
+SCHEMA_TABLE(batching, BATCHING, "How requests wait, and run together.");
+SCHEMA_TABLE(limits, LIMITS, "What one token may ask.");
+SCHEMA_TABLE(sequence_control, SEQUENCE_CONTROL, "An input that tells of the sequence.");
+SCHEMA_TABLE(sequence_state, SEQUENCE_STATE, "An input and the output that is its next value.");
+SCHEMA_TABLE(sequencing, SEQUENCING, "Requests that belong together.");
+SCHEMA_TABLE(caching, CACHING, "Answers that are kept.");
+SCHEMA_TABLE(ensemble_step, ENSEMBLE_STEP, "A step of an ensemble.");
+SCHEMA_TABLE(ensemble, ENSEMBLE, "A graph of deployments and look-ups.");
 SCHEMA_TABLE(deployment_spec, DEPLOYMENT_SPEC, "A model that answers.");
 SCHEMA_TABLE(traffic, TRAFFIC, "One version of a deployment.");
 SCHEMA_TABLE(rollout, ROLLOUT, "The way of a version to all of the traffic.");
@@ -68,6 +76,7 @@ const struct resource serve_resources[] = {
       .spec = &deployment_spec_schema,
       .status = &deployment_status_schema,
       .verbs = V_ALL,
+      .check = policy_check,
       .actions = deployment_actions },
     { 0 },
 };

@@ -76,6 +76,7 @@ static void form_read(struct model *m)
     const struct tensor_spec *in = m->info->inputs;
     m->by_rows = m->info->n_inputs == 1 && in->type == TENSOR_F32 && in->rank == 2;
     m->features = m->by_rows && in->dims[1] > 0 ? (size_t)in->dims[1] : 0;
+    m->batches = !batch_unfit(m->a, m->info).n;
 }
 
 /* The first call allocates and chooses kernels: not on a client's time. Models of another form warm up by use. */

@@ -57,8 +57,10 @@ static void entry_drop(struct serve *s, struct entry *e)
         disown(&e->v[i].unfit);
     }
     plan_unref(e->plan);
+    policy_unref(e->policy);
     e->n = 0;
     e->plan = NULL;
+    e->policy = NULL;
 }
 
 static void wanted_drop(struct serve *s, struct depl *d)
@@ -160,6 +162,10 @@ static void want_former(struct step *t)
 static err wants_find(struct step *t)
 {
     struct model_spec model;
+    if (t->spec.ensemble.steps.n) {
+        want(t, t->meta.name, 1);
+        return NULL;
+    }
     if (t->spec.version.n) {
         struct model_version_spec spec;
         struct model_version_status status;
@@ -253,11 +259,14 @@ static void served_add(struct step *t, struct entry *e, struct model *m, double 
     request_log_set(t->s, t->d, tally, m, &t->spec.request_log);
     if (share > 0 && why.n && t->spec.service.n)
         t->trouble = why;
+    why = policy_unfit(e->policy, t->a, m);
+    if (share > 0 && why.n)
+        t->trouble = why;
 }
 
 static bool entry_same(const struct entry *a, const struct entry *b)
 {
-    bool same = a->n == b->n && a->plan == b->plan;
+    bool same = a->n == b->n && a->plan == b->plan && a->policy == b->policy;
     for (size_t i = 0; same && i < a->n; i++)
         same = a->v[i].model == b->v[i].model && a->v[i].share == b->v[i].share &&
                str_eq(a->v[i].unfit, b->v[i].unfit);
@@ -269,7 +278,8 @@ static void models_want(struct step *t)
 {
     struct model *v[VERSIONS_MAX];
     for (size_t i = 0; i < t->wants_n; i++)
-        v[i] = model_want(t->s, t->meta.project, t->wants[i].version);
+        v[i] = t->spec.ensemble.steps.n ? ensemble_want(t->s, t->a, t->meta.project, t->meta.name, &t->spec)
+                                        : model_want(t->s, t->meta.project, t->wants[i].version);
     wanted_drop(t->s, t->d);
     for (size_t i = 0; i < t->wants_n; i++)
         t->d->wanted[i] = v[i];
@@ -294,6 +304,7 @@ static void entry_make(struct step *t, struct entry *out)
     *out = (struct entry){ .project = d->project, .name = d->name, .plan = d->now.plan };
     if (out->plan)
         out->plan->refs++;
+    out->policy = policy_want(t->s, &t->spec, d->now.policy);
     for (size_t i = 0; i < t->wants_n; i++) {
         struct model *m = d->wanted[i];
         t->waits = t->waits || m->state == MODEL_LOADING;
@@ -476,8 +487,9 @@ static void others_poke(struct serve *s, const struct object *o)
     LOCKED(&s->m);
     bool model = str_is(o->kind, "Model"), version = str_is(o->kind, "ModelVersion");
     for (struct depl *d = s->depls; d && s->control; d = d->next) {
-        if (!str_eq(d->project, o->project) || (model && !str_eq(d->model, o->name)) ||
-            (version &&
+        bool any = !d->model.n; /* an ensemble: of whatever models */
+        if (!str_eq(d->project, o->project) || (model && !any && !str_eq(d->model, o->name)) ||
+            (version && !any &&
              !(str_starts(o->name, d->model) && o->name.n > d->model.n && o->name.p[d->model.n] == '.')))
             continue;
         d->plan_stale = d->plan_stale || (!model && !version);

@@ -34,9 +34,14 @@ void snap_leave(struct serve *s, unsigned slot)
     atomic_store(&s->slots[slot].snap, NULL);
 }
 
-void snap_ref(struct serve *s, const struct snap *snap, unsigned slot)
+void snap_keep(const struct snap *snap)
 {
     atomic_fetch_add(&((struct snap *)(uintptr_t)snap)->refs, 1);
+}
+
+void snap_ref(struct serve *s, const struct snap *snap, unsigned slot)
+{
+    snap_keep(snap);
     snap_leave(s, slot);
 }
 
@@ -76,6 +81,7 @@ static void entry_copy(struct arena *a, const struct entry *from, struct entry *
     }
     if (to->plan)
         to->plan->refs++;
+    policy_ref(to->policy);
 }
 
 static struct snap *snap_make(struct serve *s)
@@ -129,6 +135,7 @@ static void snap_free(struct serve *s, struct snap *snap)
             tally_unref(snap->v[i].v[k].tally);
         }
         plan_unref(snap->v[i].plan);
+        policy_unref(snap->v[i].policy);
     }
     arena_free(snap->a);
 }

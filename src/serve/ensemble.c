@@ -1,0 +1,536 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Ensembles: a graph of deployments and look-ups of features behind the face of one model: a session whose run is its
+ * steps, so that all that knows models (metadata, queue, counts, protocols) knows ensembles. A step asks the version
+ * that answers most of its deployment at that moment; tensors go from step to step by pointer. */
+#include "serve/policy.h"
+#include <stdlib.h>
+
+enum { STEPS_MAX = 32, NAMES_MAX = 256 };
+
+/* ---- the graph ---- */
+
+struct wire {
+    struct str theirs; /* the name of an input or output there */
+    size_t at;         /* of the tensor here */
+};
+struct step {
+    struct str name, deployment, service;
+    struct feature_plan *plan; /* of a look-up */
+    struct wire *in, *out;
+    size_t in_n, out_n;
+};
+struct graph {
+    struct str names[NAMES_MAX]; /* of tensors */
+    int8_t maker[NAMES_MAX];     /* step that makes it; -1: the request */
+    bool taken[NAMES_MAX];
+    size_t names_n;
+    struct step step[STEPS_MAX];
+    size_t steps_n, order[STEPS_MAX];
+    size_t answer[TENSORS_MAX], answer_n; /* tensors that are the answer */
+};
+
+static err tensor_at(struct graph *g, struct str name, size_t *out)
+{
+    size_t i = 0;
+    while (i < g->names_n && !str_eq(g->names[i], name))
+        i++;
+    if (i == NAMES_MAX)
+        FAIL(TOO_LARGE, "an ensemble has at most %d tensors", NAMES_MAX);
+    if (i == g->names_n) {
+        g->names[i] = name;
+        g->maker[i] = -1;
+        g->names_n++;
+    }
+    *out = i;
+    return NULL;
+}
+
+static err wires_read(struct graph *g, struct arena *a, const struct pairs *in, struct wire **out, size_t *n)
+{
+    *out = NEW_N(a, struct wire, in->n + 1);
+    *n = in->n;
+    for (size_t i = 0; i < in->n; i++) {
+        (*out)[i].theirs = str_dup(a, in->v[i].key);
+        TRY(tensor_at(g, str_dup(a, in->v[i].value), &(*out)[i].at));
+    }
+    return NULL;
+}
+
+static err step_read(struct graph *g, struct arena *a, const struct ensemble_step *in)
+{
+    size_t n = g->steps_n++;
+    struct step *s = &g->step[n];
+    s->name = in->name.n ? str_dup(a, in->name) : fmt(a, "%zu", n + 1);
+    s->deployment = str_dup(a, in->deployment);
+    s->service = str_dup(a, in->features);
+    for (size_t i = 0; i < n; i++)
+        if (str_eq(g->step[i].name, s->name))
+            FAIL(INVALID, "step '%.*s' is there twice", STR(s->name));
+    if (!in->deployment.n == !in->features.n)
+        FAIL(INVALID, "step '%.*s' names either a deployment or features", STR(s->name));
+    if (!in->inputs.n || !in->outputs.n)
+        FAIL(INVALID, "step '%.*s' has no inputs or no outputs", STR(s->name));
+    TRY(wires_read(g, a, &in->inputs, &s->in, &s->in_n));
+    TRY(wires_read(g, a, &in->outputs, &s->out, &s->out_n));
+    for (size_t i = 0; i < s->in_n; i++)
+        g->taken[s->in[i].at] = true;
+    for (size_t i = 0; i < s->out_n; i++) {
+        size_t at = s->out[i].at;
+        if (g->maker[at] >= 0)
+            FAIL(INVALID, "steps '%.*s' and '%.*s' both make '%.*s'", STR(g->step[g->maker[at]].name),
+                 STR(s->name), STR(g->names[at]));
+        g->maker[at] = (int8_t)n;
+    }
+    return NULL;
+}
+
+/* Are all tensors that step n takes there, once the steps in done have run? */
+static bool may_run(const struct graph *g, size_t n, uint64_t done)
+{
+    for (size_t i = 0; i < g->step[n].in_n; i++) {
+        int8_t maker = g->maker[g->step[n].in[i].at];
+        if (maker >= 0 && !(done >> maker & 1))
+            return false;
+    }
+    return true;
+}
+
+static err order_find(struct graph *g)
+{
+    uint64_t done = 0;
+    for (size_t k = 0; k < g->steps_n; k++) {
+        size_t n = 0;
+        while (n < g->steps_n && (done >> n & 1 || !may_run(g, n, done)))
+            n++;
+        for (size_t i = 0; n == g->steps_n && i < g->steps_n; i++)
+            if (!(done >> i & 1))
+                FAIL(INVALID, "step '%.*s' waits for itself: its inputs come from steps that wait for it",
+                     STR(g->step[i].name));
+        g->order[k] = n;
+        done |= (uint64_t)1 << n;
+    }
+    return NULL;
+}
+
+static err answer_find(struct graph *g, const struct strs *want)
+{
+    for (size_t i = 0; i < want->n; i++) {
+        size_t at = 0;
+        while (at < g->names_n && (g->maker[at] < 0 || !str_eq(g->names[at], want->v[i])))
+            at++;
+        if (at == g->names_n)
+            FAIL(INVALID, "no step makes '%.*s', which is to be an output", STR(want->v[i]));
+        g->answer[g->answer_n++] = at;
+    }
+    for (size_t at = 0; !want->n && at < g->names_n; at++) {
+        if (g->maker[at] < 0 || g->taken[at])
+            continue;
+        if (g->answer_n == TENSORS_MAX)
+            FAIL(TOO_LARGE, "an ensemble has at most %d outputs", TENSORS_MAX);
+        g->answer[g->answer_n++] = at;
+    }
+    if (!g->answer_n)
+        FAIL(INVALID, "an ensemble has an output, that no step takes");
+    return NULL;
+}
+
+static err graph_read(struct graph *g, struct arena *a, const struct ensemble *spec)
+{
+    const struct ensemble_step *step = spec->steps.v;
+    for (size_t i = 0; i < spec->steps.n; i++)
+        TRY(step_read(g, a, &step[i]));
+    TRY(order_find(g));
+    return answer_find(g, &spec->outputs);
+}
+
+err ensemble_check(struct arena *a, const struct ensemble *spec)
+{
+    err e = spec->steps.n ? graph_read(NEW(a, struct graph), a, spec) : NULL;
+    return e ? err_field(err_wrap(e, "spec.ensemble"), S("spec.ensemble")) : NULL;
+}
+
+/* ---- the session ---- */
+
+struct ensemble_session {
+    struct session base; /* first member */
+    struct serve *s;
+    struct arena *a;
+    struct str project, text; /* text: of what it was made */
+    struct graph g;
+    struct session_info info;
+};
+
+static const struct session_info *ensemble_describe(struct session *s)
+{
+    return &((struct ensemble_session *)s)->info;
+}
+
+static void ensemble_unload(struct session *session)
+{
+    struct ensemble_session *e = (struct ensemble_session *)session;
+    for (size_t i = 0; e && i < e->g.steps_n; i++)
+        feature_plan_free(e->g.step[i].plan);
+    if (e)
+        arena_free(e->a); /* it lives in there itself */
+}
+
+static const struct tensor_spec *spec_of(const struct tensor_spec *v, size_t n, struct str name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (str_eq(v[i].name, name))
+            return &v[i];
+    return NULL;
+}
+
+/* A version runs on the step's tensors. */
+static err model_ask(const struct step *step, const struct served *v, struct arena *a, struct tensor *t)
+{
+    const struct session_info *info = v->model->info;
+    struct tensor *in = NEW_N(a, struct tensor, info->n_inputs + 1);
+    struct tensor *out = NEW_N(a, struct tensor, step->out_n);
+    if (v->model->composed)
+        FAIL(INVALID, "it asks another ensemble, '%.*s'", STR(step->deployment));
+    if (step->in_n != info->n_inputs)
+        FAIL(INVALID, "the model takes %zu inputs, the step gives %zu", info->n_inputs, step->in_n);
+    for (size_t i = 0; i < step->in_n; i++) {
+        const struct tensor_spec *spec = spec_of(info->inputs, info->n_inputs, step->in[i].theirs);
+        if (!spec)
+            FAIL(INVALID, "the model has no input '%.*s'", STR(step->in[i].theirs));
+        TRY(tensor_fits(step->in[i].theirs, &t[step->in[i].at], spec));
+        in[i] = t[step->in[i].at];
+        in[i].slot = (size_t)(spec - info->inputs);
+    }
+    for (size_t i = 0; i < step->out_n; i++) {
+        const struct tensor_spec *spec = spec_of(info->outputs, info->n_outputs, step->out[i].theirs);
+        if (!spec)
+            FAIL(INVALID, "the model has no output '%.*s'", STR(step->out[i].theirs));
+        out[i].slot = (size_t)(spec - info->outputs);
+    }
+    TRY(session_run(v->model->session, a, in, step->in_n, out, step->out_n));
+    for (size_t i = 0; i < step->out_n; i++)
+        t[step->out[i].at] = out[i];
+    return NULL;
+}
+
+static const struct served *served_most(const struct entry *e)
+{
+    const struct served *most = NULL;
+    for (size_t i = 0; e && i < e->n; i++)
+        if (e->v[i].share > 0 && (!most || e->v[i].share > most->share))
+            most = &e->v[i];
+    return most;
+}
+
+static err deployment_ask(struct ensemble_session *e, const struct step *step, struct arena *a,
+                          struct tensor *t)
+{
+    unsigned slot;
+    const struct snap *snap = snap_enter(e->s, &slot);
+    const struct served *v = served_most(snap_find(snap, e->project, step->deployment));
+    err failed = v ? model_ask(step, v, a, t)
+                   : err_new(UNAVAILABLE, "'%.*s' has no version ready", STR(step->deployment));
+    snap_leave(e->s, slot);
+    return failed;
+}
+
+/* ---- features ---- */
+
+static const struct tensor *input_of(const struct step *step, struct str theirs, const struct tensor *t)
+{
+    for (size_t i = 0; i < step->in_n; i++)
+        if (str_eq(step->in[i].theirs, theirs))
+            return &t[step->in[i].at];
+    return NULL;
+}
+
+static err column_make(struct arena *a, const struct plan_input *in, const struct tensor *t,
+                       struct columns *cols)
+{
+    struct column *c = columns_add(a, cols, in->name, in->type);
+    enum tensor_type want = in->type == COL_STR ? TENSOR_TEXT : in->type == COL_F64 ? TENSOR_F64 : TENSOR_I64;
+    if (t->type != want)
+        FAIL(INVALID, "'%.*s' is %.*s, the features need %.*s", STR(in->name),
+             STR(tensor_protocol_name(t->type)), STR(tensor_protocol_name(want)));
+    if (in->type == COL_STR) {
+        c->dict = t->data;
+        c->dict_n = cols->rows;
+        for (size_t i = 0; i < cols->rows; i++)
+            c->code[i] = (uint32_t)i;
+    } else {
+        memcpy(in->type == COL_F64 ? (void *)c->f : (void *)c->i, t->data, t->bytes);
+    }
+    return NULL;
+}
+
+static err columns_make(const struct step *step, struct arena *a, const struct tensor *t,
+                        struct columns *cols)
+{
+    const struct plan_input *in;
+    size_t n = feature_plan_inputs(step->plan, &in);
+    for (size_t i = 0; i < n; i++) {
+        const struct tensor *one = input_of(step, in[i].name, t);
+        int64_t rows;
+        if (!one)
+            continue;
+        if (!one->rank || !tensor_count(one->dims, one->rank, COLUMNS_ROWS_MAX, &rows) ||
+            rows != one->dims[0])
+            FAIL(INVALID, "'%.*s' is not one value a row, or has more than %d rows", STR(in[i].name),
+                 COLUMNS_ROWS_MAX);
+        if (cols->n && cols->rows != (size_t)rows)
+            FAIL(INVALID, "'%.*s' has %zu rows, others have %zu", STR(in[i].name), (size_t)rows, cols->rows);
+        cols->rows = (size_t)rows;
+        TRY(column_make(a, &in[i], one, cols));
+    }
+    return NULL;
+}
+
+static err features_look_up(struct ensemble_session *e, const struct step *step, struct arena *a,
+                            struct tensor *t)
+{
+    const struct str *names;
+    struct columns cols = { 0 };
+    struct plan_binding binding;
+    struct kv_snap *kv;
+    TRY(columns_make(step, a, t, &cols));
+    TRY(feature_plan_bind(step->plan, &cols, &binding));
+    size_t width = feature_plan_features(step->plan, &names), views = feature_plan_views(step->plan, &names);
+    if (cols.rows > CELLS_MAX / width)
+        FAIL(TOO_LARGE, "%zu rows of %zu features are more than %d values", cols.rows, width, CELLS_MAX);
+    struct plan_row row = { NEW_N(a, double, width), NEW_N(a, uint8_t, views + 1),
+                            NEW_N(a, int64_t, views + 1) };
+    float *x = NEW_N(a, float, cols.rows *width);
+    int64_t now = now_us();
+    TRY(kv_snap_begin(store_kv(e->s->store), &kv));
+    for (size_t r = 0; r < cols.rows; r++) {
+        feature_plan_row(step->plan, kv, &cols, &binding, r, now, &row);
+        for (size_t f = 0; f < width; f++)
+            x[r * width + f] = (float)row.features[f];
+    }
+    kv_snap_end(kv);
+    t[step->out[0].at] = (struct tensor){ .type = TENSOR_F32,
+                                          .rank = 2,
+                                          .dims = { (int64_t)cols.rows, (int64_t)width },
+                                          .data = x,
+                                          .bytes = cols.rows * width * sizeof *x };
+    return NULL;
+}
+
+/* ---- the run ---- */
+
+static err ensemble_run(struct session *session, struct arena *a, const struct tensor *in, size_t n_in,
+                        struct tensor *out, size_t n_out)
+{
+    struct ensemble_session *e = (struct ensemble_session *)session;
+    struct graph *g = &e->g;
+    struct tensor *t = NEW_N(a, struct tensor, g->names_n);
+    for (size_t i = 0; i < n_in; i++)
+        for (size_t k = 0; k < g->names_n; k++)
+            if (g->maker[k] < 0 && str_eq(g->names[k], e->info.inputs[in[i].slot].name))
+                t[k] = in[i];
+    for (size_t i = 0; i < g->steps_n; i++) {
+        const struct step *step = &g->step[g->order[i]];
+        err failed = step->plan ? features_look_up(e, step, a, t) : deployment_ask(e, step, a, t);
+        if (failed)
+            return err_wrap(failed, "step '%.*s'", STR(step->name));
+    }
+    for (size_t i = 0; i < n_out; i++) {
+        size_t slot = out[i].slot;
+        out[i] = t[g->answer[slot]];
+        out[i].slot = slot;
+    }
+    return NULL;
+}
+
+static const struct runtime_ops runtime_ensemble = {
+    .name = "ensemble",
+    .describe = ensemble_describe,
+    .run = ensemble_run,
+    .unload = ensemble_unload,
+};
+
+/* ---- making one: the faces of its steps are its own ---- */
+
+static const struct model *model_now(struct serve *s, struct str project, struct str deployment, bool *comes)
+{
+    const struct depl *d = depl_find(s, project, deployment);
+    const struct served *v = d ? served_most(&d->now) : NULL;
+    *comes = d && !d->settled;
+    return v ? v->model : NULL;
+}
+
+/* The first step that takes (or makes) a tensor says what it is. */
+static err face_of(const struct step *step, const struct wire *w, bool input, const struct model *m,
+                   struct tensor_spec *out)
+{
+    const struct plan_input *in;
+    const struct str *names;
+    size_t n = step->plan ? feature_plan_inputs(step->plan, &in) : 0;
+    if (step->plan && !input) {
+        *out = (struct tensor_spec){ .type = TENSOR_F32, .shaped = true, .rank = 2 };
+        out->dims[0] = -1;
+        out->dims[1] = (int64_t)feature_plan_features(step->plan, &names);
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!str_eq(in[i].name, w->theirs))
+            continue;
+        *out = (struct tensor_spec){ .shaped = true, .rank = 1, .dims = { -1 } };
+        out->type = in[i].type == COL_STR ? TENSOR_TEXT : in[i].type == COL_F64 ? TENSOR_F64 : TENSOR_I64;
+        return NULL;
+    }
+    const struct tensor_spec *spec = !m      ? NULL
+                                     : input ? spec_of(m->info->inputs, m->info->n_inputs, w->theirs)
+                                             : spec_of(m->info->outputs, m->info->n_outputs, w->theirs);
+    if (!spec)
+        FAIL(INVALID, "step '%.*s': there is no %s '%.*s'", STR(step->name), input ? "input" : "output",
+             STR(w->theirs));
+    *out = *spec;
+    memset(out->symbols, 0, sizeof out->symbols); /* they are the model's own */
+    return NULL;
+}
+
+/* Inputs: what no step makes. Outputs: the answer. */
+static err faces_find(struct ensemble_session *e, const struct model *const *models)
+{
+    struct graph *g = &e->g;
+    struct tensor_spec *in = NEW_N(e->a, struct tensor_spec, g->names_n + 1);
+    struct tensor_spec *out = NEW_N(e->a, struct tensor_spec, g->answer_n + 1);
+    bool known[NAMES_MAX] = { 0 };
+    for (size_t i = 0; i < g->steps_n; i++)
+        for (size_t k = 0; k < g->step[i].in_n; k++) {
+            const struct wire *w = &g->step[i].in[k];
+            if (g->maker[w->at] >= 0 || known[w->at])
+                continue;
+            if (e->info.n_inputs == TENSORS_MAX)
+                FAIL(TOO_LARGE, "an ensemble has at most %d inputs", TENSORS_MAX);
+            known[w->at] = true;
+            struct tensor_spec *spec = &in[e->info.n_inputs++];
+            TRY(face_of(&g->step[i], w, true, models[i], spec));
+            spec->name = g->names[w->at];
+        }
+    for (size_t i = 0; i < g->answer_n; i++) {
+        size_t at = g->answer[i];
+        const struct step *step = &g->step[g->maker[at]];
+        const struct wire *w = step->out;
+        while (w->at != at)
+            w++;
+        TRY(face_of(step, w, false, models[g->maker[at]], &out[i]));
+        out[i].name = g->names[at];
+    }
+    e->info.inputs = in;
+    e->info.outputs = out;
+    e->info.n_outputs = g->answer_n;
+    return NULL;
+}
+
+static err look_up_open(struct ensemble_session *e, struct step *step)
+{
+    const struct str *names;
+    if (step->out_n != 1 || !str_is(step->out[0].theirs, "features"))
+        FAIL(INVALID, "step '%.*s': a look-up has one output, features", STR(step->name));
+    TRY_AS(feature_plan_new(e->s->store, e->project, step->service, &step->plan), "step '%.*s'",
+           STR(step->name));
+    if (feature_plan_features(step->plan, &names) == 0)
+        FAIL(INVALID, "step '%.*s': service '%.*s' has no features", STR(step->name), STR(step->service));
+    return NULL;
+}
+
+/* UNAVAILABLE: a step's deployment is being loaded. */
+static err session_make(struct ensemble_session *e, const struct ensemble *spec)
+{
+    const struct model *models[STEPS_MAX] = { 0 };
+    TRY(graph_read(&e->g, e->a, spec));
+    for (size_t i = 0; i < e->g.steps_n; i++) {
+        struct step *step = &e->g.step[i];
+        bool comes = false;
+        if (step->service.n) {
+            TRY(look_up_open(e, step));
+            continue;
+        }
+        models[i] = model_now(e->s, e->project, step->deployment, &comes);
+        if (!models[i])
+            FAIL(comes ? UNAVAILABLE : INVALID, "step '%.*s': '%.*s' has no version ready", STR(step->name),
+                 STR(step->deployment));
+        if (models[i]->composed)
+            FAIL(INVALID, "step '%.*s': '%.*s' is an ensemble itself", STR(step->name),
+                 STR(step->deployment));
+    }
+    return faces_find(e, models);
+}
+
+/* What it is made of: equal texts, equal faces. */
+static struct str parts_of(struct serve *s, struct arena *a, struct str project, const struct ensemble *spec)
+{
+    const struct ensemble_step *step = spec->steps.v;
+    struct buf b = buf_new(a);
+    buf_str(&b, schema_text(&ensemble_schema, a, spec, 0));
+    for (size_t i = 0; i < spec->steps.n; i++) {
+        bool comes;
+        const struct model *m = step[i].deployment.n ? model_now(s, project, step[i].deployment, &comes)
+                                                     : NULL;
+        buf_fmt(&b, " %.*s", STR(m ? m->name : S("-")));
+    }
+    return buf_get(&b);
+}
+
+static struct model *model_of(struct serve *s, struct str project, struct str name, struct str text,
+                              bool ready)
+{
+    for (struct model *m = s->models; m; m = m->next)
+        if (m->composed && (m->state == MODEL_READY) == ready && str_eq(m->project, project) &&
+            str_eq(m->name, name) && (!ready || str_eq(((struct ensemble_session *)m->session)->text, text)))
+            return m;
+    return NULL;
+}
+
+static struct model *model_new(struct serve *s, struct str project, struct str name)
+{
+    struct model *m = calloc(1, sizeof *m);
+    if (!m)
+        abort();
+    m->a = arena_new(0);
+    m->project = str_dup(m->a, project);
+    m->name = str_dup(m->a, name);
+    m->number = S("1");
+    m->composed = true;
+    m->next = s->models;
+    s->models = m;
+    return m;
+}
+
+static void model_fill(struct serve *s, struct model *m, struct str text, const struct ensemble *spec)
+{
+    struct arena *a = arena_new(0);
+    struct ensemble_session *e = NEW(a, struct ensemble_session);
+    *e = (struct ensemble_session){ .base = { &runtime_ensemble }, .s = s, .a = a, .project = m->project };
+    e->text = str_dup(a, text);
+    err failed = session_make(e, spec);
+    if (failed) {
+        m->state = failed->code == UNAVAILABLE ? MODEL_LOADING : MODEL_FAILED;
+        if (!str_eq(m->message, failed->text))
+            m->message = str_dup(m->a, failed->text);
+        ensemble_unload(&e->base);
+        return;
+    }
+    m->session = &e->base;
+    m->info = &e->info;
+    m->batches = !batch_unfit(m->a, m->info).n;
+    m->state = MODEL_READY;
+}
+
+struct model *ensemble_want(struct serve *s, struct arena *a, struct str project, struct str name,
+                            const struct deployment_spec *spec)
+{
+    struct depl *d = depl_find(s, project, name);
+    struct str own = fmt(a, "%.*s:ensemble", STR(name)); /* no version has such a name */
+    struct str text = parts_of(s, a, project, &spec->ensemble);
+    struct model *m = d->plan_stale ? NULL : model_of(s, project, own, text, true);
+    d->plan_stale = false;
+    if (!m) {
+        m = model_of(s, project, own, text, false);
+        m = m ? m : model_new(s, project, own);
+        model_fill(s, m, text, &spec->ensemble);
+    }
+    m->refs++;
+    return m;
+}

@@ -1,0 +1,103 @@
+/* serve/policy: how the requests of one deployment come to their run; all versions of it share one.
+ * Flow     infer_start() --> limit.c (429?) --> tensors --> sequence.c, cache.c --> queue_submit(): a quick model runs
+ *          here, on the loop (in batches: once the round is read); others wait for a runner --> batch.c --> infer_end().
+ * Runners  `instances` runs at once, in threads that are started when there is work. One thread more than that watches
+ *          the clock, so that a request whose time is up is answered though all runs take long.
+ * Life     immutable but for what is under m; counted by entries under serve.m. A spec that changes makes a new policy:
+ *          what waits in the old one is answered by it. The last reference goes when nothing waits any more.
+ * Locks    m, short; never while a model runs. serve.m may be held around it, not the other way. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "serve/infer.h"
+
+enum {
+    INSTANCES_MAX = 64,
+    LEVELS_MAX = 17,          /* of priority, and one for those that are late */
+    LOOPS_MAX = 64,           /* whose rounds make batches; requests of further ones run one by one */
+    ROUND_REQUESTS_MAX = 256, /* that one batch takes */
+    SLOW_NS = 5000000,        /* a run from here on is not for a thread of the lane */
+    PREFERRED_MAX = 16,
+    STATES_MAX = 32,
+};
+
+struct list_of {
+    struct infer *first, **end;
+};
+/* What one loop has read in a round. Its thread's alone. */
+struct round {
+    _Alignas(64) struct round_task task; /* first member */
+    struct policy *policy;
+    struct list_of list;
+    struct arena *scratch;
+};
+struct policy {
+    int refs;
+    struct arena *a;
+    struct str text; /* what it was made of */
+    struct batching batching;
+    struct sequencing sequence;
+    size_t preferred[PREFERRED_MAX], preferred_n;
+    size_t instances, levels;
+    struct limiter *limiter; /* may be NULL, as the next two */
+    struct cache *cache;
+    struct sequences *sequences;
+    struct round rounds[LOOPS_MAX];
+
+    pthread_mutex_t m; /* of what follows, and of the sequences */
+    pthread_cond_t changed;
+    struct list_of level[LEVELS_MAX];
+    size_t waiting, busy, idle, threads_n;
+    pthread_t threads[INSTANCES_MAX + 1];
+    int64_t next_due;         /* no request that waits is due before */
+    int64_t last_ns, pace_ns; /* of arrivals in the queue: the last one, and the time between two of late */
+    bool ending;
+};
+
+/* ---- queue.c ---- */
+/* Runs c, here and now or later. As a handler's result: NULL (replied, or owed), or the error that is the reply. */
+err queue_submit(struct infer *c);
+void list_put(struct list_of *, struct infer *);
+
+/* ---- batch.c ---- */
+/* Are all its tensors of c's rows? */
+bool batch_able(const struct infer *c);
+/* Could b run together with a? Both are able. */
+bool batch_fits(const struct infer *a, const struct infer *b);
+/* Runs what hangs on first by next, all fitting, as one, and ends each. Scratch is reset. */
+void batch_run(struct arena *scratch, struct infer *first, size_t n);
+/* After a run: its time and size, for figures and for quick(). */
+void run_count(struct infer *c, size_t rows, size_t requests);
+
+/* ---- limit.c ---- */
+struct limiter *limiter_new(struct arena *a, const struct limits *); /* NULL: no limits */
+/* LIMIT. What it takes is given back by limit_leave. */
+err limit_enter(struct infer *c);
+void limit_leave(struct infer *c);
+
+/* ---- sequence.c ---- */
+struct sequences *sequences_new(struct arena *a, const struct sequencing *);
+void sequences_free(struct sequences *); /* NULL is fine */
+struct str sequence_unfit(struct arena *a, const struct sequencing *, const struct session_info *);
+/* Finds or begins c's sequence. */
+err sequence_enter(struct infer *c);
+/* Fills the inputs that the client does not give; their bits in *seen. */
+err sequence_inputs(struct infer *c, uint64_t *seen);
+/* Outputs that are the next state, and that the client did not ask for, are run, too. */
+void sequence_outputs(struct infer *c);
+/* With m held: is it c's turn? Then sequence_turn() makes it so that nobody else's is. */
+bool sequence_free(const struct infer *c);
+void sequence_turn(struct infer *c);
+/* Before and after the run, in its turn. */
+void sequence_begin(struct infer *c);
+err sequence_keep(struct infer *c);
+void sequence_leave(struct infer *c);
+
+/* ---- cache.c ---- */
+struct cache *cache_new(const struct caching *); /* NULL: none */
+void cache_free(struct cache *);                 /* NULL is fine */
+/* True: c->out is filled. */
+bool cache_get(struct infer *c);
+void cache_put(struct infer *c);
+
+/* ---- ensemble.c ---- */
+err ensemble_check(struct arena *a, const struct ensemble *);

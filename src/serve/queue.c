@@ -1,0 +1,522 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Policies, and the queue of each: who runs now, who waits, who is given up. */
+#include "serve/policy.h"
+#include <stdlib.h>
+
+const char *const timeout_actions[] = { "reject", "delay", NULL };
+
+enum { SCAN_MAX = 1024 /* requests looked at for one batch */ };
+
+/* ---- lists ---- */
+
+void list_put(struct list_of *l, struct infer *c)
+{
+    c->next = NULL;
+    if (!l->first)
+        l->end = &l->first;
+    *l->end = c;
+    l->end = &c->next;
+}
+
+static struct infer *list_cut(struct list_of *l, struct infer **at)
+{
+    struct infer *c = *at;
+    *at = c->next;
+    if (!*at)
+        l->end = at;
+    c->next = NULL;
+    return c;
+}
+
+/* ---- policies ---- */
+
+static struct str policy_text(struct arena *a, const struct deployment_spec *spec)
+{
+    const struct str parts[] = { fmt(a, "%lld", (long long)spec->instances),
+                                 schema_text(&batching_schema, a, &spec->batching, 0),
+                                 schema_text(&limits_schema, a, &spec->limits, 0),
+                                 schema_text(&sequencing_schema, a, &spec->sequence, 0),
+                                 schema_text(&caching_schema, a, &spec->cache, 0) };
+    return str_join(a, parts, sizeof parts / sizeof *parts, S(" "));
+}
+
+static err preferred_read(struct arena *a, struct str text, size_t *out, size_t *n)
+{
+    yyjson_val *root, *v;
+    size_t i, max;
+    *n = 0;
+    if (!text.n)
+        return NULL;
+    TRY(json_parse(a, text, &root));
+    if (!yyjson_is_arr(root) || yyjson_arr_size(root) > PREFERRED_MAX)
+        FAIL(INVALID, "spec.batching.preferred is a list of at most %d sizes", PREFERRED_MAX);
+    yyjson_arr_foreach (root, i, max, v) {
+        if (!yyjson_is_uint(v) || yyjson_get_uint(v) < 1 || yyjson_get_uint(v) > 65536)
+            FAIL(INVALID, "spec.batching.preferred[%zu] is a whole number from 1 to 65536", i);
+        out[(*n)++] = yyjson_get_uint(v);
+    }
+    return NULL;
+}
+
+static struct policy *policy_new(const struct deployment_spec *spec, struct str text)
+{
+    struct policy *p = aligned_alloc(_Alignof(struct policy), sizeof *p);
+    struct arena *a = arena_new(0);
+    if (!p)
+        abort();
+    memset(p, 0, sizeof *p);
+    p->refs = 1;
+    p->a = a;
+    p->text = str_dup(a, text);
+    p->batching = spec->batching;
+    p->sequence = spec->sequence;
+    (void)preferred_read(a, spec->batching.preferred, p->preferred,
+                         &p->preferred_n); /* policy_check read it */
+    p->instances = spec->instances ? (size_t)spec->instances : (size_t)cpu_count();
+    if (p->instances > INSTANCES_MAX)
+        p->instances = INSTANCES_MAX;
+    p->levels = (size_t)spec->batching.priorities + 1;
+    p->limiter = limiter_new(a, &spec->limits);
+    p->cache = cache_new(&spec->cache);
+    p->sequences = sequences_new(a, &spec->sequence);
+    p->next_due = INT64_MAX;
+    pthread_mutex_init(&p->m, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&p->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    return p;
+}
+
+struct policy *policy_want(struct serve *s, const struct deployment_spec *spec, struct policy *old)
+{
+    (void)s;
+    auto_arena struct arena *a = arena_new(0);
+    struct str text = policy_text(a, spec);
+    if (!old || !str_eq(old->text, text))
+        return policy_new(spec, text);
+    old->refs++;
+    return old;
+}
+
+void policy_ref(struct policy *p)
+{
+    if (p)
+        p->refs++;
+}
+
+/* Nobody waits in it: runners at most end what they have replied to. */
+void policy_unref(struct policy *p)
+{
+    if (!p || --p->refs)
+        return;
+    pthread_mutex_lock(&p->m);
+    p->ending = true;
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->m);
+    for (size_t i = 0; i < p->threads_n; i++)
+        pthread_join(p->threads[i], NULL);
+    pthread_cond_destroy(&p->changed);
+    pthread_mutex_destroy(&p->m);
+    for (size_t i = 0; i < LOOPS_MAX; i++)
+        arena_free(p->rounds[i].scratch);
+    sequences_free(p->sequences);
+    cache_free(p->cache);
+    arena_free(p->a);
+    free(p);
+}
+
+struct str policy_unfit(const struct policy *p, struct arena *a, const struct model *m)
+{
+    struct str why = S("");
+    if (p->batching.max_batch > 1)
+        why = batch_unfit(a, m->info);
+    if (!why.n && p->sequences)
+        why = sequence_unfit(a, &p->sequence, m->info);
+    return why.n ? fmt(a, "version %.*s: %.*s", STR(m->name), STR(why)) : why;
+}
+
+/* ---- who is given up ---- */
+
+static err late(void)
+{
+    return err_new(TIMEOUT, "the request waited longer than it may");
+}
+
+static void count(_Atomic int64_t *to)
+{
+    atomic_fetch_add_explicit(to, 1, memory_order_relaxed);
+}
+
+/* Without m held: those that were taken out for good. */
+static void drop(struct infer *c)
+{
+    for (struct infer *next; c; c = next) {
+        next = c->next;
+        bool gone = req_gone(c->r);
+        count(gone ? &c->count->gone : &c->count->expired);
+        (void)infer_end(c, gone ? err_new(CANCELLED, "the client has left") : late());
+    }
+}
+
+/* Those whose time is up: out, or behind all others. */
+static void expire(struct policy *p, int64_t now, struct list_of *dropped)
+{
+    struct list_of *last = &p->level[p->levels - 1];
+    if (now < p->next_due)
+        return;
+    p->next_due = INT64_MAX;
+    for (size_t i = 0; i < p->levels; i++)
+        for (struct infer **at = &p->level[i].first; *at;) {
+            struct infer *c = *at;
+            if (c->due > now) {
+                p->next_due = c->due < p->next_due ? c->due : p->next_due;
+                at = &c->next;
+                continue;
+            }
+            list_cut(&p->level[i], at);
+            c->due = INT64_MAX;
+            if (p->batching.timeout_action == TIMEOUT_DELAY && !c->seq) {
+                list_put(last, c);
+            } else {
+                p->waiting--;
+                list_put(dropped, c);
+            }
+        }
+}
+
+/* ---- the next batch ---- */
+
+struct batch {
+    struct list_of list, dropped;
+    size_t n, rows;
+    const struct infer *head; /* while it is chosen: what the others must fit */
+};
+
+static bool together(const struct policy *p)
+{
+    return p->batching.max_batch > 1;
+}
+
+/* May c be one of the batch, if it has no more than most rows then? */
+static bool joins(const struct batch *b, const struct infer *c, size_t most)
+{
+    if (!sequence_free(c))
+        return false;
+    if (!b->head)
+        return true;
+    return b->n < ROUND_REQUESTS_MAX && batch_able(b->head) && batch_able(c) && c->n <= most &&
+           b->rows <= most - c->n && batch_fits(b->head, c);
+}
+
+/* Looks at what waits, highest level first, and counts (or takes) what the next batch would be. */
+static void choose(struct policy *p, struct batch *b, size_t most, bool take)
+{
+    size_t seen = 0;
+    b->head = NULL;
+    b->n = b->rows = 0;
+    for (size_t i = 0; i < p->levels; i++)
+        for (struct infer **at = &p->level[i].first; *at && seen < SCAN_MAX; seen++) {
+            struct infer *c = *at;
+            if (b->head && (b->rows >= most || !together(p)))
+                return;
+            if (!joins(b, c, most)) {
+                at = &c->next;
+                continue;
+            }
+            b->head = b->head ? b->head : c;
+            b->n++;
+            b->rows += c->n;
+            if (!take) {
+                at = &c->next;
+                continue;
+            }
+            sequence_turn(c);
+            p->waiting--;
+            list_put(&b->list, list_cut(&p->level[i], at));
+        }
+}
+
+/* Nothing runs for a client that has left. */
+static void leave_out(struct policy *p, struct list_of *dropped)
+{
+    for (size_t i = 0; i < p->levels; i++)
+        for (struct infer **at = &p->level[i].first; *at;) {
+            if (!req_gone((*at)->r)) {
+                at = &(*at)->next;
+                continue;
+            }
+            p->waiting--;
+            list_put(dropped, list_cut(&p->level[i], at));
+        }
+}
+
+static size_t preferred(const struct policy *p, size_t rows)
+{
+    size_t best = 0;
+    for (size_t i = 0; i < p->preferred_n; i++)
+        if (p->preferred[i] <= rows && p->preferred[i] > best)
+            best = p->preferred[i];
+    return best;
+}
+
+/* Takes a batch if one is to run now; else says when to look again (INT64_MAX: when something changes). */
+static int64_t take(struct policy *p, int64_t now, struct batch *b)
+{
+    size_t most = together(p) ? (size_t)p->batching.max_batch : 1;
+    if (p->busy >= p->instances || !p->waiting)
+        return INT64_MAX;
+    choose(p, b, most, false);
+    if (!b->head)
+        return INT64_MAX;
+    int64_t until = b->head->at.ready + p->batching.delay_us * 1000;
+    bool wait = together(p) && p->batching.delay_us && now < until && b->rows < most &&
+                b->n < ROUND_REQUESTS_MAX;
+    if (wait && p->batching.adaptive && p->last_ns + p->pace_ns > until)
+        wait = false;
+    size_t good = wait || p->batching.delay_us ? preferred(p, b->rows) : 0;
+    if (wait && !good)
+        return until;
+    choose(p, b, wait ? good : most, true);
+    return now;
+}
+
+/* ---- runners ---- */
+
+static void *runner(void *arg);
+
+/* With m held: somebody should look. A thread that cannot be started is missed only if it is the first. */
+static err wake(struct policy *p)
+{
+    if (p->idle > 0) {
+        pthread_cond_signal(&p->changed);
+        return NULL;
+    }
+    if (p->threads_n > p->instances)
+        return NULL;
+    err e = thread_start("instance", runner, p, &p->threads[p->threads_n]);
+    if (!e)
+        p->threads_n++;
+    return p->threads_n ? NULL : e;
+}
+
+static void pause_until(struct policy *p, int64_t ns)
+{
+    struct timespec until = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+    p->idle++;
+    if (ns == INT64_MAX)
+        pthread_cond_wait(&p->changed, &p->m);
+    else
+        pthread_cond_timedwait(&p->changed, &p->m, &until);
+    p->idle--;
+}
+
+/* One thing that there is to do; with m held, but for the work itself. */
+static void step(struct policy *p, struct arena *scratch)
+{
+    struct batch b = { 0 };
+    int64_t now = mono_ns();
+    expire(p, now, &b.dropped);
+    leave_out(p, &b.dropped);
+    int64_t again = take(p, now, &b);
+    if (!b.list.first && !b.dropped.first) {
+        pause_until(p, again < p->next_due ? again : p->next_due);
+        return;
+    }
+    p->busy += b.list.first != NULL;
+    if (p->waiting) /* for the next batch, or to watch the clock */
+        (void)wake(p);
+    pthread_mutex_unlock(&p->m);
+    drop(b.dropped.first);
+    if (b.list.first)
+        batch_run(scratch, b.list.first, b.n);
+    err_reset();
+    pthread_mutex_lock(&p->m);
+    p->busy -= b.list.first != NULL;
+}
+
+static void *runner(void *arg)
+{
+    struct policy *p = arg;
+    struct arena *scratch = arena_new(0);
+    pthread_mutex_lock(&p->m);
+    while (!p->ending)
+        step(p, scratch);
+    pthread_mutex_unlock(&p->m);
+    arena_free(scratch);
+    err_reset();
+    return NULL;
+}
+
+/* ---- coming in ---- */
+
+static size_t level_of(const struct policy *p, const struct infer *c)
+{
+    size_t levels = p->levels - 1, level = c->p.priority;
+    if (!level)
+        level = (size_t)p->batching.default_priority;
+    if (!level || c->seq) /* a sequence is in order whatever its requests say */
+        level = (levels + 1) / 2;
+    return (level > levels ? levels : level) - 1;
+}
+
+static int64_t due_of(const struct policy *p, const struct infer *c)
+{
+    int64_t us = p->batching.timeout_override ? c->p.timeout_us : 0;
+    if (us <= 0)
+        us = p->batching.timeout * 1000;
+    return us <= 0 || us > (INT64_MAX - c->at.arrived) / 1000 ? INT64_MAX : c->at.arrived + us * 1000;
+}
+
+static void put(struct policy *p, struct infer *c)
+{
+    int64_t now = c->at.ready, gap = now - p->last_ns, long_gap = 2 * p->batching.delay_us * 1000;
+    c->due = due_of(p, c);
+    p->next_due = c->due < p->next_due ? c->due : p->next_due;
+    p->pace_ns += ((gap < long_gap ? gap : long_gap) - p->pace_ns) /
+                  8; /* a pause counts as one gap, not for long */
+    p->last_ns = now;
+    list_put(&p->level[level_of(p, c)], c);
+    p->waiting++;
+}
+
+static err refused(struct infer *c, err e)
+{
+    count(&c->count->shed);
+    req_reply_header(c->r, "Retry-After", S("1"));
+    return infer_end(c, e);
+}
+
+static err enqueue(struct policy *p, struct infer *c)
+{
+    pthread_mutex_lock(&p->m);
+    bool full = p->waiting >= (size_t)p->batching.queue;
+    err e = full ? NULL : wake(p);
+    if (!full && !e) {
+        infer_wait(c);
+        put(p, c);
+    }
+    pthread_mutex_unlock(&p->m);
+    if (full)
+        e = err_hint(err_new(UNAVAILABLE, "too many requests wait for '%.*s'", STR(c->entry->name)),
+                     "try again in a second");
+    return e ? refused(c, e) : NULL;
+}
+
+/* A run that this thread takes over from the runners, if one is free and nobody waits. */
+static bool instance_take(struct policy *p)
+{
+    LOCKED(&p->m);
+    bool free = !p->waiting && p->busy < p->instances;
+    p->busy += free;
+    return free;
+}
+
+static void instance_give(struct policy *p)
+{
+    LOCKED(&p->m);
+    p->busy--;
+    if (p->waiting)
+        (void)wake(p);
+}
+
+/* ---- rounds of a loop ---- */
+
+/* All that fit the first of the list, out of it, up to so many rows. */
+static struct infer *round_take(struct policy *p, struct list_of *l, size_t *n)
+{
+    struct list_of out = { 0 };
+    struct infer *head = list_cut(l, &l->first);
+    size_t rows = head->n, most = (size_t)p->batching.max_batch;
+    list_put(&out, head);
+    *n = 1;
+    for (struct infer **at = &l->first; *at && *n < ROUND_REQUESTS_MAX;) {
+        struct infer *c = *at;
+        if (c->n > most || rows > most - c->n || !batch_fits(head, c)) {
+            at = &c->next;
+            continue;
+        }
+        rows += c->n;
+        ++*n;
+        list_put(&out, list_cut(l, at));
+    }
+    return out.first;
+}
+
+static void round_end(struct round_task *t)
+{
+    struct round *r = (struct round *)t;
+    struct policy *p = r->policy;
+    struct list_of l = r->list;
+    const struct snap *snap = l.first->snap;
+    size_t n;
+    r->list = (struct list_of){ 0 };
+    snap_keep(snap); /* p is there until the last batch is ended */
+    while (l.first) {
+        struct infer *first = round_take(p, &l, &n);
+        batch_run(r->scratch, first, n);
+    }
+    snap_unref(snap);
+    err_reset();
+}
+
+static void round_put(struct policy *p, struct infer *c)
+{
+    struct round *r = &p->rounds[req_loop(c->r)];
+    infer_wait(c);
+    if (!r->scratch)
+        *r = (struct round){ .task.run = round_end, .policy = p, .scratch = arena_new(0) };
+    if (!r->list.first)
+        req_round_end(c->r, &r->task);
+    list_put(&r->list, c);
+}
+
+/* ---- where c runs ---- */
+
+static bool quick(const struct infer *c, int64_t most)
+{
+    int64_t ns = atomic_load_explicit(&c->to->model->run_ns, memory_order_relaxed);
+    return ns > 0 && ns < most;
+}
+
+err queue_submit(struct infer *c)
+{
+    struct policy *p = c->entry->policy;
+    if (!p)
+        return infer_end(c, infer_run(c));
+    bool loop = req_on_loop(c->r), batches = together(p) && batch_able(c);
+    if (c->seq || (batches && p->batching.delay_us))
+        return enqueue(p, c);
+    if (quick(c, LIGHT_NS)) {
+        if (!batches || !loop || req_loop(c->r) >= LOOPS_MAX)
+            return infer_end(c, infer_run(c));
+        round_put(p, c);
+        return NULL;
+    }
+    if (loop || !quick(c, SLOW_NS) || !instance_take(p))
+        return enqueue(p, c);
+    err e = infer_run(c);
+    instance_give(p);
+    return infer_end(c, e);
+}
+
+/* ---- the spec ---- */
+
+err policy_check(const struct resource_check *c)
+{
+    const struct deployment_spec *spec = c->spec;
+    size_t sizes[PREFERRED_MAX], n;
+    if (!spec->model.n == !spec->ensemble.steps.n)
+        return err_field(
+            err_new(INVALID, "spec.model: a deployment has either a model or an ensemble's steps"),
+            S("spec.model"));
+    err e = preferred_read(c->a, spec->batching.preferred, sizes, &n);
+    if (e)
+        return err_field(e, S("spec.batching.preferred"));
+    if (spec->batching.default_priority > spec->batching.priorities)
+        return err_field(err_new(INVALID, "spec.batching.defaultPriority is none of the %lld priorities",
+                                 (long long)spec->batching.priorities),
+                         S("spec.batching.defaultPriority"));
+    return ensemble_check(c->a, &spec->ensemble);
+}
