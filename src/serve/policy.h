@@ -77,6 +77,7 @@ void limit_leave(struct infer *c);
 /* ---- sequence.c ---- */
 struct sequences *sequences_new(struct arena *a, const struct sequencing *);
 void sequences_free(struct sequences *); /* NULL is fine */
+size_t sequences_count(const struct sequences *);
 struct str sequence_unfit(struct arena *a, const struct sequencing *, const struct session_info *);
 /* Finds or begins c's sequence. */
 err sequence_enter(struct infer *c);

@@ -58,6 +58,21 @@ static err preferred_read(struct arena *a, struct str text, size_t *out, size_t 
     return NULL;
 }
 
+static void sequencing_copy(struct arena *a, const struct sequencing *from, struct sequencing *to)
+{
+    const struct sequence_control *control = from->controls.v;
+    const struct sequence_state *state = from->state.v;
+    struct sequence_control *controls = NEW_N(a, struct sequence_control, from->controls.n + 1);
+    struct sequence_state *states = NEW_N(a, struct sequence_state, from->state.n + 1);
+    for (size_t i = 0; i < from->controls.n; i++)
+        controls[i] = (struct sequence_control){ str_dup(a, control[i].input), control[i].kind };
+    for (size_t i = 0; i < from->state.n; i++)
+        states[i] = (struct sequence_state){ str_dup(a, state[i].input), str_dup(a, state[i].output) };
+    *to = *from;
+    to->controls.v = controls;
+    to->state.v = states;
+}
+
 static struct policy *policy_new(const struct deployment_spec *spec, struct str text)
 {
     struct policy *p = aligned_alloc(_Alignof(struct policy), sizeof *p);
@@ -69,7 +84,8 @@ static struct policy *policy_new(const struct deployment_spec *spec, struct str 
     p->a = a;
     p->text = str_dup(a, text);
     p->batching = spec->batching;
-    p->sequence = spec->sequence;
+    p->batching.preferred = S(""); /* the numbers are kept */
+    sequencing_copy(a, &spec->sequence, &p->sequence);
     (void)preferred_read(a, spec->batching.preferred, p->preferred,
                          &p->preferred_n); /* policy_check read it */
     p->instances = spec->instances ? (size_t)spec->instances : (size_t)cpu_count();

@@ -55,6 +55,11 @@ void sequences_free(struct sequences *q)
         }
 }
 
+size_t sequences_count(const struct sequences *q)
+{
+    return q->n;
+}
+
 static const struct tensor_spec *spec_of(const struct tensor_spec *v, size_t n, struct str name)
 {
     for (size_t i = 0; i < n; i++)

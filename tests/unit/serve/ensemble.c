@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Graphs of deployments and look-ups: what is checked, what they answer, whose fault an error is. */
+#define SUITE serve_ensemble
+#include "help.h"
+#include "serve/policy.h"
+
+static err check(struct arena *a, const char *yaml)
+{
+    struct strs docs = { 0 };
+    struct ensemble spec;
+    TRY(yaml_to_json(a, str_of(yaml), &docs));
+    TRY(schema_read_text(&ensemble_schema, a, S("spec"), docs.v[0], 0, &spec));
+    return ensemble_check(a, &spec);
+}
+
+TEST(graphs_are_checked)
+{
+    auto_arena struct arena *a = arena_new(0);
+    static const struct {
+        const char *yaml, *why; /* NULL: it is right */
+    } rows[] = {
+        { "steps: [{deployment: m, inputs: {x: a}, outputs: {y: b}}, {deployment: n, inputs: {x: b}, outputs: {y: c}}]",
+          NULL },
+        { "steps: [{deployment: n, inputs: {x: b}, outputs: {y: c}}, {deployment: m, inputs: {x: a}, outputs: {y: b}}]",
+          NULL }, /* in whatever order they stand */
+        { "steps: [{name: p, deployment: m, inputs: {x: a}, outputs: {y: b}}, {name: q, deployment: n, inputs: {x: b}, "
+          "outputs: {y: a}}]",
+          "step 'p' waits for itself" },
+        { "steps: [{name: p, deployment: m, inputs: {x: a}, outputs: {y: a}}]", "step 'p' waits for itself" },
+        { "steps: [{deployment: m, inputs: {x: a}, outputs: {y: b}}, {deployment: n, inputs: {x: a}, outputs: {y: b}}]",
+          "steps '1' and '2' both make 'b'" },
+        { "steps: [{name: p, deployment: m, inputs: {x: a}, outputs: {y: b}}, {name: p, deployment: n, inputs: {x: a}, "
+          "outputs: {y: c}}]",
+          "step 'p' is there twice" },
+        { "steps: [{deployment: m, features: f, inputs: {x: a}, outputs: {y: b}}]",
+          "either a deployment or features" },
+        { "steps: [{inputs: {x: a}, outputs: {y: b}}]", "either a deployment or features" },
+        { "steps: [{deployment: m, inputs: {x: a}}]", "no inputs or no outputs" },
+        { "{steps: [{deployment: m, inputs: {x: a}, outputs: {y: b}}], outputs: [c]}", "no step makes 'c'" },
+        { "{steps: [{deployment: m, inputs: {x: a}, outputs: {y: b}}], outputs: [a]}", "no step makes 'a'" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        err e = check(a, rows[i].yaml);
+        if (!rows[i].why)
+            CHECK_OK(e);
+        else
+            cr_assert(e && e->code == INVALID && has(e->text, rows[i].why), "%s: %.*s", rows[i].yaml,
+                      STR(e ? e->text : S("is right")));
+    }
+}
+
+/* ---- in a world ---- */
+
+static const char *const features_yaml =
+    "kind: Source\nmetadata: {name: raw}\nspec: {path: raw.csv, format: csv}\n---\n"
+    "kind: Dataset\nmetadata: {name: flights}\nspec:\n  sources: [raw]\n  query: SELECT * FROM raw\n  id: id\n"
+    "  eventTime: ts\n  knownAt: known\n  expect:\n"
+    "    - {rule: schema, columns: {id: BIGINT, ts: TIMESTAMP, known: TIMESTAMP, origin: VARCHAR, distance: DOUBLE, far: DOUBLE}}\n"
+    "---\nkind: FeatureService\nmetadata: {name: both}\nspec:\n"
+    "  request: [{name: distance, function: value, column: distance}, {name: far, function: value, column: far}]\n";
+
+static struct world *world_with(const char *ensemble)
+{
+    struct world *w = world_new();
+    struct str out;
+    CHECK_OK(lab_apply(&w->l, data_resources, features_yaml));
+    CHECK_OK(lab_apply(&w->l, feature_resources, features_yaml));
+    CHECK_OK(lab_apply(&w->l, serve_resources, ensemble)); /* before its steps are there */
+    deployment_make(w, DEPLOYMENT(""));
+    version_made(&w->l, 1, step_model(w->l.a, 0.5f, -1, 1), true);
+    CHECK_OK(deploy(w, "late-1", "late.1", &out));
+    return w;
+}
+
+static void wait_ready(struct world *w)
+{
+    for (int i = 0; i < 2000; i++) {
+        if (ask(w, M_GET, "/v2/models/all/ready", S("")).status == 200)
+            return;
+        nap();
+    }
+    cr_assert_fail("the ensemble is never ready: %.*s",
+                   STR(ask(w, M_GET, "/api/v1/projects/default/deployments/all", S("")).body));
+}
+
+#define ALL(steps) "kind: Deployment\nmetadata: {name: all}\nspec: {ensemble: {steps: [" steps "]}}\n"
+#define CHAIN(output)                                                                         \
+    "{name: score, deployment: late, inputs: {features: row}, outputs: {" output ": late}}, " \
+    "{name: look, features: both, inputs: {distance: d, far: f}, outputs: {features: row}}"
+#define VALUES(name, v) "{\"name\":\"" name "\",\"shape\":[2],\"datatype\":\"FP64\",\"data\":[" v "]}"
+
+TEST(a_look_up_feeds_a_model)
+{
+    struct world *w = world_with(ALL(CHAIN("probability")));
+    wait_ready(w);
+    CHECK_STR(
+        want(w, M_GET, "/v2/models/all", "", 200).body,
+        "{\"name\":\"all\",\"versions\":[\"1\"],\"platform\":\"onnxruntime_onnx\",\"inputs\":[{\"name\":\"d\","
+        "\"datatype\":\"FP64\",\"shape\":[-1]},{\"name\":\"f\",\"datatype\":\"FP64\",\"shape\":[-1]}],"
+        "\"outputs\":[{\"name\":\"late\",\"datatype\":\"FP32\",\"shape\":[-1,1]}]}");
+    CHECK(has(want(w, M_POST, "/v2/models/all/infer",
+                   "{\"inputs\":[" VALUES("d", "0.2,0.7") "," VALUES("f", "1,2") "]}", 200)
+                  .body,
+              "\"model_version\":\"1\",\"outputs\":[{\"name\":\"late\",\"datatype\":\"FP32\",\"shape\":[2,1],"
+              "\"data\":[0.26894143,0.7310586]}]"));
+    CHECK(has(want(w, M_POST, "/v2/models/all/infer", "{\"inputs\":[" VALUES("d", "0.2,0.7") "]}", 400).body,
+              "input 'f' is missing"));
+    world_free(w);
+}
+
+TEST(two_steps_may_share_an_input)
+{
+    struct world *w = world_with(ALL("{deployment: late, inputs: {features: x}, outputs: {probability: p}}, "
+                                     "{deployment: late, inputs: {features: y}, outputs: {probability: q}}, "
+                                     "{deployment: late, inputs: {features: x}, outputs: {probability: r}}"));
+    wait_ready(w);
+#define ROW(name, v) "{\"name\":\"" name "\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[" v ",0]}"
+    struct str body = want(w, M_POST, "/v2/models/all/infer",
+                           "{\"inputs\":[" ROW("y", "1") "," ROW(
+                               "x", "0") "],\"outputs\":[{\"name\":\"q\"},{\"name\":"
+                                         "\"r\"}]}",
+                           200)
+                          .body;
+    CHECK(has(body, "[{\"name\":\"q\",\"datatype\":\"FP32\",\"shape\":[1,1],\"data\":[0.7310586]},"
+                    "{\"name\":\"r\",\"datatype\":\"FP32\",\"shape\":[1,1],\"data\":[0.26894143]}]"));
+    world_free(w);
+}
+
+static struct str told(struct world *w)
+{
+    for (int i = 0; i < 2000; i++) {
+        yyjson_val *v;
+        CHECK_OK(
+            json_parse(w->l.a, ask(w, M_GET, "/api/v1/projects/default/deployments/all", S("")).body, &v));
+        struct str text = json_at(yyjson_obj_get(v, "status"), "message");
+        if (text.n && !has(text, "no version ready"))
+            return text;
+        nap();
+    }
+    return S("");
+}
+
+TEST(what_does_not_fit_is_told_with_its_step)
+{
+    struct world *w = world_with(ALL(CHAIN("verdict")));
+    CHECK(has(told(w), "step 'score': there is no output 'verdict'"));
+    world_free(w);
+    w = world_with(ALL("{name: p, deployment: late, inputs: {features: x}, outputs: {probability: y}}, "
+                       "{name: q, deployment: late, inputs: {features: y}, outputs: {probability: z}}"));
+    wait_ready(w); /* [N, 1] for [N, 2]: known when it runs */
+    CHECK(has(want(w, M_POST, "/v2/models/all/infer", "{\"inputs\":[" ROW("x", "1") "]}", 400).body,
+              "step 'q': input 'features': its shape does not fit"));
+    world_free(w);
+    w = world_with(ALL("{name: p, deployment: all, inputs: {features: x}, outputs: {probability: y}}"));
+    want(w, M_POST, "/v2/models/all/infer", "{\"inputs\":[" ROW("x", "1") "]}", 503);
+    world_free(w);
+}
+
+TEST(the_steps_version_of_the_moment_answers)
+{
+    struct world *w = world_with(ALL("{deployment: late, inputs: {features: x}, outputs: {probability: y}}"));
+    static const char *const body = "{\"inputs\":[" ROW("x", "1") "]}";
+    wait_ready(w);
+    CHECK(has(want(w, M_POST, "/v2/models/all/infer", body, 200).body, "[0.7310586]"));
+    version_made(&w->l, 2, step_model(w->l.a, 0.5f, -2, 2), true);
+    CHECK_OK(alias_set(&w->l, ALIAS_CHAMPION, "late.2"));
+    wait_version(w, "2");
+    CHECK(has(want(w, M_POST, "/v2/models/all/infer", body, 200).body, "[0.880797"));
+    world_free(w);
+}

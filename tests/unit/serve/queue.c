@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Who waits, who runs together, who is given up. */
+#define SUITE serve_queue
+#include "asks.h"
+
+enum { SLOW = 20000000, QUICK = 2000 };
+
+#define ONE ", instances: 1"
+#define BATCHES(more) DEPLOYMENT(ONE ", batching: {maxBatch: 4" more "}")
+
+/* One run is under way and held; what comes now waits. */
+static struct asks *held(const char *yaml, int *first)
+{
+    struct asks *k = asks_new(yaml, false);
+    toy_takes(k, SLOW);
+    toy_hold(k, true);
+    *first = query(k, "x=1");
+    toy_running(k, 1);
+    return k;
+}
+
+TEST(what_waits_runs_together_and_each_gets_its_own)
+{
+    int fd[8], first;
+    struct asks *k = held(BATCHES(""), &first);
+    static const char *const rows[] = { "x=2",  "x=3,4", "x=5,6", "x=7", "x=8", "x=9,10,11,12,13.5",
+                                        "x=14", "x=15" };
+    static const char *const want[] = { "4", "6,8", "10,12", "14", "16", "18,20,22,24,27", "28", "30" };
+    for (size_t i = 0; i < 8; i++) {
+        fd[i] = query(k, rows[i]);
+        wait_queue(k, i + 1);
+    }
+    toy_hold(k, false);
+    CHECK_STR(answer(k, first, 200), "2");
+    for (size_t i = 0; i < 8; i++)
+        CHECK_STR(answer(k, fd[i], 200), want[i]);
+    /* 2,3,4,7 | 5,6,8,14 | more than a batch, alone | 15 */
+    CHECK(k->toy.runs == 5 && k->toy.rows[1] == 4 && k->toy.rows[2] == 4 && k->toy.rows[3] == 5 &&
+          k->toy.rows[4] == 1);
+    struct totals t = asks_totals(k);
+    CHECK(t.requests == 9 && t.executions == 5 && t.rows == 15 && t.failed == 0);
+    struct batches b;
+    tally_batches(depl_find(k->w->serve, S("default"), S("late"))->now.v[0].tally, &b);
+    CHECK(b.n[0] == 2 && b.n[3] == 2 && b.n[4] == 1 && b.n[1] == 0 && b.ns[3] > 0);
+    asks_free(k);
+}
+
+TEST(without_batching_each_runs_by_itself)
+{
+    int first;
+    struct asks *k = held(DEPLOYMENT(ONE), &first);
+    int a = query(k, "x=2"), b = query(k, "x=3");
+    wait_queue(k, 2);
+    toy_hold(k, false);
+    CHECK_STR(answer(k, first, 200), "2");
+    CHECK_STR(answer(k, a, 200), "4");
+    CHECK_STR(answer(k, b, 200), "6");
+    CHECK(k->toy.runs == 3 && k->toy.rows[1] == 1 && k->toy.rows[2] == 1);
+    asks_free(k);
+}
+
+TEST(a_request_that_fails_does_not_fail_its_neighbours)
+{
+    int first;
+    struct asks *k = held(BATCHES(""), &first);
+    int a = query(k, "x=2"), bad = query(k, "x=13"), b = query(k, "x=3");
+    wait_queue(k, 3);
+    toy_hold(k, false);
+    answer(k, first, 200);
+    CHECK_STR(answer(k, a, 200), "4");
+    CHECK(has(answer(k, bad, 400), "no model likes 13"));
+    CHECK_STR(answer(k, b, 200), "6");
+    asks_free(k);
+}
+
+TEST(higher_priority_first)
+{
+    int first, fd[4];
+    struct asks *k = held(DEPLOYMENT(ONE ", batching: {priorities: 3}"), &first);
+    static const char *const queries[] = { "x=2&priority=3", "x=3", "x=4&priority=1", "x=5&priority=9" };
+    for (size_t i = 0; i < 4; i++) {
+        fd[i] = query(k, queries[i]);
+        wait_queue(k, i + 1);
+    }
+    toy_hold(k, false);
+    answer(k, first, 200);
+    for (size_t i = 0; i < 4; i++)
+        answer(k, fd[i], 200);
+    CHECK(k->toy.first[1] == 4 && k->toy.first[2] == 3 && k->toy.first[3] == 2 && k->toy.first[4] == 5);
+    asks_free(k);
+}
+
+TEST(time_is_up_while_all_runs_take_long)
+{
+    int first;
+    struct asks *k = held(DEPLOYMENT(ONE ", batching: {timeout: 1h}"), &first);
+    CHECK(has(answer_to(k, "x=2&timeout=20000", 504), "waited longer"));
+    CHECK(asks_totals(k).expired == 1 && k->toy.runs == 1);
+    toy_hold(k, false);
+    answer(k, first, 200);
+    asks_free(k);
+}
+
+TEST(who_may_be_late_goes_behind_the_others)
+{
+    int first;
+    struct asks *k = held(DEPLOYMENT(ONE ", batching: {timeoutAction: delay}"), &first);
+    int late = query(k, "x=2&timeout=1000");
+    wait_queue(k, 1);
+    int other = query(k, "x=3");
+    wait_queue(k, 2);
+    struct policy *p = asks_policy(k);
+    for (bool moved = false; !moved; nap()) {
+        LOCKED(&p->m);
+        moved = p->level[p->levels - 1].first != NULL;
+    }
+    toy_hold(k, false);
+    answer(k, first, 200);
+    CHECK_STR(answer(k, late, 200), "4");
+    CHECK_STR(answer(k, other, 200), "6");
+    CHECK(k->toy.first[1] == 3 && k->toy.first[2] == 2);
+    asks_free(k);
+}
+
+TEST(its_own_timeout_may_be_forbidden)
+{
+    int first;
+    struct asks *k = held(DEPLOYMENT(ONE ", batching: {timeoutOverride: false}"), &first);
+    int a = query(k, "x=2&timeout=1");
+    wait_queue(k, 1);
+    toy_hold(k, false);
+    answer(k, first, 200);
+    CHECK_STR(answer(k, a, 200), "4");
+    asks_free(k);
+}
+
+TEST(a_full_queue_sheds)
+{
+    int first;
+    struct asks *k = held(DEPLOYMENT(ONE ", batching: {queue: 2}"), &first);
+    int a = query(k, "x=2"), b = query(k, "x=3");
+    wait_queue(k, 2);
+    int fd = query(k, "x=4");
+    struct str got = help_drain(k->w->l.a, fd);
+    close(fd);
+    CHECK(help_status(got) == 503 && has(got, "Retry-After: 1\r\n"));
+    toy_hold(k, false);
+    answer(k, first, 200);
+    answer(k, a, 200);
+    answer(k, b, 200);
+    CHECK(asks_totals(k).shed == 1 && k->toy.runs == 3);
+    asks_free(k);
+}
+
+TEST(nothing_runs_for_clients_that_left)
+{
+    int first;
+    struct asks *k = held(BATCHES(""), &first);
+    int b = query(k, "x=3"), gone[2];
+    for (size_t i = 0; i < 2; i++) {
+        gone[i] = help_connect(k->net);
+        help_send(gone[i], S("POST /ask?x=2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"));
+    }
+    wait_queue(k, 3);
+    for (size_t i = 0; i < 2; i++) { /* by a reset: a mere end may be a client that still reads */
+        setsockopt(gone[i], SOL_SOCKET, SO_LINGER, &(struct linger){ .l_onoff = 1 }, sizeof(struct linger));
+        close(gone[i]);
+    }
+    nap(); /* the loop hears of it */
+    CHECK(help_status(help_talk(k->w->l.a, k->net, S(LAST("/nothing")))) == 404);
+    toy_hold(k, false);
+    answer(k, first, 200);
+    CHECK_STR(answer(k, b, 200), "6");
+    CHECK(k->toy.runs == 2 && k->toy.rows[1] == 1 && asks_totals(k).gone == 2);
+    asks_free(k);
+}
+
+TEST(a_slow_model_holds_no_worker)
+{
+    struct asks *k = asks_new(DEPLOYMENT(ONE), false);
+    int fd[16];
+    toy_takes(k, SLOW);
+    toy_hold(k, true);
+    for (size_t i = 0; i < 16; i++)
+        fd[i] = query(k, i % 2 ? "x=1" : "x=1&lane=1"); /* four workers */
+    wait_queue(k, 15);
+    CHECK(help_status(help_talk(k->w->l.a, k->net, S(LAST("/nothing")))) == 404);
+    toy_hold(k, false);
+    for (size_t i = 0; i < 16; i++)
+        CHECK_STR(answer(k, fd[i], 200), "2");
+    CHECK(k->toy.runs == 16);
+    asks_free(k);
+}
+
+TEST(instances_run_at_once_and_no_more)
+{
+    struct asks *k = asks_new(DEPLOYMENT(", instances: 3"), false);
+    int fd[5];
+    toy_takes(k, SLOW);
+    toy_hold(k, true);
+    for (size_t i = 0; i < 5; i++)
+        fd[i] = query(k, "x=1");
+    toy_running(k, 3);
+    wait_queue(k, 2);
+    CHECK(k->toy.runs == 3);
+    toy_hold(k, false);
+    for (size_t i = 0; i < 5; i++)
+        answer(k, fd[i], 200);
+    asks_free(k);
+}
+
+TEST(a_batch_waits_for_its_delay_but_not_for_nobody)
+{
+    struct asks *k = asks_new(BATCHES(", delayUs: 10000000, preferred: [2], adaptive: false"), false);
+    int a = query(k, "x=1");
+    wait_queue(k, 1);
+    CHECK(k->toy.runs == 0);
+    int b = query(k, "x=2"); /* the preferred size */
+    CHECK_STR(answer(k, a, 200), "2");
+    CHECK_STR(answer(k, b, 200), "4");
+    CHECK(k->toy.runs == 1 && k->toy.rows[0] == 2);
+    asks_free(k);
+    k = asks_new(BATCHES(", delayUs: 30000"), false);
+    for (int i = 0; i < 12; i++) /* one after the other: after a few nobody is expected within the delay */
+        CHECK_STR(answer_to(k, "x=1", 200), "2");
+    struct policy *p = asks_policy(k);
+    CHECK(p->pace_ns > 15000000);
+    asks_free(k);
+}
+
+TEST(a_round_of_the_loop_is_one_run)
+{
+    struct asks *k = asks_new(BATCHES(""), false);
+    toy_takes(k, QUICK);
+#define ASK(x) "POST /ask?x=" x " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    struct str got = help_talk(k->w->l.a, k->net,
+                               S(ASK("1") ASK("2") ASK("3,4,5") ASK("6") LAST("/nothing")));
+    CHECK(help_count(got, S("HTTP/1.1 200")) == 4);
+    CHECK(has(got, "\r\n\r\n2HTTP") && has(got, "\r\n\r\n6,8,10HTTP") && has(got, "\r\n\r\n12HTTP"));
+    CHECK(k->toy.runs == 2 && k->toy.rows[0] + k->toy.rows[1] == 6 && asks_policy(k)->threads_n == 0);
+    asks_free(k);
+}
+
+TEST(a_new_spec_answers_what_waited_under_the_old_one)
+{
+    int first;
+    struct asks *k = held(BATCHES(""), &first);
+    int a = query(k, "x=2");
+    wait_queue(k, 1);
+    struct policy *old = asks_policy(k);
+    want(k->w, M_PUT, "/api/v1/projects/default/deployments/late",
+         "{\"apiVersion\":\"dhow/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"late\"},"
+         "\"spec\":{\"model\":\"late\",\"instances\":2}}",
+         200);
+    for (bool other = false; !other; nap()) {
+        LOCKED(&k->w->serve->m);
+        other = asks_policy(k) != old;
+    }
+    int b = query(k, "x=3");
+    toy_running(k, 2);
+    toy_hold(k, false);
+    answer(k, first, 200);
+    CHECK_STR(answer(k, a, 200), "4");
+    CHECK_STR(answer(k, b, 200), "6");
+    asks_free(k);
+}
+
+TEST(a_stop_answers_what_waits)
+{
+    int first;
+    struct asks *k = held(BATCHES(""), &first);
+    int a = query(k, "x=2");
+    wait_queue(k, 1);
+    toy_hold(k, false);
+    net_stop(k->net);
+    k->net = NULL;
+    CHECK_STR(answer(k, first, 200), "2");
+    CHECK_STR(answer(k, a, 200), "4");
+    asks_free(k);
+}
+
+TEST(the_spec_is_checked)
+{
+    struct world *w = world_new();
+    static const char *const wrong[] = {
+        "kind: Deployment\nmetadata: {name: late}\nspec: {}\n",
+        DEPLOYMENT(", ensemble: {steps: [{deployment: a, inputs: {a: b}, outputs: {c: d}}]}"),
+        DEPLOYMENT(", batching: {preferred: [0]}"),
+        DEPLOYMENT(", batching: {preferred: 4}"),
+        DEPLOYMENT(", batching: {priorities: 2, defaultPriority: 3}"),
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        CHECK_ERR(lab_apply(&w->l, serve_resources, wrong[i]), INVALID);
+    CHECK_OK(lab_apply(&w->l, serve_resources, DEPLOYMENT(", batching: {preferred: [4, 8]}")));
+    world_free(w);
+}
