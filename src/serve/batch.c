@@ -2,6 +2,8 @@
 /* Several requests as one run: inputs one after the other, outputs back to whom they belong. */
 #include "serve/policy.h"
 
+enum { ODD = 8 /* times the usual run, and it does not tell of the next one */ };
+
 /* ---- what fits ---- */
 
 static const struct tensor_spec *first_fixed(const struct tensor_spec *v, size_t n)
@@ -135,7 +137,7 @@ static err run_together(struct arena *a, struct infer *first, size_t n)
     for (size_t i = 0; i < m->info->n_inputs; i++)
         TRY(input_join(&t, i));
     outputs_join(&t);
-    TRY(session_run(m->session, a, t.in, m->info->n_inputs, t.out, t.out_n));
+    TRY(policy_run(first, a, t.in, t.out, t.out_n));
     TRY(outputs_part(&t));
     at.ran = mono_ns();
     for (struct infer *c = first; c; c = c->next) {
@@ -146,15 +148,17 @@ static err run_together(struct arena *a, struct infer *first, size_t n)
     return NULL;
 }
 
-/* One that fails alone must not fail its neighbours: what does not run together is run one by one. */
+/* One that fails alone must not fail its neighbours: what does not run together is run one by one, unless that took too
+ * long already. */
 void batch_run(struct arena *scratch, struct infer *first, size_t n)
 {
     for (struct infer *c = first; c; c = c->next)
         sequence_begin(c);
-    bool together = n > 1 && !run_together(scratch, first, n);
+    err failed = n > 1 ? run_together(scratch, first, n) : NULL;
+    bool alone = n == 1 || (failed && failed->code != TIMEOUT);
     for (struct infer *c = first, *next; c; c = next) {
         next = c->next;
-        err e = together ? NULL : infer_run(c);
+        err e = alone ? infer_run(c) : failed;
         (void)infer_end(c, e ? e : sequence_keep(c));
     }
     arena_reset(scratch);
@@ -167,7 +171,9 @@ void run_count(struct infer *c, size_t rows, size_t requests)
     struct model *m = c->to->model;
     struct stripe *to = c->count;
     int64_t took = c->at.ran - c->at.started, each = took / (int64_t)requests;
-    int64_t before = atomic_load_explicit(&m->run_ns, memory_order_relaxed);
+    int64_t before = atomic_load_explicit(&m->run_ns, memory_order_relaxed), most = ODD * before;
+    if (before && each > most) /* the thread had to wait for a core: that is not the model's */
+        each = most;
     atomic_store_explicit(&m->run_ns, before ? before + (each - before) / 8 : each, memory_order_relaxed);
     atomic_fetch_add_explicit(&to->executions, 1, memory_order_relaxed);
     if (rows < 1 || rows > BATCH_SIZES)

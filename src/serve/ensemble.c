@@ -183,7 +183,8 @@ static const struct tensor_spec *spec_of(const struct tensor_spec *v, size_t n, 
 }
 
 /* A version runs on the step's tensors. */
-static err model_ask(const struct step *step, const struct served *v, struct arena *a, struct tensor *t)
+static err model_ask(const struct step *step, const struct served *v, struct run_control *control,
+                     struct arena *a, struct tensor *t)
 {
     const struct session_info *info = v->model->info;
     struct tensor *in = NEW_N(a, struct tensor, info->n_inputs + 1);
@@ -206,7 +207,7 @@ static err model_ask(const struct step *step, const struct served *v, struct are
             FAIL(INVALID, "the model has no output '%.*s'", STR(step->out[i].theirs));
         out[i].slot = (size_t)(spec - info->outputs);
     }
-    TRY(session_run(v->model->session, a, in, step->in_n, out, step->out_n));
+    TRY(session_run_until(v->model->session, control, a, in, step->in_n, out, step->out_n));
     for (size_t i = 0; i < step->out_n; i++)
         t[step->out[i].at] = out[i];
     return NULL;
@@ -221,13 +222,13 @@ static const struct served *served_most(const struct entry *e)
     return most;
 }
 
-static err deployment_ask(struct ensemble_session *e, const struct step *step, struct arena *a,
-                          struct tensor *t)
+static err deployment_ask(struct ensemble_session *e, const struct step *step, struct run_control *control,
+                          struct arena *a, struct tensor *t)
 {
     unsigned slot;
     const struct snap *snap = snap_enter(e->s, &slot);
     const struct served *v = served_most(snap_find(snap, e->project, step->deployment));
-    err failed = v ? model_ask(step, v, a, t)
+    err failed = v ? model_ask(step, v, control, a, t)
                    : err_new(UNAVAILABLE, "'%.*s' has no version ready", STR(step->deployment));
     snap_leave(e->s, slot);
     return failed;
@@ -317,8 +318,8 @@ static err features_look_up(struct ensemble_session *e, const struct step *step,
 
 /* ---- the run ---- */
 
-static err ensemble_run(struct session *session, struct arena *a, const struct tensor *in, size_t n_in,
-                        struct tensor *out, size_t n_out)
+static err ensemble_run(struct session *session, struct run_control *control, struct arena *a,
+                        const struct tensor *in, size_t n_in, struct tensor *out, size_t n_out)
 {
     struct ensemble_session *e = (struct ensemble_session *)session;
     struct graph *g = &e->g;
@@ -329,7 +330,7 @@ static err ensemble_run(struct session *session, struct arena *a, const struct t
                 t[k] = in[i];
     for (size_t i = 0; i < g->steps_n; i++) {
         const struct step *step = &g->step[g->order[i]];
-        err failed = step->plan ? features_look_up(e, step, a, t) : deployment_ask(e, step, a, t);
+        err failed = step->plan ? features_look_up(e, step, a, t) : deployment_ask(e, step, control, a, t);
         if (failed)
             return err_wrap(failed, "step '%.*s'", STR(step->name));
     }
@@ -420,6 +421,9 @@ static err faces_find(struct ensemble_session *e, const struct model *const *mod
     e->info.inputs = in;
     e->info.outputs = out;
     e->info.n_outputs = g->answer_n;
+    e->info.labels = NEW_N(e->a, struct strs, g->answer_n);
+    e->info.device = "cpu";
+    e->info.why = "";
     return NULL;
 }
 

@@ -150,9 +150,8 @@ static err prepare(struct infer *c)
 
 err infer_run(struct infer *c)
 {
-    struct model *m = c->to->model;
     c->at.started = mono_ns();
-    TRY(session_run(m->session, c->a, c->in, m->info->n_inputs, c->out, c->run_n));
+    TRY(policy_run(c, c->a, c->in, c->out, c->run_n));
     c->at.ran = mono_ns();
     run_count(c, c->n, 1);
     return NULL;
@@ -187,6 +186,8 @@ err infer_end(struct infer *c, err e)
 
 void infer_wait(struct infer *c)
 {
+    if (c->waits)
+        return;
     c->waits = true;
     snap_ref(c->s, c->snap, c->slot);
     req_later(c->r);

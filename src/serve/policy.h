@@ -17,6 +17,10 @@ enum {
     ROUND_REQUESTS_MAX = 256, /* that one batch takes */
     SLOW_NS = 5000000,        /* a run from here on is not for a thread of the lane */
     PREFERRED_MAX = 16,
+    FRUIT_ALL = 1024,
+    FRUIT_MIN = FRUIT_ALL / 8, /* below: waiting is not worth it, */
+    FRUIT_TRY = 16,            /* but to see whether it is again, for one request in so many */
+    QUIET_MIN_NS = 50000, /* so long without an arrival, or four times their usual distance: nobody comes */
     STATES_MAX = 32,
 };
 
@@ -30,6 +34,12 @@ struct round {
     struct list_of list;
     struct arena *scratch;
 };
+/* A run under way that may take only so long. On the stack of the thread that runs. */
+struct run {
+    struct run *next, **link;
+    int64_t due;
+    struct run_control control;
+};
 struct policy {
     int refs;
     struct arena *a;
@@ -38,6 +48,7 @@ struct policy {
     struct sequencing sequence;
     size_t preferred[PREFERRED_MAX], preferred_n;
     size_t instances, levels;
+    int64_t run_ns_max;      /* 0: any */
     struct limiter *limiter; /* may be NULL, as the next two */
     struct cache *cache;
     struct sequences *sequences;
@@ -48,8 +59,13 @@ struct policy {
     struct list_of level[LEVELS_MAX];
     size_t waiting, busy, idle, threads_n;
     pthread_t threads[INSTANCES_MAX + 1];
-    int64_t next_due;         /* no request that waits is due before */
-    int64_t last_ns, pace_ns; /* of arrivals in the queue: the last one, and the time between two of late */
+    struct run *runs;
+    int64_t next_due; /* nothing that waits or runs is due before */
+    int64_t last_ns,
+        gap_ns;    /* of arrivals: the last one, and the time between two that wait together, lately */
+    size_t wait_n; /* requests that were there when the wait for more began; 0: there is none */
+    int fruit;     /* share of waits that brought one, lately, of FRUIT_ALL */
+    unsigned dry;  /* requests that could wait: counts to the next try */
     bool ending;
 };
 
@@ -57,6 +73,8 @@ struct policy {
 /* Runs c, here and now or later. As a handler's result: NULL (replied, or owed), or the error that is the reply. */
 err queue_submit(struct infer *c);
 void list_put(struct list_of *, struct infer *);
+/* session_run of c's model on this thread, ended when it takes longer than the policy allows (TIMEOUT). */
+err policy_run(struct infer *c, struct arena *a, const struct tensor *in, struct tensor *out, size_t out_n);
 
 /* ---- batch.c ---- */
 /* Are all its tensors of c's rows? */

@@ -32,7 +32,8 @@ static struct infer *list_cut(struct list_of *l, struct infer **at)
 
 static struct str policy_text(struct arena *a, const struct deployment_spec *spec)
 {
-    const struct str parts[] = { fmt(a, "%lld", (long long)spec->instances),
+    const struct str parts[] = { fmt(a, "%lld %lld", (long long)spec->instances,
+                                     (long long)spec->run_timeout),
                                  schema_text(&batching_schema, a, &spec->batching, 0),
                                  schema_text(&limits_schema, a, &spec->limits, 0),
                                  schema_text(&sequencing_schema, a, &spec->sequence, 0),
@@ -92,10 +93,12 @@ static struct policy *policy_new(const struct deployment_spec *spec, struct str 
     if (p->instances > INSTANCES_MAX)
         p->instances = INSTANCES_MAX;
     p->levels = (size_t)spec->batching.priorities + 1;
+    p->run_ns_max = spec->run_timeout * 1000000;
     p->limiter = limiter_new(a, &spec->limits);
     p->cache = cache_new(&spec->cache);
     p->sequences = sequences_new(a, &spec->sequence);
     p->next_due = INT64_MAX;
+    p->fruit = FRUIT_ALL;
     pthread_mutex_init(&p->m, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
@@ -176,18 +179,30 @@ static void drop(struct infer *c)
     }
 }
 
-/* Those whose time is up: out, or behind all others. */
+/* Is it due? If not, it is not forgotten. */
+static bool is_due(struct policy *p, int64_t due, int64_t now)
+{
+    if (due > now && due < p->next_due)
+        p->next_due = due;
+    return due <= now;
+}
+
+/* Those whose time is up: runs are stopped, who waits goes out, or behind all others. */
 static void expire(struct policy *p, int64_t now, struct list_of *dropped)
 {
     struct list_of *last = &p->level[p->levels - 1];
     if (now < p->next_due)
         return;
     p->next_due = INT64_MAX;
+    for (struct run *r = p->runs; r; r = r->next)
+        if (is_due(p, r->due, now)) {
+            run_control_stop(&r->control, TIMEOUT);
+            r->due = INT64_MAX;
+        }
     for (size_t i = 0; i < p->levels; i++)
         for (struct infer **at = &p->level[i].first; *at;) {
             struct infer *c = *at;
-            if (c->due > now) {
-                p->next_due = c->due < p->next_due ? c->due : p->next_due;
+            if (!is_due(p, c->due, now)) {
                 at = &c->next;
                 continue;
             }
@@ -277,23 +292,47 @@ static size_t preferred(const struct policy *p, size_t rows)
     return best;
 }
 
+/* Is it worth while to wait for more? Clients that all wait here already send no more, however long the delay is: so no
+ * longer than arrivals are apart, and not at all when lately that brought nobody. */
+static bool waits(struct policy *p, const struct batch *b, size_t most, int64_t now, int64_t *again)
+{
+    *again = b->head->at.ready + p->batching.delay_us * 1000;
+    if (!together(p) || now >= *again || b->rows >= most || b->n >= ROUND_REQUESTS_MAX)
+        return false;
+    if (!p->batching.adaptive)
+        return true;
+    if (!p->wait_n && p->fruit < FRUIT_MIN && p->dry % FRUIT_TRY)
+        return false;
+    int64_t quiet = 4 * p->gap_ns > QUIET_MIN_NS ? 4 * p->gap_ns : QUIET_MIN_NS;
+    if (p->last_ns + quiet < *again)
+        *again = p->last_ns + quiet;
+    return now < *again;
+}
+
+static void waited(struct policy *p, const struct batch *b)
+{
+    if (p->wait_n)
+        p->fruit += ((b->n > p->wait_n ? FRUIT_ALL : 0) - p->fruit) / 8;
+    p->wait_n = 0;
+}
+
 /* Takes a batch if one is to run now; else says when to look again (INT64_MAX: when something changes). */
 static int64_t take(struct policy *p, int64_t now, struct batch *b)
 {
     size_t most = together(p) ? (size_t)p->batching.max_batch : 1;
+    int64_t again;
     if (p->busy >= p->instances || !p->waiting)
         return INT64_MAX;
     choose(p, b, most, false);
     if (!b->head)
         return INT64_MAX;
-    int64_t until = b->head->at.ready + p->batching.delay_us * 1000;
-    bool wait = together(p) && p->batching.delay_us && now < until && b->rows < most &&
-                b->n < ROUND_REQUESTS_MAX;
-    if (wait && p->batching.adaptive && p->last_ns + p->pace_ns > until)
-        wait = false;
-    size_t good = wait || p->batching.delay_us ? preferred(p, b->rows) : 0;
-    if (wait && !good)
-        return until;
+    size_t good = p->batching.delay_us ? preferred(p, b->rows) : 0;
+    bool wait = waits(p, b, most, now, &again);
+    if (wait && !good) {
+        p->wait_n = p->wait_n ? p->wait_n : b->n;
+        return again;
+    }
+    waited(p, b);
     choose(p, b, wait ? good : most, true);
     return now;
 }
@@ -341,7 +380,7 @@ static void step(struct policy *p, struct arena *scratch)
         return;
     }
     p->busy += b.list.first != NULL;
-    if (p->waiting) /* for the next batch, or to watch the clock */
+    if (p->waiting || (p->next_due < INT64_MAX && !p->idle)) /* for the next batch, or to watch the clock */
         (void)wake(p);
     pthread_mutex_unlock(&p->m);
     drop(b.dropped.first);
@@ -363,6 +402,45 @@ static void *runner(void *arg)
     arena_free(scratch);
     err_reset();
     return NULL;
+}
+
+/* ---- runs that may take only so long ---- */
+
+static void run_enter(struct policy *p, struct run *r)
+{
+    r->due = mono_ns() + p->run_ns_max;
+    LOCKED(&p->m);
+    r->next = p->runs;
+    r->link = &p->runs;
+    if (r->next)
+        r->next->link = &r->next;
+    p->runs = r;
+    if (r->due >= p->next_due)
+        return;
+    p->next_due = r->due;
+    (void)wake(p);
+}
+
+static void run_leave(struct policy *p, struct run *r)
+{
+    LOCKED(&p->m);
+    *r->link = r->next;
+    if (r->next)
+        r->next->link = r->link;
+}
+
+err policy_run(struct infer *c, struct arena *a, const struct tensor *in, struct tensor *out, size_t out_n)
+{
+    struct policy *p = c->entry->policy;
+    const struct model *m = c->to->model;
+    if (!p || !p->run_ns_max)
+        return session_run(m->session, a, in, m->info->n_inputs, out, out_n);
+    struct run r = { .control = RUN_CONTROL_INIT };
+    run_enter(p, &r);
+    err e = session_run_until(m->session, &r.control, a, in, m->info->n_inputs, out, out_n);
+    run_leave(p, &r);
+    pthread_mutex_destroy(&r.control.lock);
+    return e;
 }
 
 /* ---- coming in ---- */
@@ -387,11 +465,11 @@ static int64_t due_of(const struct policy *p, const struct infer *c)
 
 static void put(struct policy *p, struct infer *c)
 {
-    int64_t now = c->at.ready, gap = now - p->last_ns, long_gap = 2 * p->batching.delay_us * 1000;
+    int64_t now = c->at.ready, gap = now - p->last_ns, most = p->batching.delay_us * 1000;
     c->due = due_of(p, c);
     p->next_due = c->due < p->next_due ? c->due : p->next_due;
-    p->pace_ns += ((gap < long_gap ? gap : long_gap) - p->pace_ns) /
-                  8; /* a pause counts as one gap, not for long */
+    if (p->waiting && gap > 0)
+        p->gap_ns += ((gap < most ? gap : most) - p->gap_ns) / 8;
     p->last_ns = now;
     list_put(&p->level[level_of(p, c)], c);
     p->waiting++;
@@ -496,13 +574,21 @@ static bool quick(const struct infer *c, int64_t most)
     return ns > 0 && ns < most;
 }
 
+/* Else it runs as if there were no delay. */
+static bool waiting_pays(struct policy *p)
+{
+    LOCKED(&p->m);
+    p->dry++;
+    return p->waiting || !p->batching.adaptive || p->fruit >= FRUIT_MIN || p->dry % FRUIT_TRY == 0;
+}
+
 err queue_submit(struct infer *c)
 {
     struct policy *p = c->entry->policy;
     if (!p)
         return infer_end(c, infer_run(c));
     bool loop = req_on_loop(c->r), batches = together(p) && batch_able(c);
-    if (c->seq || (batches && p->batching.delay_us))
+    if (c->seq || (batches && p->batching.delay_us && waiting_pays(p)))
         return enqueue(p, c);
     if (quick(c, LIGHT_NS)) {
         if (!batches || !loop || req_loop(c->r) >= LOOPS_MAX)

@@ -8,10 +8,11 @@
 enum { CLIENTS = 6, CHANGES = 300 };
 
 /* y = 2 x */
-static err toy_run(struct session *s, struct arena *a, const struct tensor *in, size_t n_in,
-                   struct tensor *out, size_t n_out)
+static err toy_run(struct session *s, struct run_control *control, struct arena *a, const struct tensor *in,
+                   size_t n_in, struct tensor *out, size_t n_out)
 {
     (void)s;
+    (void)control;
     size_t n = (size_t)in[0].dims[0];
     float *y = NEW_N(a, float, n);
     for (size_t i = 0; i < n; i++)
@@ -132,6 +133,7 @@ static void change(struct serve *s, struct depl *d, unsigned i)
     struct deployment_spec spec;
     schema_defaults(&deployment_spec_schema, a, &spec);
     spec.instances = 1 + i % 3;
+    spec.run_timeout = i % 5 == 3 ? 1 : 0;
     spec.batching.max_batch = i % 5;
     spec.batching.delay_us = i % 4 == 1 ? 200 : 0;
     spec.batching.queue = i % 6 ? 1024 : 2;

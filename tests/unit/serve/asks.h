@@ -15,7 +15,7 @@ struct toy {
     struct tensor_spec in[2], out[2];
     pthread_mutex_t m;
     pthread_cond_t changed;
-    bool held, stateful;
+    bool held, stateful, stopped; /* stopped: by its run_control */
     size_t runs, running, rows[RUNS_MAX];
     float first[RUNS_MAX]; /* x of the first row of each run */
 };
@@ -46,20 +46,31 @@ static inline void toy_enter(struct toy *t, const struct tensor *x)
     t->rows[t->runs] = (size_t)x->dims[0];
     t->first[t->runs++] = ((const float *)x->data)[0];
     t->running++;
+    t->stopped = false;
     pthread_cond_broadcast(&t->changed);
-    while (t->held)
+    while (t->held && !t->stopped)
         pthread_cond_wait(&t->changed, &t->m);
     t->running--;
     pthread_mutex_unlock(&t->m);
 }
 
-static inline err toy_run(struct session *s, struct arena *a, const struct tensor *in, size_t n_in,
-                          struct tensor *out, size_t n_out)
+static inline void toy_stop(void *run)
+{
+    struct toy *t = run;
+    LOCKED(&t->m);
+    t->stopped = true;
+    pthread_cond_broadcast(&t->changed);
+}
+
+static inline err toy_run(struct session *s, struct run_control *control, struct arena *a,
+                          const struct tensor *in, size_t n_in, struct tensor *out, size_t n_out)
 {
     struct toy *t = (struct toy *)s;
     const struct tensor *x = &in[0], *state = t->stateful ? &in[1] : NULL;
     CHECK(n_in == t->info.n_inputs);
+    TRY(run_control_enter(control, toy_stop, t));
     toy_enter(t, x);
+    TRY(run_control_leave(control, t->stopped ? err_new(INTERNAL, "it was told to stop") : NULL));
     size_t n = (size_t)x->dims[0];
     for (size_t i = 0; i < n; i++)
         if (((const float *)x->data)[i] == POISON)
