@@ -137,8 +137,9 @@ TEST(its_own_timeout_may_be_forbidden)
 TEST(a_run_that_takes_too_long_is_ended)
 {
     struct asks *k = asks_new(
-        DEPLOYMENT(ONE ", runTimeout: 30ms, batching: {maxBatch: 4, delayUs: 10000000, preferred: "
-                       "[2]}"),
+        DEPLOYMENT(
+            ONE ", runTimeout: 30ms, batching: {maxBatch: 4, delayUs: 10000000, adaptive: false, preferred: "
+                "[2]}"),
         false);
     toy_hold(k, true);
     int a = query(k, "x=1");
