@@ -32,6 +32,9 @@ void serve_set_control(struct serve *, struct control *);
 /* /v2…: .self is the serve. */
 const struct route *serve_routes(struct serve *, struct arena *a);
 void serve_metrics(void *serve, struct buf *out); /* for api_metrics_add */
+/* What became true of the row with this id, for the deployment's A/B test. False: it has none. Any thread, cheap; only the
+ * first outcome of an id counts. */
+bool serve_outcome(struct serve *, struct str project, struct str deployment, struct str id, double value);
 bool serve_ready(void *serve); /* for api_ready_add: every deployment was loaded, or cannot be */
 
 // clang-format off

@@ -35,7 +35,8 @@ int main(void)
     memset(s, 0, sizeof *s);
     pthread_mutex_init(&s->m, NULL);
     pthread_mutex_init(&s->loading, NULL);
-    if (lane_new("models", 2, 64, &s->lane))
+    pthread_cond_init(&s->retiring, NULL);
+    if (lane_new("models", 2, 64, &s->lane) || reaper_start(s))
         return 1;
     struct model *model = calloc(1, sizeof *model);
     model->a = arena_new(0);
