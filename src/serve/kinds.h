@@ -45,7 +45,7 @@ extern const char *const redactions[];
     F(T, F64,      failures, 0, "Share of failed requests above the champion's from which on the challenger goes.", .def = "0.01", .min = 0, .max = 1) \
     F(T, DURATION, p99,      0, "Time in which it answers 99 of 100 requests, else it goes; 0: not asked.", .def = "0s", .max = 3.2e10) \
     F(T, F64,      latency_ratio, 0, "The same as a multiple of the champion's; 0: not asked.", .def = "0", .min = 0, .max = 1e6) \
-    F(T, REF,      monitor,  0, "It goes when this Monitor says of its version that it drifted.", .ref = "Monitor")
+    F(T, STR,      monitor,  0, "It goes when the Monitor of this name says of its version that it drifted.", .is_name = true)
 #define CANARY(F, O, L, T)                                                                                       \
     F(T, F64, share,    0, "Share of the requests that a challenger gets; 0: no trial.", .def = "0.1", .min = 0, .max = 1) \
     F(T, I64, requests, 0, "Requests it answers before it is champion.", .def = "1000", .min = 0, .max = 1e12)   \
