@@ -60,6 +60,7 @@ void serve_close(struct serve *s)
         return;
     lane_free(s->lane); /* what is being loaded is loaded to its end */
     lane_free(s->copies);
+    pthread_mutex_lock(&s->m);
     while (s->depls) {
         struct depl *d = s->depls;
         s->depls = d->next;
@@ -70,6 +71,7 @@ void serve_close(struct serve *s)
         last->next = s->retired;
         s->retired = last;
     }
+    pthread_mutex_unlock(&s->m);
     reaper_stop(s);
     request_log_close(s->requests); /* nothing reaches it any more */
     trace_log_free(s->traces);

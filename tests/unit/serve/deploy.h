@@ -14,11 +14,13 @@ static inline struct world *versions(int n)
 
 static inline void spec_put(struct world *w, const char *spec, int status)
 {
-    want(w, M_PUT, "/api/v1/projects/default/deployments/late",
-         fmtz(w->l.a,
-              "{\"apiVersion\":\"dhow/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"late\"},\"spec\":%s}",
-              spec),
-         status);
+    want(
+        w, M_PUT, "/api/v1/projects/default/deployments/late",
+        fmtz(
+            w->l.a,
+            "{\"apiVersion\":\"dhow/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"late\"},\"spec\":%s}",
+            spec),
+        status);
 }
 
 /* How many of n requests each version answered. */

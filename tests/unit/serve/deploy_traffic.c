@@ -108,7 +108,7 @@ TEST(what_contradicts_itself_is_refused)
 
 /* ---- sticky keys ---- */
 
-#define HALVES                                                                                            \
+#define HALVES \
     "\"model\":\"late\",\"traffic\":[{\"version\":\"late.1\",\"share\":1},{\"version\":\"late.2\",\"share\":1}]"
 
 TEST(a_header_chooses_before_a_cookie_before_an_id)

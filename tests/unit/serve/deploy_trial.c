@@ -158,7 +158,7 @@ TEST(a_monitor_ends_the_trial_of_its_version_only)
 
 /* ---- A/B tests ---- */
 
-#define AB(more)                                                                                     \
+#define AB(more) \
     "{\"model\":\"late\",\"abTest\":{\"a\":\"late.1\",\"b\":\"late.2\",\"minEffect\":0.05" more "}}"
 
 /* Asks about `n` rows and tells their outcomes: with pa and pb of them 1. */
@@ -269,16 +269,18 @@ TEST(a_shadow_is_compared_and_never_answers)
 {
     struct world *w = versions(2);
     int hits[10], status;
-    spec_put(w,
-             "{\"model\":\"late\",\"version\":\"late.1\",\"shadow\":{\"version\":\"late.2\",\"tolerance\":0.2}}",
-             201);
+    spec_put(
+        w,
+        "{\"model\":\"late\",\"version\":\"late.1\",\"shadow\":{\"version\":\"late.2\",\"tolerance\":0.2}}",
+        201);
     wait_traffic(w, 2);
     counts(w, "r", 20, hits); /* 1/(1+e) − 1/(1+e²) = 0.1497: within */
     CHECK(hits[1] == 20);
     CHECK(has(shadow_now(w, 20), "\"rows\":20,\"differ\":0,\"share\":0,\"max\":0.1497"));
-    spec_put(w,
-             "{\"model\":\"late\",\"version\":\"late.1\",\"shadow\":{\"version\":\"late.2\",\"tolerance\":0.1}}",
-             200);
+    spec_put(
+        w,
+        "{\"model\":\"late\",\"version\":\"late.1\",\"shadow\":{\"version\":\"late.2\",\"tolerance\":0.1}}",
+        200);
     for (int i = 0; i < 2000 && !has(shadow_now(w, 0), "\"rows\":0"); i++)
         nap();
     (void)answered_by(w, "far", 0, &status);
