@@ -176,7 +176,7 @@ static err suspended_look(struct serve *s, struct str project, struct str name, 
         if (d->wanted[i].model && d->wanted[i].model->state == MODEL_FAILED)
             FAIL(UNAVAILABLE, "version %.*s cannot be loaded: %.*s", STR(d->wanted[i].version),
                  STR(d->wanted[i].model->message));
-    if (*done && !suspended && !d->now.n)
+    if (*done && d->now.state == ENTRY_OPEN && !d->now.n)
         FAIL(UNAVAILABLE, "'%.*s' has no version to load", STR(name));
     return NULL;
 }
