@@ -78,25 +78,17 @@ static void form_read(struct model *m)
     m->features = m->by_rows && in->dims[1] > 0 ? (size_t)in->dims[1] : 0;
 }
 
-/* The first call allocates and chooses kernels: not on a client's time. The second one tells how long a call takes. Models
- * of another form warm up by use. */
-static err warm_up(struct model *m, struct arena *a)
+/* The first call allocates and chooses kernels: not on a client's time. The second one tells about how long a call takes.
+ * One that has no float matrix of known width may well refuse zeros where any size is allowed: it warms up by use. */
+static err warm_up(struct model *m)
 {
-    if (!m->by_rows || !m->features)
+    err e = session_warm(m->session, 1);
+    if (e && m->by_rows && m->features)
+        return err_wrap(e, "its first run");
+    if (e)
         return NULL;
-    struct tensor in = { .type = TENSOR_F32,
-                         .rank = 2,
-                         .dims = { 1, (int64_t)m->features },
-                         .bytes = m->features * sizeof(float) };
-    struct tensor *out = NEW_N(a, struct tensor, m->info->n_outputs);
-    in.data = NEW_N(a, float, m->features);
-    for (size_t i = 0; i < m->info->n_outputs; i++)
-        out[i].slot = i;
-    TRY_AS(session_run(m->session, a, &in, 1, out, m->info->n_outputs), "its first run");
-    for (size_t i = 0; i < m->info->n_outputs; i++)
-        out[i] = (struct tensor){ .slot = i };
     int64_t before = mono_ns();
-    TRY_AS(session_run(m->session, a, &in, 1, out, m->info->n_outputs), "its second run");
+    TRY_AS(session_warm(m->session, 1), "its second run");
     atomic_store_explicit(&m->run_ns, mono_ns() - before, memory_order_relaxed);
     return NULL;
 }
@@ -133,7 +125,7 @@ static err model_load(struct serve *s, struct model *m)
     m->definition = str_dup(m->a, spec.definition);
     form_read(m);
     TRY(names_read(m, spec.signature));
-    return warm_up(m, a);
+    return warm_up(m);
 }
 
 struct load {

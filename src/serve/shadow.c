@@ -152,6 +152,16 @@ static void copy_end(struct copy *k)
 
 /* ---- comparing ---- */
 
+/* IEEE 754's binary16. */
+static double half(uint16_t h)
+{
+    int exponent = h >> 10 & 31, fraction = h & 1023;
+    double v = exponent == 31  ? fraction ? NAN : INFINITY
+               : exponent == 0 ? ldexp(fraction, -24)
+                               : ldexp(fraction + 1024, exponent - 25);
+    return h >> 15 ? -v : v;
+}
+
 static double element(const struct tensor *t, size_t i)
 {
     switch (t->type) {
@@ -169,8 +179,9 @@ static double element(const struct tensor *t, size_t i)
         E(I32, int32_t);
         E(U64, uint64_t);
         E(I64, int64_t);
-        E(F16, _Float16);
 #undef E
+    case TENSOR_F16:
+        return half(((const uint16_t *)t->data)[i]);
     default: { /* BF16: the upper half of a float */
         uint32_t bits = (uint32_t)((const uint16_t *)t->data)[i] << 16;
         float f;
