@@ -2,6 +2,7 @@
 /* Trials: steps, what ends one, A/B tests, shadows. */
 #define SUITE serve_trial
 #include "deploy.h"
+#include "monitor/monitor.h"
 
 #define PATH "/api/v1/projects/default/deployments/late"
 
@@ -224,6 +225,58 @@ TEST(an_outcome_counts_once_and_only_of_what_was_asked)
     want(w, M_POST, "/api/v1/projects/default/deployments/none/outcomes",
          "{\"outcomes\":[{\"id\":\"x\",\"value\":1}]}", 404);
     world_free(w);
+}
+
+static err thing_put(struct tx *tx, const char *kind, const char *name, const char *spec)
+{
+    struct object o = { .kind = str_of(kind),
+                        .project = S("default"),
+                        .name = str_of(name),
+                        .labels = S("{}"),
+                        .spec = str_of(spec) };
+    return object_put(tx, S("t"), &o, -1, NULL, NULL);
+}
+
+static err monitor_tx(struct tx *tx, void *arg)
+{
+    (void)arg;
+    TRY(thing_put(tx, "Dataset", "flights",
+                  "{\"sources\":[\"raw\"],\"query\":\"select 1\",\"id\":\"id\",\"eventTime\":\"ts\"}"));
+    return thing_put(tx, "Monitor", "watch",
+                     "{\"deployment\":\"late\",\"outcome\":{\"dataset\":\"flights\",\"label\":\"late\"}}");
+}
+
+TEST(what_a_monitors_dataset_is_told_counts_for_the_test)
+{
+    struct world *w = versions(2);
+    struct monitors *m;
+    struct object o;
+    struct columns rows = { .rows = 3 };
+    int64_t again;
+    int status;
+    spec_put(w, AB(""), 201);
+    wait_traffic(w, 2);
+    CHECK_OK(alias_set(&w->l, ALIAS_CHAMPION, "late.1"));
+    CHECK_OK(store_write(w->l.store, monitor_tx, NULL));
+    CHECK_OK(object_get(w->l.store, w->l.a, S("Monitor"), S("default"), S("watch"), &o));
+    CHECK_OK(monitors_open(&(struct monitors_config){ w->l.store, w->serve, NULL, 1000 }, &m));
+    struct reconciler r = monitors_reconciler(m);
+    CHECK_OK(r.step(r.self, w->l.a, &o, NULL, &again));
+    (void)answered_by(w, "7", 0, &status);
+    (void)answered_by(w, "8", 0, &status);
+    struct column *id = columns_add(w->l.a, &rows, S("id"), COL_I64),
+                  *late = columns_add(w->l.a, &rows, S("late"), COL_I64);
+    for (int i = 0; i < 3; i++) {
+        id->i[i] = 7 + i;
+        late->i[i] = 1;
+    }
+    monitors_pushed(m, S("default"), S("flights"), &rows);
+    struct ab_status s = ab_now(w);
+    cr_assert(s.a.n + s.b.n == 2 && s.unmatched == 1, "%lld %lld %lld", (long long)s.a.n, (long long)s.b.n,
+              (long long)s.unmatched);
+    CHECK((s.a.n ? s.a.mean : s.b.mean) == 1);
+    world_free(w);
+    monitors_close(m);
 }
 
 TEST(a_test_goes_on_after_a_restart_and_begins_anew_with_another_spec)
