@@ -213,7 +213,9 @@ bool retire(struct serve *);
 err reaper_start(struct serve *);
 void reaper_stop(struct serve *);
 
-/* ---- load.c; all with m held ---- */
+/* ---- load.c; with m held, but for the first ---- */
+/* On the lane: the inference library comes into memory (tens of milliseconds) before a request needs it. */
+void runtime_bring(void *serve);
 /* The version, being loaded if it is not there yet; the caller's reference. */
 struct model *model_want(struct serve *, struct str project, struct str version);
 struct model *model_find(struct serve *, struct str project,

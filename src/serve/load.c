@@ -102,6 +102,15 @@ static err runtime_need(struct serve *s, struct runtime **out)
     return NULL;
 }
 
+void runtime_bring(void *serve)
+{
+    struct runtime *rt;
+    err e = runtime_need(serve, &rt);
+    if (e)
+        log_err("runtime.open-failed", e);
+    err_reset();
+}
+
 static err model_load(struct serve *s, struct model *m)
 {
     auto_arena struct arena *a = arena_new(0);

@@ -496,6 +496,8 @@ static void states_find(struct step *t)
     bool first = !d->awake_us, may = t->spec.idle && !t->spec.suspended && !rolling(t);
     if (first && t->before.phase == DEPLOYMENT_IDLE)
         d->asleep = true; /* as before the restart */
+    if (first && d->asleep)
+        (void)lane_push(t->s->lane, runtime_bring, t->s);
     if (first || t->spec.suspended || (d->asleep && !may))
         d->awake_us = now_us();
     d->asleep = d->asleep && may;

@@ -7,7 +7,7 @@
  *          the whole, or is ended by failures, latency or a Monitor (docs/guides/deployments.md).
  * Threads  any. A request reads one snapshot: no lock, no SQL, no disk; memory is its arena. What a new snapshot no
  *          longer holds is unloaded by a thread of its own when the last request with it has ended.
- * Memory   the inference library is loaded with the first model, not before.
+ * Memory   the inference library is loaded with the first model, or for one that sleeps at start, not before.
  * Errors   NOT_FOUND, INVALID (the body, a shape), UNAVAILABLE (no version is ready), TOO_LARGE. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
