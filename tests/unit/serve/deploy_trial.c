@@ -96,7 +96,7 @@ static void took(struct world *w, const char *version, int64_t us, int n)
         if (!str_eq(d->counted[i].version, str_of(version)))
             continue;
         atomic_fetch_add(&s->requests, n);
-        atomic_fetch_add(&s->buckets[b], n);
+        atomic_fetch_add(&s->buckets[PHASE_ALL][b], n);
     }
 }
 
