@@ -10,5 +10,6 @@
 #include "engine/baseline.h"
 #include "engine/metrics.h"
 #include "engine/onnx.h"
+#include "engine/sequential.h"
 #include "engine/tensor.h"
 #include "engine/trees.h"

@@ -68,6 +68,21 @@ void monitors_predicted(void *monitors, const struct prediction *p)
     pthread_rwlock_unlock(&m->lock);
 }
 
+/* The deployment's A/B test learns the same. */
+static void outcomes_tell(const struct monitors *m, const struct watch *w, const struct column *id,
+                          const struct column *label, size_t rows)
+{
+    auto_arena struct arena *a = arena_new(0);
+    for (size_t i = 0; m->cfg.serve && i < rows; i++) {
+        double y = column_f64(label, i);
+        if (column_null(id, i) || !isfinite(y))
+            continue;
+        struct str text = id->type == COL_STR ? column_str(id, i) : column_text(a, id, i);
+        if (!serve_outcome(m->cfg.serve, w->project, w->spec.deployment, text, y))
+            return; /* there is none */
+    }
+}
+
 /* First the rows are joined, then the clock moves: a window that the same push closes has them. */
 static void watch_pushed(struct monitors *m, struct watch *w, const struct columns *batch)
 {
@@ -80,6 +95,7 @@ static void watch_pushed(struct monitors *m, struct watch *w, const struct colum
                                   batch->rows);
     if (w->lens && lens_time(w->lens, now))
         watch_poke(m, w);
+    outcomes_tell(m, w, id, label, batch->rows);
 }
 
 void monitors_pushed(void *monitors, struct str project, struct str dataset, const struct columns *batch)

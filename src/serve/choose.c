@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Which version of a deployment answers a request. */
+/* Which version of a deployment answers a request: the one it names, else by the hash of a key. The key is the first that
+ * is there of: the sticky header's value, the sticky cookie's, the request's id, its first row's id, the id that the server
+ * gave it. */
 #include "serve/infer.h"
 
 /* "3" or "late.3" */
@@ -11,12 +13,45 @@ static const struct served *version_at(const struct entry *e, struct str version
     return NULL;
 }
 
-/* The same id meets the same version while the shares stay; a share that grows takes nobody away from the version. */
-static const struct served *by_share(const struct infer *c)
+/* "a=1; b=2": the value of b. Empty: it is not there. */
+static struct str cookie_value(struct str cookies, struct str name)
 {
-    struct str key = c->id.n ? c->id : c->row_ids_n ? c->row_ids[0] : c->r->id;
-    double at = (double)(hash64(key) >> 11) * 0x1p-53;
+    for (struct str part, key; str_cut(&cookies, ';', &part);) {
+        part = str_trim(part);
+        if (str_cut(&part, '=', &key) && str_eq(key, name))
+            return part;
+    }
+    return S("");
+}
+
+/* The client shows it again, so it meets the same version from the first request on. */
+static struct str cookie_give(struct infer *c)
+{
+    struct str value = id_new(c->a), name = c->entry->cookie;
+    req_reply_header(
+        c->r, "Set-Cookie",
+        fmt(c->a, "%.*s=%.*s; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax", STR(name), STR(value)));
+    return value;
+}
+
+static struct str key_of(struct infer *c)
+{
+    const struct entry *e = c->entry;
+    struct str key = e->header.n ? req_header(c->r, e->header) : S("");
+    if (!key.n && e->cookie.n) {
+        key = cookie_value(req_header(c->r, S("cookie")), e->cookie);
+        return key.n ? key : cookie_give(c);
+    }
+    return key.n ? key : c->id.n ? c->id : c->row_ids_n ? c->row_ids[0] : c->r->id;
+}
+
+/* The same key meets the same version while the shares stay; a share that grows takes nobody away from the version. */
+static const struct served *by_share(struct infer *c)
+{
     const struct served *most = NULL;
+    if (!c->entry->n)
+        return NULL;
+    double at = (double)(hash64(key_of(c)) >> 11) * 0x1p-53;
     for (size_t i = 0; i < c->entry->n; i++) {
         const struct served *v = &c->entry->v[i];
         if (v->share > 0 && at < v->share)
@@ -31,6 +66,8 @@ static const struct served *by_share(const struct infer *c)
 err version_choose(struct infer *c)
 {
     struct str version = c->p.version;
+    if (c->entry->state == ENTRY_SUSPENDED)
+        FAIL(UNAVAILABLE, "'%.*s' is not loaded", STR(c->entry->name));
     c->to = version.n ? version_at(c->entry, version) : by_share(c);
     if (c->to)
         return NULL;

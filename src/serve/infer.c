@@ -130,6 +130,10 @@ static void observe(const struct infer *c)
                             .time = c->now };
     for (size_t i = 0; i < c->s->observers_n; i++)
         c->s->observers[i].predicted(c->s->observers[i].self, &p);
+    if (c->entry->contest)
+        contest_predicted(c->entry->contest, c->id, &p);
+    if (c->entry->mirror)
+        mirror_offer(c);
 }
 
 /* ---- the whole way ---- */
@@ -198,18 +202,22 @@ static err refuse(struct infer *c, err e)
     if (c->count)
         infer_count(c, e, false);
     leave(c);
-    return e;
+    if (!c->waits)
+        return e;
+    req_done(c->r, e);
+    return NULL;
 }
 
-err infer_start(struct infer *c)
+static err begin(struct infer *c)
 {
-    c->at.arrived = mono_ns();
-    c->now = now_us();
-    c->snap = snap_enter(c->s, &c->slot);
     c->entry = snap_find(c->snap, c->project, c->deployment);
     if (!c->entry)
         return refuse(
             c, err_new(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(c->deployment, 0, 64))));
+    if (c->entry->state == ENTRY_IDLE) {
+        leave(c);
+        return wake_wait(c);
+    }
     err e = limit_enter(c);
     if (!e)
         e = version_choose(c);
@@ -222,6 +230,21 @@ err infer_start(struct infer *c)
         return refuse(c, e);
     c->at.ready = mono_ns();
     return cache_get(c) ? infer_end(c, NULL) : queue_submit(c);
+}
+
+err infer_start(struct infer *c)
+{
+    c->at.arrived = mono_ns();
+    c->now = now_us();
+    c->snap = snap_enter(c->s, &c->slot);
+    return begin(c);
+}
+
+void infer_again(struct infer *c)
+{
+    c->snap = snap_enter(c->s, &c->slot);
+    snap_ref(c->s, c->snap, c->slot);
+    (void)begin(c);
 }
 
 bool infer_light(struct req *r)

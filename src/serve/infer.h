@@ -53,7 +53,8 @@ struct infer {
     /* by infer_start */
     const struct snap *snap;
     unsigned slot;
-    bool waits; /* infer_wait was called */
+    bool waits; /* infer_wait or wake_wait was called */
+    bool woke;  /* it is the one whose coming had its deployment loaded */
     const struct entry *entry;
     const struct served *to;
     struct stripe *count;
@@ -81,6 +82,8 @@ struct infer {
 /* ---- infer.c ---- */
 /* The whole way. As a handler's result: NULL (replied, or owed), or the error that is the reply. */
 err infer_start(struct infer *);
+/* For one that waited without a snapshot (wake_wait): from the choice of the version on. It may be gone afterwards. */
+void infer_again(struct infer *);
 /* For a policy that lets c wait: its snapshot stays, and the handler may return (req_later). */
 void infer_wait(struct infer *c);
 /* Runs c's tensors through its model on this thread; fills c->out. */

@@ -1,6 +1,6 @@
 /* serve, inside.
  * Hot path  infer.c reads one struct snap between snap_enter() and snap_leave(); all that it points to stays.
- * Control   reconcile.c (one thread) decides, load.c loads on a lane, snap.c publishes and retires. What they share
+ * Control   reconcile.c (one thread) decides, load.c loads on a lane, snap.c publishes and retires, idle.c wakes. What they share
  *           is under serve.m; a count of references keeps models, plans and tallies that a snapshot holds. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -12,7 +12,8 @@ enum {
     STRIPES = 16,     /* of a tally, so that threads count apart */
     BUCKETS = 20,     /* of a histogram of times */
     BATCH_SIZES = 64, /* rows of a run that are told apart */
-    VERSIONS_MAX = 4, /* of one deployment: champion, challenger, the champion before */
+    VERSIONS_MAX = TRAFFIC_MAX +
+                   2, /* of one deployment; a shadow, and one that stands in for what is loading */
     OBSERVERS_MAX = 8,
     BODY_BYTES_MAX = 16 << 20,
     TENSORS_MAX = 64,    /* inputs or outputs of a model that is served */
@@ -24,6 +25,12 @@ enum {
     MIRROR_MS = 30000,      /* how often counts are written to status */
     ROLLOUT_MS = 200,       /* how often a rollout is looked at */
     LOADERS = 2,
+    WAITERS_MAX = 1024,        /* requests of one deployment that wait for it to be loaded */
+    SUSPEND_MS = 30000,        /* how long deployment_suspend() waits */
+    COPIES_MAX = 64,           /* requests that wait for a shadow */
+    COPY_BYTES_MAX = 64 << 20, /* of all of these */
+    WORST_MAX = 5,             /* examples in a shadow's report */
+    SEEN_MAX = 1 << 18, /* predictions that an A/B test remembers until their outcome comes; 24 bytes each */
 };
 
 /* Counts of one version of one deployment, since the daemon started. Times are of requests that were answered, but
@@ -35,7 +42,7 @@ enum {
     T(requests) T(failed) T(refused) T(rows) T(missing) T(executions) T(shed) T(expired) T(gone) T(in_flight) T(pending) \
     T(rejected) T(canceled) T(backend) T(other) T(logged) T(unlogged) \
     T(took_ns) T(fail_ns) T(input_ns) T(queue_ns) T(infer_ns) T(output_ns) \
-    T(cache_hits) T(cache_misses) T(hit_ns) T(miss_ns)
+    T(cache_hits) T(cache_misses) T(hit_ns) T(miss_ns) T(cold_starts) T(cold_ns)
 // clang-format on
 enum phase { PHASE_ALL, PHASE_INPUT, PHASE_QUEUE, PHASE_INFER, PHASE_OUTPUT, PHASES };
 struct stripe {
@@ -101,6 +108,11 @@ struct plan {
     struct str service; /* owned */
 };
 
+struct infer;
+/* What an A/B test knows, and what a shadow's answers were like: ab.c, shadow.c. */
+struct contest;
+struct mirror;
+
 /* ---- what requests read ---- */
 struct served {
     struct model *model;
@@ -108,12 +120,17 @@ struct served {
     double share;
     struct str unfit; /* why requests by key are not answered; empty if they are */
 };
+enum entry_state { ENTRY_OPEN, ENTRY_IDLE, ENTRY_SUSPENDED };
 struct entry {
     struct str project, name;
     struct served v[VERSIONS_MAX]; /* the challenger, if there is one, comes first */
     size_t n;
-    struct plan *plan;     /* may be NULL */
-    struct policy *policy; /* how requests come to their run (policy.h); NULL: each at once */
+    struct plan *plan;         /* may be NULL */
+    enum entry_state state;    /* IDLE: requests wait for it to be loaded (wake_wait) */
+    struct str header, cookie; /* what is sticky; the header's name in lower case; empty: nothing */
+    struct mirror *mirror;     /* may be NULL */
+    struct contest *contest;   /* may be NULL */
+    struct policy *policy;     /* how requests come to their run (policy.h); NULL: each at once */
 };
 struct snap {
     struct snap *next; /* retired ones */
@@ -130,18 +147,35 @@ struct counted {
     struct str version; /* owned */
     struct tally *tally;
 };
+/* A version that should answer. */
+struct wanted {
+    struct str version; /* owned */
+    double share;
+    struct model *model; /* NULL: the deployment sleeps, or the version may not be served */
+    bool refused;
+};
 struct depl {
     struct depl *next;
     struct str project, name, model; /* owned */
-    struct entry now;                /* as published; project and name are the ones above */
-    struct model *wanted[VERSIONS_MAX];
+    struct arena *spec_a;            /* of the spec, as the first step of this generation read it */
+    struct deployment_spec spec;
+    int64_t generation;
+    struct entry now; /* as published; project and name are the ones above, header and cookie owned */
+    struct wanted wanted[VERSIONS_MAX];
     size_t wanted_n;
+    bool suspended, asleep,
+        waking;       /* asleep: nothing is loaded; waking: a request asked for it, and it is being */
+    int64_t awake_us; /* since when it is not asleep */
+    struct infer *waiters, *waiters_last;
+    size_t waiters_n;
+    int64_t cold_starts, cold_ns;
     struct counted counted[VERSIONS_MAX];
     size_t counted_n;
-    bool plan_stale, settled;
+    bool plan_stale, settled, changed; /* changed: what is in `now` beside versions is not published yet */
     int64_t mirrored_ns;
     struct str rollout_key; /* owned; what the bases below belong to */
     int64_t base_requests, base_failed, base_champion_requests, base_champion_failed;
+    int64_t base_buckets[BUCKETS], base_champion_buckets[BUCKETS];
 };
 
 struct slot {
@@ -151,7 +185,9 @@ struct serve {
     struct store *store;
     const char *library;
     struct control *control;
-    struct lane *lane;
+    struct lane *lane;   /* loads */
+    struct lane *copies; /* shadows run on it */
+    _Atomic int64_t copy_bytes;
     _Atomic(struct snap *) now;
     struct slot slots[SLOTS];
     struct serve_observer observers[OBSERVERS_MAX];
@@ -165,6 +201,9 @@ struct serve {
     struct model *models;
     struct depl *depls;
     struct snap *retired;
+    pthread_t reaper;
+    pthread_cond_t retiring; /* there is something for the reaper, or it shall end */
+    bool reaping, stop;
     bool listed;             /* every stored deployment has its struct depl */
     pthread_mutex_t loading; /* one load at a time opens the library */
 };
@@ -177,16 +216,21 @@ void snap_ref(struct serve *, const struct snap *, unsigned slot);
 void snap_keep(const struct snap *); /* another reference, of one who has it already */
 void snap_unref(const struct snap *);
 const struct entry *snap_find(const struct snap *, struct str project, struct str name);
-/* With m held: a new snapshot of all depls; the old one is retired on the lane. */
+/* With m held: a new snapshot of all depls; the old one is retired. */
 void snap_publish(struct serve *);
-/* All retired snapshots and models without references go; waits for their readers. */
-void retire(void *serve);
+/* Retired snapshots that nobody reads go, and versions without references. True: some are still read. */
+bool retire(struct serve *);
+/* A thread that retires what there is, so that no loader waits for a request. The end waits for all readers. */
+err reaper_start(struct serve *);
+void reaper_stop(struct serve *);
 
 /* ---- batch.c ---- */
 /* Why runs cannot be of several requests; empty if they can. */
 struct str batch_unfit(struct arena *a, const struct session_info *);
 
-/* ---- load.c; all with m held ---- */
+/* ---- load.c; with m held, but for the first ---- */
+/* On the lane: the inference library comes into memory (tens of milliseconds) before a request needs it. */
+void runtime_bring(void *serve);
 /* The version, being loaded if it is not there yet; the caller's reference. */
 struct model *model_want(struct serve *, struct str project, struct str version);
 struct model *model_find(struct serve *, struct str project,
@@ -212,9 +256,59 @@ struct model *ensemble_want(struct serve *, struct arena *a, struct str project,
 err serve_step(void *self, struct arena *a, const struct object *, const struct event *ev, int64_t *again_ms);
 /* With m held. */
 void depl_free(struct serve *, struct depl *);
+/* What can answer of what is wanted does from now on. *trouble (may be NULL): what stands in the way, in a. Waiters whose
+ * time has come are the result, for waiters_go() without m. */
+struct infer *depl_publish(struct serve *, struct arena *a, struct depl *, struct str *trouble);
 struct depl *depl_find(struct serve *, struct str project, struct str name);
 
+/* ---- idle.c ---- */
+/* Lets c, which has let its snapshot go, wait until its deployment is loaded; loading begins. Result as infer_start(). */
+err wake_wait(struct infer *c);
+/* Answers those that waited, on this thread, and notes how long the first one took. */
+void waiters_go(struct serve *, struct infer *);
+/* The same on the lane. */
+void waiters_push(struct serve *, struct infer *);
+/* With m held: all leave its list. */
+struct infer *waiters_take(struct depl *);
+/* more (may be NULL) after what is in *to (may be NULL). */
+void waiters_join(struct infer **to, struct infer *more);
+/* Writes spec.suspended in the name of who asks, with audit, and waits (SUSPEND_MS) until it is unloaded or loaded; without
+ * m. TIMEOUT, UNAVAILABLE (it cannot be loaded). For load and unload of the model repository. */
+err deployment_suspend(struct serve *, struct req *, struct str project, struct str name, bool suspended);
+
+/* ---- ab.c; refs with m held ---- */
+/* The same one if the spec and versions are: else a new one, which goes on where the status stands if that is of it. */
+struct contest *contest_need(struct contest *, struct arena *a, const struct ab_test *,
+                             const struct ab_status *);
+struct contest *contest_ref(struct contest *); /* NULL is fine */
+void contest_unref(struct contest *);          /* NULL is fine */
+void contest_status(struct contest *, struct arena *a, struct ab_status *out);
+/* The answer to a request; id: the request's, for one row without an id of its own. */
+void contest_predicted(struct contest *, struct str id, const struct prediction *);
+// clang-format off
+#define TOLD_OUTCOME(F, O, L, T)                                                                                 \
+    F(T, STR, id,    REQUIRED, "Of the row, as the request gave it: in ids, or id for a single row.", .len_max = 256) \
+    F(T, F64, value, REQUIRED, "What became true; 1 or 0 for what happened or not.")
+#define TOLD_OUTCOMES(F, O, L, T) L(T, told_outcome, outcomes, REQUIRED, "One for each row.", .len_max = 10000)
+SCHEMA(told_outcome, TOLD_OUTCOME);
+SCHEMA(told_outcomes, TOLD_OUTCOMES);
+// clang-format on
+err outcomes_post(struct req *);
+
+/* ---- shadow.c; refs with m held ---- */
+struct mirror *mirror_need(struct mirror *, struct arena *a, const struct shadow *);
+struct mirror *mirror_ref(struct mirror *); /* NULL is fine */
+void mirror_unref(struct mirror *);         /* NULL is fine */
+void mirror_status(struct mirror *, struct arena *a, struct shadow_status *out);
+/* After c was answered: a copy goes to the shadow's queue, if it is c's turn. */
+void mirror_offer(const struct infer *c);
+err shadow_get(struct req *);
+
 /* ---- rollout.c ---- */
+/* Names its versions itself: aliases and deploy steps mean nothing. */
+bool spec_pins(const struct deployment_spec *);
+/* Steps of a trial: the spec's, or the one that share and requests make (*one). 0: there is no trial. */
+size_t canary_steps(const struct canary *, struct canary_step *one, const struct canary_step **v);
 struct rolling {
     struct serve *s;
     struct arena *a;
@@ -223,7 +317,8 @@ struct rolling {
     struct model_status *model;
     struct deployment_status *status;
     struct depl *d;
-    bool moved; /* out: aliases have changed */
+    bool moved;   /* out: aliases have changed */
+    bool stepped; /* out: the next step began */
 };
 err rollout_move(struct rolling *);
 

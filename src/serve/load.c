@@ -79,20 +79,18 @@ static void form_read(struct model *m)
     m->batches = !batch_unfit(m->a, m->info).n;
 }
 
-/* The first call allocates and chooses kernels: not on a client's time. Models of another form warm up by use. */
-static err warm_up(struct model *m, struct arena *a)
+/* The first call allocates and chooses kernels: not on a client's time. The second one tells about how long a call takes.
+ * One that has no float matrix of known width may well refuse zeros where any size is allowed: it warms up by use. */
+static err warm_up(struct model *m)
 {
-    if (!m->by_rows || !m->features)
+    err e = session_warm(m->session, 1);
+    if (e && m->by_rows && m->features)
+        return err_wrap(e, "its first run");
+    if (e)
         return NULL;
-    struct tensor in = { .type = TENSOR_F32,
-                         .rank = 2,
-                         .dims = { 1, (int64_t)m->features },
-                         .bytes = m->features * sizeof(float) };
-    struct tensor *out = NEW_N(a, struct tensor, m->info->n_outputs);
-    in.data = NEW_N(a, float, m->features);
-    for (size_t i = 0; i < m->info->n_outputs; i++)
-        out[i].slot = i;
-    TRY_AS(session_run(m->session, a, &in, 1, out, m->info->n_outputs), "its first run");
+    int64_t before = mono_ns();
+    TRY_AS(session_warm(m->session, 1), "its second run");
+    atomic_store_explicit(&m->run_ns, mono_ns() - before, memory_order_relaxed);
     return NULL;
 }
 
@@ -103,6 +101,15 @@ static err runtime_need(struct serve *s, struct runtime **out)
         TRY(runtime_open(&(struct runtime_config){ .library = s->library }, &s->runtime));
     *out = s->runtime;
     return NULL;
+}
+
+void runtime_bring(void *serve)
+{
+    struct runtime *rt;
+    err e = runtime_need(serve, &rt);
+    if (e)
+        log_err("runtime.open-failed", e);
+    err_reset();
 }
 
 static err model_load(struct serve *s, struct model *m)
@@ -128,7 +135,7 @@ static err model_load(struct serve *s, struct model *m)
     m->definition = str_dup(m->a, spec.definition);
     form_read(m);
     TRY(names_read(m, spec.signature));
-    return warm_up(m, a);
+    return warm_up(m);
 }
 
 struct load {
@@ -136,8 +143,21 @@ struct load {
     struct model *m;
 };
 
+/* Those that want it answer with it at once; the control loop writes down that they do. Result: who waited for that. */
+static struct infer *loaded(struct serve *s, const struct model *m)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct infer *go = NULL;
+    for (struct depl *d = s->depls; d; d = d->next)
+        for (size_t i = 0; i < d->wanted_n; i++)
+            if (d->wanted[i].model == m)
+                waiters_join(&go, depl_publish(s, a, d, NULL));
+    return go;
+}
+
 static void poke_project(struct serve *s, struct str project)
 {
+    LOCKED(&s->m);
     for (struct depl *d = s->depls; d && s->control; d = d->next)
         if (str_eq(d->project, project))
             control_poke(s->control, S("Deployment"), d->project, d->name);
@@ -147,6 +167,8 @@ static void load_run(void *arg)
 {
     struct load *l = arg;
     struct serve *s = l->s;
+    auto_arena struct arena *a = arena_new(0);
+    struct str project = str_dup(a, l->m->project);
     err e = model_load(s, l->m);
     if (e)
         log_err("model.load-failed", e);
@@ -155,9 +177,11 @@ static void load_run(void *arg)
         l->m->message = str_dup(l->m->a, e->text);
     l->m->failed_ns = mono_ns();
     l->m->state = e ? MODEL_FAILED : MODEL_READY;
+    struct infer *go = loaded(s, l->m);
     model_unref(s, l->m);
-    poke_project(s, l->m->project);
     pthread_mutex_unlock(&s->m);
+    waiters_go(s, go);
+    poke_project(s, project);
     free(l);
     err_reset();
 }

@@ -81,7 +81,7 @@ static err model_ready_get(struct req *r)
     unsigned slot;
     const struct snap *snap = snap_enter(s, &slot);
     err failed = served_of(r, snap, &e, &v);
-    bool ready = !failed && v;
+    bool ready = !failed && (v || e->state == ENTRY_IDLE); /* one that sleeps answers, too */
     snap_leave(s, slot);
     TRY(failed);
     struct json j = json_new(r->a);
@@ -185,6 +185,11 @@ static const struct route rows[] = {
       .doc = "A prediction: {inputs: [tensors]}, or {entities: {column: [values]}} for features by key." },
     { M_POST, "/v2/models/{name}/versions/{version}/infer", infer_post, .may = "model.infer",
       .light = infer_light, .body_bytes_max = BODY_BYTES_MAX, .doc = "The same from one version." },
+    { M_POST, "/api/v1/projects/{project}/deployments/{name}/outcomes", outcomes_post, .may = "model.infer",
+      .body_bytes_max = BODY_BYTES_MAX, .in = &told_outcomes_schema,
+      .doc = "What became true, for its A/B test: {outcomes: [{id, value}]}." },
+    { M_GET, "/api/v1/projects/{project}/deployments/{name}/shadow", shadow_get, .may = "deployments.read",
+      .out = &shadow_status_schema, .doc = "How the shadow's answers compare, as of now." },
 };
 
 const struct route *serve_routes(struct serve *s, struct arena *a)

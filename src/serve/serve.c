@@ -31,12 +31,15 @@ err serve_open(const struct serve_config *config, struct serve **out)
     s->library = config->library;
     pthread_mutex_init(&s->m, NULL);
     pthread_mutex_init(&s->loading, NULL);
+    pthread_cond_init(&s->retiring, NULL);
     setenv("ORT_DISABLE_TELEMETRY", "1", 1); /* here, while there is one thread: the library comes later */
     s->traces = trace_log_new();
     s->meter = load_meter_new();
     err e = lane_new("models", LOADERS, 1024, &s->lane);
     if (!e)
         e = request_log_open(s, &s->requests);
+    e = e ? e : lane_new("shadows", 1, COPIES_MAX, &s->copies);
+    e = e ? e : reaper_start(s);
     pthread_mutex_lock(&s->m);
     if (!e)
         snap_publish(s);
@@ -56,6 +59,8 @@ void serve_close(struct serve *s)
     if (!s)
         return;
     lane_free(s->lane); /* what is being loaded is loaded to its end */
+    lane_free(s->copies);
+    pthread_mutex_lock(&s->m);
     while (s->depls) {
         struct depl *d = s->depls;
         s->depls = d->next;
@@ -66,13 +71,15 @@ void serve_close(struct serve *s)
         last->next = s->retired;
         s->retired = last;
     }
-    retire(s);
+    pthread_mutex_unlock(&s->m);
+    reaper_stop(s);
     request_log_close(s->requests); /* nothing reaches it any more */
     trace_log_free(s->traces);
     load_meter_free(s->meter);
     runtime_close(s->runtime);
     pthread_mutex_destroy(&s->m);
     pthread_mutex_destroy(&s->loading);
+    pthread_cond_destroy(&s->retiring);
     free(s);
 }
 

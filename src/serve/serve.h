@@ -2,13 +2,12 @@
  * Flow     Deployment, Model, ModelVersion --reconciler--> sessions loaded on a lane --> snapshot (one atomic
  *          pointer) --> POST /v2/models/{deployment}/infer on a worker: features, run, reply --> observers.
  * Owns     kind Deployment; step type `deploy`; loaded sessions and feature plans.
- * Traffic  the champion answers all requests; with a challenger, canary.share of them go to it, chosen by a hash of
- *          the request's id (else of its first row's id), so the same id meets the same version. A rollout ends after
- *          canary.requests answers of the challenger: promoted if the share of failures is within a hundredth of the
- *          champion's, else taken back and refused.
+ * Traffic  the champion answers, and its challenger the share of the trial's step; or the versions that the spec names,
+ *          by their weights. A hash of a sticky key, else of the request's id, chooses. A trial goes on step by step to
+ *          the whole, or is ended by failures, latency or a Monitor (docs/guides/deployments.md).
  * Threads  any. A request reads one snapshot: no lock, no SQL, no disk; memory is its arena. What a new snapshot no
- *          longer holds is unloaded on the lane when the last request with it has ended.
- * Memory   the inference library is loaded with the first model, not before.
+ *          longer holds is unloaded by a thread of its own when the last request with it has ended.
+ * Memory   the inference library is loaded with the first model, or for one that sleeps at start, not before.
  * Errors   NOT_FOUND, INVALID (the body, a shape), UNAVAILABLE (no version is ready), TOO_LARGE. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -32,6 +31,9 @@ void serve_set_control(struct serve *, struct control *);
 /* /v2…: .self is the serve. */
 const struct route *serve_routes(struct serve *, struct arena *a);
 void serve_metrics(void *serve, struct buf *out); /* for api_metrics_add */
+/* What became true of the row with this id, for the deployment's A/B test. False: it has none. Any thread, cheap; only the
+ * first outcome of an id counts. */
+bool serve_outcome(struct serve *, struct str project, struct str deployment, struct str id, double value);
 bool serve_ready(void *serve); /* for api_ready_add: every deployment was loaded, or cannot be */
 
 // clang-format off

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Snapshots: requests read one without a lock; what replaces it waits until no request reads it any more.
  * Each request at work holds a slot with the pointer it reads (a hazard pointer, Michael 2004): it writes the pointer
- * and looks again whether it is still the current one. A retired snapshot goes when no slot holds it. */
+ * and looks again whether it is still the current one. A retired snapshot goes when no slot holds it: a thread of its own
+ * looks after that, since a request may take long. */
 #include "serve/internal.h"
 #include <sched.h>
 #include <stdlib.h>
@@ -74,6 +75,10 @@ static void entry_copy(struct arena *a, const struct entry *from, struct entry *
     *to = *from;
     to->project = str_dup(a, from->project);
     to->name = str_dup(a, from->name);
+    to->header = str_dup(a, from->header);
+    to->cookie = str_dup(a, from->cookie);
+    to->mirror = mirror_ref(from->mirror);
+    to->contest = contest_ref(from->contest);
     for (size_t i = 0; i < to->n; i++) {
         to->v[i].unfit = str_dup(a, from->v[i].unfit);
         to->v[i].model->refs++;
@@ -114,7 +119,8 @@ void snap_publish(struct serve *s)
         return;
     old->next = s->retired;
     s->retired = old;
-    (void)lane_push(s->lane, retire, s); /* a full lane: the next one takes it along */
+    if (s->reaping)
+        pthread_cond_signal(&s->retiring);
 }
 
 /* ---- letting go ---- */
@@ -136,6 +142,8 @@ static void snap_free(struct serve *s, struct snap *snap)
         }
         plan_unref(snap->v[i].plan);
         policy_unref(snap->v[i].policy);
+        mirror_unref(snap->v[i].mirror);
+        contest_unref(snap->v[i].contest);
     }
     arena_free(snap->a);
 }
@@ -157,22 +165,19 @@ static struct model *models_unused(struct serve *s)
     return out;
 }
 
-void retire(void *arg)
+bool retire(struct serve *s)
 {
-    struct serve *s = arg;
     pthread_mutex_lock(&s->m);
-    struct snap *old = s->retired;
-    s->retired = NULL;
-    pthread_mutex_unlock(&s->m);
-    for (struct snap *o = old; o; o = o->next)
-        while (snap_read(s, o))
-            nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-    pthread_mutex_lock(&s->m);
-    while (old) {
-        struct snap *next = old->next;
-        snap_free(s, old);
-        old = next;
+    for (struct snap **p = &s->retired; *p;) {
+        struct snap *snap = *p;
+        if (snap_read(s, snap)) {
+            p = &snap->next;
+            continue;
+        }
+        *p = snap->next;
+        snap_free(s, snap);
     }
+    bool left = s->retired != NULL;
     struct model *unused = models_unused(s);
     pthread_mutex_unlock(&s->m);
     while (unused) {
@@ -180,4 +185,49 @@ void retire(void *arg)
         model_free(unused);
         unused = next;
     }
+    return left;
+}
+
+static void pause_for(int64_t ns)
+{
+    nanosleep(&(struct timespec){ .tv_nsec = ns }, NULL);
+}
+
+enum { LOOK_MIN_NS = 1000000, LOOK_MAX_NS = 50000000 };
+
+static bool reaper_wait(struct serve *s)
+{
+    LOCKED(&s->m);
+    while (!s->retired && !s->stop)
+        pthread_cond_wait(&s->retiring, &s->m);
+    return !s->stop;
+}
+
+static void *reaper_run(void *arg)
+{
+    struct serve *s = arg;
+    while (reaper_wait(s))
+        for (int64_t ns = LOOK_MIN_NS; retire(s) && ns <= LOOK_MAX_NS; ns *= 2)
+            pause_for(ns);
+    return NULL;
+}
+
+err reaper_start(struct serve *s)
+{
+    TRY(thread_start("reaper", reaper_run, s, &s->reaper));
+    LOCKED(&s->m);
+    s->reaping = true;
+    return NULL;
+}
+
+void reaper_stop(struct serve *s)
+{
+    pthread_mutex_lock(&s->m);
+    s->stop = true;
+    pthread_cond_signal(&s->retiring);
+    pthread_mutex_unlock(&s->m);
+    if (s->reaping)
+        pthread_join(s->reaper, NULL);
+    while (retire(s))
+        pause_for(LOOK_MIN_NS);
 }
