@@ -209,6 +209,7 @@ static inline struct asks *asks_new(const char *yaml, bool stateful)
     k->model->info = &k->toy.info;
     k->model->by_rows = false;
     k->model->batches = true;
+    atomic_store(&k->model->run_ns, 0); /* nothing is known of how long the toy takes */
     pthread_mutex_unlock(&k->w->serve->m);
     k->who[0].token_id = S("one");
     k->who[1].token_id = S("two");
