@@ -168,6 +168,7 @@ static err open_api(struct app *app)
     TRY(make_views(app));
     api_metrics_add(app->api, feature_metrics, app->features);
     api_metrics_add(app->api, serve_metrics, app->serve);
+    serve_describe(app->api);
     api_metrics_add(app->api, monitors_metrics, app->monitors);
     api_ready_add(app->api, serve_ready, app->serve);
     return NULL;

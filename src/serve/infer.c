@@ -178,7 +178,7 @@ err infer_end(struct infer *c, err e)
     leave(c);
     if (!c->waits)
         return e;
-    req_done(c->r, e);
+    req_done(c->r, e && c->failed ? c->failed(c, e) : e);
     return NULL;
 }
 
@@ -218,14 +218,13 @@ err infer_start(struct infer *c)
     return infer_end(c, infer_run(c));
 }
 
-bool infer_light(struct req *r)
+bool infer_light_named(struct serve *s, struct req *r, struct str name)
 {
-    struct serve *s = (struct serve *)(uintptr_t)r->route->self;
     unsigned slot;
     if (r->body.n > LIGHT_BYTES || req_header(r, S("content-encoding")).n)
         return false;
     const struct snap *snap = snap_enter(s, &slot);
-    const struct entry *e = snap_find(snap, req_project(r), req_param(r, S("name")));
+    const struct entry *e = snap_find(snap, req_project(r), name);
     bool light = e && e->n;
     for (size_t i = 0; light && i < e->n; i++) {
         int64_t ns = atomic_load_explicit(&e->v[i].model->run_ns, memory_order_relaxed);
@@ -233,4 +232,9 @@ bool infer_light(struct req *r)
     }
     snap_leave(s, slot);
     return light;
+}
+
+bool infer_light(struct req *r)
+{
+    return infer_light_named((struct serve *)(uintptr_t)r->route->self, r, req_param(r, S("name")));
 }

@@ -31,6 +31,7 @@ struct reconciler serve_reconciler(struct serve *);
 void serve_set_control(struct serve *, struct control *);
 /* /v2…: .self is the serve. */
 const struct route *serve_routes(struct serve *, struct arena *a);
+void serve_describe(struct api *);                /* the gRPC service, for reflection */
 void serve_metrics(void *serve, struct buf *out); /* for api_metrics_add */
 bool serve_ready(void *serve); /* for api_ready_add: every deployment was loaded, or cannot be */
 
