@@ -44,8 +44,15 @@ err served_find(const struct call *c, const struct snap *snap, const struct entr
 static err server_metadata(struct call *c)
 {
     static const struct str extensions[] = {
-        S_INIT("entities"), S_INIT("statistics"), S_INIT("model_repository"), S_INIT("model_configuration"),
-        S_INIT("trace"),    S_INIT("logging"),    S_INIT("parameters"),
+        S_INIT("entities"),
+        S_INIT("binary_tensor_data"),
+        S_INIT("classification"),
+        S_INIT("statistics"),
+        S_INIT("model_configuration"),
+        S_INIT("model_repository"),
+        S_INIT("trace"),
+        S_INIT("logging"),
+        S_INIT("parameters"),
     };
     json_obj(&c->j);
     json_kstr(&c->j, "name", S("dhow"));

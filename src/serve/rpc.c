@@ -2,6 +2,7 @@
 /* ModelInfer and ModelStreamInfer: a message in, a message out, read and written by hand. A tensor's raw bytes stay
  * where they came in, if they stand there as a machine reads numbers. */
 #include "serve/ext.h"
+#include "serve/tensor.h"
 
 enum { RANK_MAX = TENSOR_RANK_MAX };
 #define RULES(list, what) \
@@ -238,56 +239,6 @@ static err output_read(struct message *m, struct str bytes)
     return NULL;
 }
 
-/* ---- data: raw ---- */
-
-/* Texts, each behind its length in four bytes. */
-static err texts_raw(struct infer *c, struct str bytes, struct named *to, size_t n)
-{
-    if (n > bytes.n / 4)
-        FAIL(INVALID, "input '%.*s': its shape has more texts than its bytes", STR(to->name));
-    struct str *v = NEW_N(c->a, struct str, n + 1);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t size = 0;
-        for (size_t k = 0; k < 4 && bytes.n >= 4; k++)
-            size |= (uint32_t)(uint8_t)bytes.p[k] << (8 * k);
-        if (bytes.n < 4 || size > bytes.n - 4)
-            FAIL(INVALID, "input '%.*s': text %zu is longer than the bytes that are left", STR(to->name), i);
-        v[i] = str_sub(bytes, 4, 4 + (size_t)size);
-        bytes = str_sub(bytes, 4 + (size_t)size, bytes.n);
-    }
-    if (bytes.n)
-        FAIL(INVALID, "input '%.*s': %zu bytes are left over", STR(to->name), bytes.n);
-    to->t.data = v;
-    to->t.bytes = n * sizeof *v;
-    return NULL;
-}
-
-static err bools_check(const struct named *to)
-{
-    const uint8_t *v = to->t.data;
-    for (size_t i = 0; i < to->t.bytes; i++)
-        if (v[i] > 1)
-            FAIL(INVALID, "input '%.*s': element %zu is neither 0 nor 1", STR(to->name), i);
-    return NULL;
-}
-
-static err raw_take(struct infer *c, struct str bytes, struct named *to, size_t n)
-{
-    size_t size = tensor_size(to->t.type);
-    if (!size)
-        return texts_raw(c, bytes, to, n);
-    if (n > bytes.n / size || n * size != bytes.n)
-        FAIL(INVALID, "input '%.*s' has %zu bytes, its shape and datatype make %zu elements of %zu",
-             STR(to->name), bytes.n, n, size);
-    to->t.bytes = bytes.n;
-    to->t.data = (void *)(uintptr_t)bytes.p;
-    if ((uintptr_t)bytes.p % size) {
-        to->t.data = arena_alloc(c->a, bytes.n, 64);
-        memcpy(to->t.data, bytes.p, bytes.n);
-    }
-    return to->t.type == TENSOR_BOOL ? bools_check(to) : NULL;
-}
-
 /* ---- data: contents ---- */
 
 enum { BOOLS = 1, INTS, INT64S, UINTS, UINT64S, FP32S, FP64S, TEXTS };
@@ -473,8 +424,9 @@ static err data_take(struct message *m, size_t i)
         FAIL(INVALID, "input '%.*s': its shape has more elements than a request can hold", STR(from->name));
     if (m->raw.n && from->typed)
         FAIL(INVALID, "input '%.*s' has contents, and the request has raw_input_contents", STR(from->name));
-    return m->raw.n ? raw_take(m->c, m->raw.v[i], to, (size_t)n)
-                    : contents_take(m->c, from->contents, to, (size_t)n);
+    if (m->raw.n)
+        return tensor_of_bytes(m->c->a, to->name, m->raw.v[i], &to->t);
+    return contents_take(m->c, from->contents, to, (size_t)n);
 }
 
 err rpc_read(struct infer *c, struct str bytes, bool *final)
@@ -507,19 +459,6 @@ static void shape_write(struct buf *b, struct str name, const struct tensor *t)
     pb_bytes(b, 5, buf_get(&part));
 }
 
-static void texts_write(struct buf *b, const struct tensor *t)
-{
-    const struct str *v = t->data;
-    size_t n = t->bytes / sizeof *v;
-    struct buf part = buf_new(b->a);
-    for (size_t i = 0; i < n; i++) {
-        uint32_t size = (uint32_t)v[i].n;
-        buf_put(&part, &size, 4);
-        buf_str(&part, v[i]);
-    }
-    pb_bytes(b, 6, buf_get(&part));
-}
-
 static void final_write(struct buf *b)
 {
     struct buf value = buf_new(b->a), entry = buf_new(b->a);
@@ -529,9 +468,21 @@ static void final_write(struct buf *b)
     pb_bytes(b, 4, buf_get(&entry));
 }
 
+static err output_write(struct buf *b, const struct infer *c, size_t i, struct tensor *out)
+{
+    struct str name = c->to->model->info->outputs[c->out[i].slot].name;
+    *out = c->out[i];
+    if (c->asked_n && c->asked[i].classes)
+        TRY(classes_of(c->a, name, &c->out[i], c->asked[i].classes, out));
+    if (!tensor_protocol_name(out->type).n)
+        FAIL(UNSUPPORTED, "output '%.*s' is of a type that the protocol does not have", STR(name));
+    shape_write(b, name, out);
+    return NULL;
+}
+
 err rpc_write(const struct infer *c, bool final, struct buf *b)
 {
-    const struct session_info *info = c->to->model->info;
+    struct tensor *out = NEW_N(c->a, struct tensor, c->out_n + 1);
     size_t room = 256;
     for (size_t i = 0; i < c->out_n; i++)
         room += c->out[i].bytes + 128;
@@ -542,23 +493,36 @@ err rpc_write(const struct infer *c, bool final, struct buf *b)
         pb_bytes(b, 3, c->id);
     if (final)
         final_write(b);
+    for (size_t i = 0; i < c->out_n; i++)
+        TRY(output_write(b, c, i, &out[i]));
     for (size_t i = 0; i < c->out_n; i++) {
-        struct str name = info->outputs[c->out[i].slot].name;
-        if (!tensor_protocol_name(c->out[i].type).n)
-            FAIL(UNSUPPORTED, "output '%.*s' is of a type that the protocol does not have", STR(name));
-        shape_write(b, name, &c->out[i]);
-    }
-    for (size_t i = 0; i < c->out_n; i++) {
-        const struct tensor *t = &c->out[i];
-        if (t->type == TENSOR_TEXT)
-            texts_write(b, t);
-        else
-            pb_bytes(b, 6, (struct str){ t->data, t->bytes });
+        if (out[i].type != TENSOR_TEXT) {
+            pb_bytes(b, 6, (struct str){ out[i].data, out[i].bytes });
+            continue;
+        }
+        size_t at = pb_open(b, 6);
+        tensor_put(b, &out[i]);
+        pb_close(b, at);
     }
     return NULL;
 }
 
 /* ---- the two methods ---- */
+
+/* Classes are of numbers; found before the run, as it is the client's mistake and not the model's. */
+static err rpc_fit(struct infer *c)
+{
+    const struct session_info *info = c->to->model->info;
+    for (size_t k = 0; k < c->asked_n; k++)
+        for (size_t i = 0; c->asked[k].classes && i < info->n_outputs; i++) {
+            enum tensor_type t = info->outputs[i].type;
+            if (str_eq(info->outputs[i].name, c->asked[k].name) &&
+                (t == TENSOR_TEXT || t == TENSOR_F16 || t == TENSOR_BF16))
+                FAIL(INVALID, "class result not available for output '%.*s' due to its type %.*s",
+                     STR(info->outputs[i].name), STR(tensor_protocol_name(t)));
+        }
+    return NULL;
+}
 
 static struct infer *infer_new(struct req *r)
 {
@@ -567,6 +531,7 @@ static struct infer *infer_new(struct req *r)
     c->r = r;
     c->a = r->a;
     c->project = req_project(r);
+    c->fit = rpc_fit;
     return c;
 }
 
