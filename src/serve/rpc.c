@@ -22,7 +22,6 @@ struct wire_tensor {
     size_t rank;
     int64_t dims[RANK_MAX];
     bool typed; /* contents is there */
-    struct infer *c;
 };
 
 /* ---- parameters ---- */
@@ -197,7 +196,7 @@ static err input_on(void *arg, const struct pb_field *f)
 
 static err input_read(struct message *m, struct str bytes)
 {
-    struct wire_tensor t = { .c = m->c };
+    struct wire_tensor t = { 0 };
     if (m->in.n == TENSORS_MAX)
         FAIL(INVALID, "a request has at most %d inputs", TENSORS_MAX);
     TRY(pb_walk(&input_fields_rules, bytes, input_on, &t));
