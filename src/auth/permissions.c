@@ -24,6 +24,7 @@ static const struct grant grants[] = {
     { S_INIT("projects.delete"), BIT(ADMIN) },
     { S_INIT("whoami.read"),     EVERYONE },
     { S_INIT("model.read"),      READERS | BIT(CONSUMER) },
+    { S_INIT("server.operate"),  BIT(ADMIN) },
 
     { S_INIT("read"),     READERS },
     { S_INIT("list"),     READERS },
@@ -37,6 +38,7 @@ static const struct grant grants[] = {
     { S_INIT("deploy"),   RUNNERS },
     { S_INIT("promote"),  RUNNERS },
     { S_INIT("rollback"), RUNNERS },
+    { S_INIT("operate"),  RUNNERS },
     { S_INIT("infer"),    USERS },
     { S_INIT("online"),   USERS },
     { S_INIT("export"),   BIT(EDITOR) | BIT(OPERATOR) | BIT(ADMIN) },
@@ -47,6 +49,8 @@ static const struct str public_paths[] = {
     S_INIT("/healthz"),      S_INIT("/readyz"),         S_INIT("/v2"), S_INIT("/v2/health/live"), S_INIT("/v2/health/ready"),
     S_INIT("/openapi.json"), S_INIT("/schema/v1.json"),
     S_INIT("/grpc.health.v1.Health/Check"), S_INIT("/grpc.health.v1.Health/Watch"),
+    S_INIT("/inference.GRPCInferenceService/ServerLive"), S_INIT("/inference.GRPCInferenceService/ServerReady"),
+    S_INIT("/inference.GRPCInferenceService/ServerMetadata"),
 };
 #define R(NAME, name, doc) S_INIT(name),
 static const struct str role_names[ROLE_COUNT] = { ROLES(R) };

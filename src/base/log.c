@@ -5,12 +5,13 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 enum { VALUE_MAX = 8192 };
 
 static struct {
-    enum log_level min;
+    _Atomic enum log_level min;
     bool json;
 } settings = { LOG_INFO, false };
 
@@ -23,8 +24,18 @@ static const struct str level_names[] = { S_INIT("debug"), S_INIT("info"), S_INI
 
 void log_setup(enum log_level min, bool json)
 {
-    settings.min = min;
+    log_set_min(min);
     settings.json = json;
+}
+
+enum log_level log_min(void)
+{
+    return atomic_load_explicit(&settings.min, memory_order_relaxed);
+}
+
+void log_set_min(enum log_level min)
+{
+    atomic_store_explicit(&settings.min, min, memory_order_relaxed);
 }
 
 void log_context(struct str id)
@@ -177,7 +188,7 @@ static void line_out(struct str line)
 
 void log_write(enum log_level level, const char *event, const struct kv_field *f, size_t n)
 {
-    if (level < settings.min)
+    if (level < log_min())
         return;
     int errno_before = errno;
     auto_arena struct arena *a = arena_new(0);

@@ -55,6 +55,9 @@ void log_write(enum log_level, const char *event, const struct kv_field *f, size
 void log_err(const char *event, err e);
 /* Once, before threads start: the lowest level written, text or JSON. */
 void log_setup(enum log_level min, bool json);
+/* The lowest level written; may be changed at any time. */
+enum log_level log_min(void);
+void log_set_min(enum log_level);
 /* The id added to each line of this thread; "" for none. Copied (at most 63 bytes). */
 void log_context(struct str id);
 /* The trace id added beside it, until the next log_context(). Copied (at most 32 bytes). */

@@ -63,6 +63,8 @@ const char *cli_option_at(const struct cli *, const char *name, int i);
 err cli_call(struct cli *, enum method, struct str path, struct str body, yyjson_val **out);
 /* The same; reply as it came. */
 err cli_call_raw(struct cli *, enum method, struct str path, struct str body, struct http_reply *out);
+/* The token that requests carry; empty if there is none. */
+err cli_token(struct cli *, struct str *out);
 /* A client of its own, for threads. */
 err cli_http(struct cli *, struct http **out);
 /* "/api/v1/projects/P/datasets[/name[/action]]" for a kind in any spelling. INVALID with the nearest right one. */
@@ -109,6 +111,6 @@ void help_all(FILE *);
 void help_markdown(struct buf *);
 
 extern const struct cli_verb verb_serve, verb_apply, verb_diff, verb_get, verb_describe, verb_delete,
-    verb_run, verb_cancel, verb_resume, verb_logs, verb_predict, verb_replay, verb_lineage, verb_drift,
-    verb_rollback, verb_doctor, verb_audit, verb_token, verb_completion, verb_gen, verb_explain, verb_worker,
-    verb_shim, verb_version;
+    verb_run, verb_cancel, verb_resume, verb_logs, verb_predict, verb_model, verb_replay, verb_lineage,
+    verb_drift, verb_rollback, verb_doctor, verb_audit, verb_token, verb_completion, verb_gen, verb_explain,
+    verb_worker, verb_shim, verb_version;

@@ -6,7 +6,7 @@
 
 enum { CALL_MS = 120000 };
 
-static err token_find(struct cli *c, struct str *out)
+err cli_token(struct cli *c, struct str *out)
 {
     const char *file = cli_option(c, "token-file"), *env = getenv("DHOW_TOKEN"), *home = getenv("HOME");
     if (!file && env && *env) {
@@ -28,7 +28,7 @@ static err token_find(struct cli *c, struct str *out)
 err cli_http(struct cli *c, struct http **out)
 {
     struct str token;
-    TRY(token_find(c, &token));
+    TRY(cli_token(c, &token));
     return http_open(str_of(cli_option(c, "server")), token, CALL_MS, out);
 }
 

@@ -15,10 +15,11 @@
 #include <unistd.h>
 
 const struct cli_verb *const verbs[] = {
-    &verb_serve,    &verb_apply,  &verb_diff,  &verb_get,     &verb_describe, &verb_delete,     &verb_run,
-    &verb_cancel,   &verb_resume, &verb_logs,  &verb_predict, &verb_replay,   &verb_lineage,    &verb_drift,
-    &verb_rollback, &verb_doctor, &verb_audit, &verb_token,   &verb_explain,  &verb_completion, &verb_gen,
-    &verb_version,  &verb_worker, &verb_shim,  NULL,
+    &verb_serve,  &verb_apply,   &verb_diff,       &verb_get,      &verb_describe, &verb_delete,
+    &verb_run,    &verb_cancel,  &verb_resume,     &verb_logs,     &verb_predict,  &verb_model,
+    &verb_replay, &verb_lineage, &verb_drift,      &verb_rollback, &verb_doctor,   &verb_audit,
+    &verb_token,  &verb_explain, &verb_completion, &verb_gen,      &verb_version,  &verb_worker,
+    &verb_shim,   NULL,
 };
 
 /* ---- kinds ---- */
@@ -168,6 +169,7 @@ static err open_api(struct app *app)
     TRY(make_views(app));
     api_metrics_add(app->api, feature_metrics, app->features);
     api_metrics_add(app->api, serve_metrics, app->serve);
+    serve_describe(app->api);
     api_metrics_add(app->api, monitors_metrics, app->monitors);
     api_ready_add(app->api, serve_ready, app->serve);
     return NULL;

@@ -184,7 +184,7 @@ err infer_end(struct infer *c, err e)
     leave(c);
     if (!c->waits)
         return e;
-    req_done(c->r, e);
+    req_done(c->r, e && c->failed ? c->failed(c, e) : e);
     return NULL;
 }
 
@@ -247,14 +247,13 @@ void infer_again(struct infer *c)
     (void)begin(c);
 }
 
-bool infer_light(struct req *r)
+bool infer_light_named(struct serve *s, struct req *r, struct str name)
 {
-    struct serve *s = (struct serve *)(uintptr_t)r->route->self;
     unsigned slot;
     if (r->body.n > LIGHT_BYTES || req_header(r, S("content-encoding")).n)
         return false;
     const struct snap *snap = snap_enter(s, &slot);
-    const struct entry *e = snap_find(snap, req_project(r), req_param(r, S("name")));
+    const struct entry *e = snap_find(snap, req_project(r), name);
     bool light = e && e->n;
     bool queues = e && e->policy && r->body.n <= SMALL_BYTES; /* a heavy model's run is a runner's anyway */
     for (size_t i = 0; light && i < e->n; i++) {
@@ -263,4 +262,9 @@ bool infer_light(struct req *r)
     }
     snap_leave(s, slot);
     return light;
+}
+
+bool infer_light(struct req *r)
+{
+    return infer_light_named((struct serve *)(uintptr_t)r->route->self, r, req_param(r, S("name")));
 }

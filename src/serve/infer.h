@@ -49,7 +49,9 @@ struct infer {
     size_t row_ids_n;
     err (*fit)(struct infer *);   /* once the version is chosen: what depends on its model; may be NULL */
     err (*reply)(struct infer *); /* writes the answer by req_reply */
-    void *adapter;                /* its own; may be NULL */
+    err (*failed)(struct infer *,
+                  err); /* makes an answer of an error that came late; NULL: the error is the reply */
+    void *adapter;      /* its own; may be NULL */
     /* by infer_start */
     const struct snap *snap;
     unsigned slot;
@@ -96,6 +98,8 @@ void output_place(const struct model *, struct arena *a, size_t n, struct tensor
 err infer_end(struct infer *c, err e);
 /* Is the model that this request names quick enough for an event loop? For route.light. */
 bool infer_light(struct req *);
+/* The same for a protocol whose path does not name the deployment. */
+bool infer_light_named(struct serve *, struct req *, struct str name);
 
 /* ---- choose.c ---- */
 /* Which version answers: c->to. NOT_FOUND, UNAVAILABLE. */

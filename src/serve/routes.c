@@ -1,41 +1,88 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The rest of the Open Inference Protocol: what is there, is it ready. */
-#include "serve/infer.h"
+/* The Open Inference Protocol but for predictions: one table of operations, which REST and gRPC share. */
+#include "serve/ext.h"
 
-static struct serve *self_of(const struct req *r)
+#define SERVICE "/inference.GRPCInferenceService/"
+
+/* ---- what is asked ---- */
+
+yyjson_val *call_get(const struct call *c, const char *key)
 {
-    return (struct serve *)(uintptr_t)r->route->self;
+    return yyjson_obj_get(c->body, key);
 }
 
-static err server_get(struct req *r)
+err call_parameters(const struct call *c, yyjson_val **out)
 {
-    struct json j = json_new(r->a);
-    json_obj(&j);
-    json_kstr(&j, "name", S("dhow"));
-    json_kstr(&j, "version", S(DHOW_VERSION));
-    json_key(&j, S("extensions"));
-    json_arr(&j);
-    json_str(&j, S("entities"));
-    json_arr_end(&j);
-    json_obj_end(&j);
-    return req_reply_json(r, 200, &j);
+    *out = call_get(c, "parameters");
+    if (*out && !yyjson_is_null(*out) && !yyjson_is_obj(*out))
+        FAIL(INVALID, "parameters is an object");
+    return NULL;
 }
 
-static err live_get(struct req *r)
+err served_find(const struct call *c, const struct snap *snap, const struct entry **entry,
+                const struct served **out)
 {
-    return req_reply(r, 200, "application/json", S("{\"live\":true}"));
+    const struct entry *e = snap_find(snap, c->project, c->name);
+    *out = NULL;
+    if (!e)
+        FAIL(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(c->name, 0, 64)));
+    *entry = e;
+    for (size_t i = 0; i < e->n; i++) {
+        const struct served *v = &e->v[i];
+        if (c->version.n ? str_eq(v->model->number, c->version) || str_eq(v->model->name, c->version)
+                         : v->share > 0 && (!*out || v->share > (*out)->share))
+            *out = v;
+    }
+    if (!*out && c->version.n)
+        FAIL(NOT_FOUND, "version '%.*s' of '%.*s' is not loaded", STR(str_sub(c->version, 0, 64)),
+             STR(e->name));
+    return NULL;
 }
 
-static err ready_get(struct req *r)
+/* ---- server and models ---- */
+
+static err server_metadata(struct call *c)
 {
-    bool ready = serve_ready(self_of(r));
-    return req_reply(r, ready ? 200 : 503, "application/json",
-                     ready ? S("{\"ready\":true}") : S("{\"ready\":false}"));
+    static const struct str extensions[] = {
+        S_INIT("entities"),
+        S_INIT("binary_tensor_data"),
+        S_INIT("classification"),
+        S_INIT("statistics"),
+        S_INIT("model_configuration"),
+        S_INIT("model_repository"),
+        S_INIT("trace"),
+        S_INIT("logging"),
+        S_INIT("parameters"),
+    };
+    json_obj(&c->j);
+    json_kstr(&c->j, "name", S("dhow"));
+    json_kstr(&c->j, "version", S(DHOW_VERSION));
+    json_key(&c->j, S("extensions"));
+    json_arr(&c->j);
+    for (size_t i = 0; i < sizeof extensions / sizeof *extensions; i++)
+        json_str(&c->j, extensions[i]);
+    json_arr_end(&c->j);
+    json_obj_end(&c->j);
+    return NULL;
+}
+
+static err server_live(struct call *c)
+{
+    json_raw(&c->j, S("{\"live\":true}"));
+    return NULL;
+}
+
+static err server_ready(struct call *c)
+{
+    bool ready = serve_ready(c->s);
+    c->status = ready ? 200 : 503;
+    json_raw(&c->j, ready ? S("{\"ready\":true}") : S("{\"ready\":false}"));
+    return NULL;
 }
 
 static err models_get(struct req *r)
 {
-    struct serve *s = self_of(r);
+    struct serve *s = (struct serve *)(uintptr_t)r->route->self;
     struct json j = json_new(r->a);
     struct str project = req_project(r);
     unsigned slot;
@@ -52,44 +99,24 @@ static err models_get(struct req *r)
     return req_reply_json(r, 200, &j);
 }
 
-/* The version of the path, else the one that answers most. */
-static err served_of(struct req *r, const struct snap *snap, const struct entry **entry,
-                     const struct served **out)
+/* What is not there is not ready: over gRPC that is an answer, over REST 404. */
+static err model_ready(struct call *c)
 {
-    struct str name = req_param(r, S("name")), version = req_param(r, S("version"));
-    const struct entry *e = snap_find(snap, req_project(r), name);
-    *out = NULL;
-    if (!e)
-        FAIL(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(name, 0, 64)));
-    *entry = e;
-    for (size_t i = 0; i < e->n; i++) {
-        const struct served *v = &e->v[i];
-        if (version.n ? str_eq(v->model->number, version) || str_eq(v->model->name, version)
-                      : v->share > 0 && (!*out || v->share > (*out)->share))
-            *out = v;
-    }
-    if (!*out && version.n)
-        FAIL(NOT_FOUND, "version '%.*s' of '%.*s' is not loaded", STR(str_sub(version, 0, 64)), STR(e->name));
-    return NULL;
-}
-
-static err model_ready_get(struct req *r)
-{
-    struct serve *s = self_of(r);
     const struct entry *e;
     const struct served *v;
     unsigned slot;
-    const struct snap *snap = snap_enter(s, &slot);
-    err failed = served_of(r, snap, &e, &v);
+    const struct snap *snap = snap_enter(c->s, &slot);
+    err failed = served_find(c, snap, &e, &v);
     bool ready = !failed && (v || e->state == ENTRY_IDLE); /* one that sleeps answers, too */
-    snap_leave(s, slot);
-    TRY(failed);
-    struct json j = json_new(r->a);
-    json_obj(&j);
-    json_kstr(&j, "name", req_param(r, S("name")));
-    json_kbool(&j, "ready", ready);
-    json_obj_end(&j);
-    return req_reply_json(r, ready ? 200 : 503, &j);
+    snap_leave(c->s, slot);
+    if (failed && !c->rpc)
+        return failed;
+    c->status = ready ? 200 : 503;
+    json_obj(&c->j);
+    json_kstr(&c->j, "name", c->name);
+    json_kbool(&c->j, "ready", ready);
+    json_obj_end(&c->j);
+    return NULL;
 }
 
 static void tensors_write(struct json *j, const char *key, const struct tensor_spec *v, size_t n)
@@ -146,40 +173,85 @@ static void model_write(struct json *j, const struct entry *e, const struct serv
     json_obj_end(j);
 }
 
-static err model_get(struct req *r)
+static err model_metadata(struct call *c)
 {
-    struct serve *s = self_of(r);
-    struct json j = json_new(r->a);
     const struct entry *e;
     const struct served *v;
     unsigned slot;
-    const struct snap *snap = snap_enter(s, &slot);
-    err failed = served_of(r, snap, &e, &v);
+    const struct snap *snap = snap_enter(c->s, &slot);
+    err failed = served_find(c, snap, &e, &v);
     if (!failed && v)
-        model_write(&j, e, v);
-    snap_leave(s, slot);
+        model_write(&c->j, e, v);
+    snap_leave(c->s, slot);
     TRY(failed);
     if (!v)
-        FAIL(UNAVAILABLE, "'%.*s' has no version ready", STR(req_param(r, S("name"))));
-    return req_reply_json(r, 200, &j);
+        FAIL(UNAVAILABLE, "'%.*s' has no version ready", STR(c->name));
+    return NULL;
 }
 
+/* ---- the table ---- */
+// clang-format off
+static const struct operation operations[] = {
+    { "ServerLive", "public", server_live, "It runs." },
+    { "ServerReady", "public", server_ready, "Whether every deployment is loaded, or cannot be." },
+    { "ServerMetadata", "public", server_metadata, "Name, version and extensions of the server." },
+    { "ModelReady", "model.read", model_ready, "Whether a deployment answers." },
+    { "ModelMetadata", "model.read", model_metadata, "Inputs and outputs of a deployment." },
+    { "ModelConfig", "model.read", model_config, "A deployment as Triton's ModelConfig.", .wrap = "config" },
+    { "ModelStatistics", "model.read", model_stats, "Counts and times of each version, since the start." },
+    { "RepositoryIndex", "model.read", repository_index, "The project's deployments and whether they answer.", .wrap = "models" },
+    { "TraceSetting", "model.read", trace_setting, "Settings of the trace.", .body = "settings", .wrap = "settings" },
+    { "LogSettings", "model.read", log_settings, "Settings of the log.", .body = "settings", .wrap = "settings" },
+    { "SystemSharedMemoryStatus", "model.read", shared_memory_status, "Regions of shared memory: none." },
+    { "SystemSharedMemoryRegister", "model.infer", shared_memory_refuse, "Refused: shared memory is off." },
+    { "SystemSharedMemoryUnregister", "model.infer", shared_memory_nothing, "Nothing is registered." },
+    { "CudaSharedMemoryStatus", "model.read", shared_memory_status, "Regions of CUDA memory: none." },
+    { "CudaSharedMemoryRegister", "model.infer", shared_memory_refuse, "Refused: shared memory is off." },
+    { "CudaSharedMemoryUnregister", "model.infer", shared_memory_nothing, "Nothing is registered." },
+};
+
+/* The operations' paths in REST. */
+static const struct path {
+    enum method method;
+    const char *path, *rpc;
+    const char *may; /* NULL: the operation's */
+    bool on_loop;
+} paths[] = {
+    { M_GET, "/v2", "ServerMetadata", NULL, true },
+    { M_GET, "/v2/health/live", "ServerLive", NULL, true },
+    { M_GET, "/v2/health/ready", "ServerReady" },
+    { M_GET, "/v2/models/{name}", "ModelMetadata" },
+    { M_GET, "/v2/models/{name}/versions/{version}", "ModelMetadata" },
+    { M_GET, "/v2/models/{name}/ready", "ModelReady" },
+    { M_GET, "/v2/models/{name}/versions/{version}/ready", "ModelReady" },
+    { M_GET, "/v2/models/{name}/config", "ModelConfig" },
+    { M_GET, "/v2/models/{name}/versions/{version}/config", "ModelConfig" },
+    { M_GET, "/v2/models/stats", "ModelStatistics" },
+    { M_GET, "/v2/models/{name}/stats", "ModelStatistics" },
+    { M_GET, "/v2/models/{name}/versions/{version}/stats", "ModelStatistics" },
+    { M_POST, "/v2/repository/index", "RepositoryIndex" },
+    { M_POST, "/v2/repository/{project}/index", "RepositoryIndex" },
+    { M_GET, "/v2/trace/setting", "TraceSetting" },
+    { M_POST, "/v2/trace/setting", "TraceSetting", "model.operate" },
+    { M_GET, "/v2/models/{name}/trace/setting", "TraceSetting" },
+    { M_POST, "/v2/models/{name}/trace/setting", "TraceSetting", "model.operate" },
+    { M_GET, "/v2/logging", "LogSettings" },
+    { M_POST, "/v2/logging", "LogSettings", "server.operate" },
+    { M_GET, "/v2/systemsharedmemory/status", "SystemSharedMemoryStatus" },
+    { M_GET, "/v2/systemsharedmemory/region/{name}/status", "SystemSharedMemoryStatus" },
+    { M_POST, "/v2/systemsharedmemory/region/{name}/register", "SystemSharedMemoryRegister" },
+    { M_POST, "/v2/systemsharedmemory/region/{name}/unregister", "SystemSharedMemoryUnregister" },
+    { M_POST, "/v2/systemsharedmemory/unregister", "SystemSharedMemoryUnregister" },
+    { M_GET, "/v2/cudasharedmemory/status", "CudaSharedMemoryStatus" },
+    { M_GET, "/v2/cudasharedmemory/region/{name}/status", "CudaSharedMemoryStatus" },
+    { M_POST, "/v2/cudasharedmemory/region/{name}/register", "CudaSharedMemoryRegister" },
+    { M_POST, "/v2/cudasharedmemory/region/{name}/unregister", "CudaSharedMemoryUnregister" },
+    { M_POST, "/v2/cudasharedmemory/unregister", "CudaSharedMemoryUnregister" },
+};
+
 static const struct route rows[] = {
-    { M_GET, "/v2", server_get, .may = "public", .on_loop = true,
-      .doc = "Name, version and extensions of the server." },
-    { M_GET, "/v2/health/live", live_get, .may = "public", .on_loop = true, .doc = "It runs." },
-    { M_GET, "/v2/health/ready", ready_get, .may = "public",
-      .doc = "200 once every deployment is loaded, or cannot be." },
     { M_GET, "/v2/models", models_get, .may = "model.read",
       .doc = "Names of the deployments of the project." },
-    { M_GET, "/v2/models/{name}", model_get, .may = "model.read",
-      .doc = "Inputs and outputs of a deployment." },
-    { M_GET, "/v2/models/{name}/versions/{version}", model_get, .may = "model.read",
-      .doc = "The same of one version." },
-    { M_GET, "/v2/models/{name}/ready", model_ready_get, .may = "model.read",
-      .doc = "200 if it answers, else 503." },
-    { M_GET, "/v2/models/{name}/versions/{version}/ready", model_ready_get, .may = "model.read",
-      .doc = "The same of one version." },
     { M_POST, "/v2/models/{name}/infer", infer_post, .may = "model.infer", .light = infer_light,
       .body_bytes_max = BODY_BYTES_MAX,
       .doc = "A prediction: {inputs: [tensors]}, or {entities: {column: [values]}} for features by key." },
@@ -190,16 +262,145 @@ static const struct route rows[] = {
       .doc = "What became true, for its A/B test: {outcomes: [{id, value}]}." },
     { M_GET, "/api/v1/projects/{project}/deployments/{name}/shadow", shadow_get, .may = "deployments.read",
       .out = &shadow_status_schema, .doc = "How the shadow's answers compare, as of now." },
+    { M_POST, SERVICE "ModelInfer", rpc_infer, .may = "model.infer", .light = rpc_light, .grpc = GRPC_UNARY,
+      .body_bytes_max = BODY_BYTES_MAX, .doc = "A prediction." },
+    { M_POST, SERVICE "ModelStreamInfer", rpc_stream, .may = "model.infer", .light = rpc_light, .grpc = GRPC_STREAM,
+      .body_bytes_max = BODY_BYTES_MAX, .doc = "Predictions, one for each message." },
 };
+// clang-format on
+enum {
+    ROWS = sizeof rows / sizeof *rows,
+    PATHS = sizeof paths / sizeof *paths,
+    OPERATIONS = sizeof operations / sizeof *operations
+};
+
+/* ---- the two ways in ---- */
+
+/* .self of an operation's route. */
+struct bound {
+    struct serve *s;
+    const struct operation *op;
+};
+
+static const struct bound *bound_of(const struct req *r)
+{
+    return r->route->self;
+}
+
+static struct call call_new(struct req *r)
+{
+    struct str project = req_param(r, S("project"));
+    return (struct call){ .s = bound_of(r)->s,
+                          .r = r,
+                          .a = r->a,
+                          .project = project.n ? project : req_project(r),
+                          .name = req_param(r, S("name")),
+                          .version = req_param(r, S("version")),
+                          .j = json_new(r->a) };
+}
+
+static err rest_call(struct req *r)
+{
+    struct call c = call_new(r);
+    if (r->body.n) {
+        TRY(json_parse(r->a, r->body, &c.body));
+        if (!yyjson_is_obj(c.body))
+            FAIL(INVALID, "the body is an object");
+    }
+    TRY(bound_of(r)->op->run(&c));
+    return req_reply_json(r, c.status ? c.status : 200, &c.j);
+}
+
+/* The message as JSON is what REST's path and body say. */
+static err rpc_request(struct call *c, const struct operation *op)
+{
+    struct str method = str_of(op->rpc);
+    struct json j = json_new(c->a);
+    TRY(proto_read(proto_message(&proto_inference, fmt(c->a, "%.*sRequest", STR(method))), c->r->body, &j));
+    TRY(json_parse(c->a, json_get(&j), &c->body));
+    yyjson_val *name = call_get(c, "model_name"), *version = call_get(c, "version");
+    name = name ? name : call_get(c, "name");
+    c->name = (struct str){ yyjson_get_str(name), yyjson_get_len(name) };
+    c->version = (struct str){ yyjson_get_str(version), yyjson_get_len(version) };
+    if (op->body)
+        c->body = call_get(c, op->body);
+    return NULL;
+}
+
+static err rpc_call(struct req *r)
+{
+    const struct operation *op = bound_of(r)->op;
+    struct call c = call_new(r);
+    struct buf b = buf_new(r->a);
+    yyjson_val *v;
+    c.rpc = true;
+    TRY(rpc_request(&c, op));
+    TRY(op->run(&c));
+    struct str answer = json_get(&c.j);
+    if (op->wrap)
+        answer = fmt(r->a, "{\"%s\":%.*s}", op->wrap, STR(answer));
+    TRY(json_parse(r->a, answer, &v));
+    TRY(proto_write(proto_message(&proto_inference, fmt(r->a, "%sResponse", op->rpc)), v, &b));
+    return req_reply(r, 200, NULL, buf_get(&b));
+}
+
+static const struct operation *operation_find(const char *rpc)
+{
+    size_t i = 0;
+    while (strcmp(operations[i].rpc, rpc) != 0)
+        i++;
+    return &operations[i];
+}
+
+static const struct bound *bind(struct serve *s, struct arena *a, const struct operation *op)
+{
+    struct bound *b = NEW(a, struct bound);
+    *b = (struct bound){ s, op };
+    return b;
+}
+
+static struct route path_route(struct serve *s, struct arena *a, const struct path *p)
+{
+    const struct operation *op = operation_find(p->rpc);
+    return (struct route){ .method = p->method,
+                           .path = p->path,
+                           .run = rest_call,
+                           .may = p->may ? p->may : op->may,
+                           .doc = op->doc,
+                           .on_loop = p->on_loop,
+                           .self = bind(s, a, op) };
+}
+
+static struct route rpc_route(struct serve *s, struct arena *a, const struct operation *op)
+{
+    return (struct route){ .method = M_POST,
+                           .path = fmtz(a, SERVICE "%s", op->rpc),
+                           .run = rpc_call,
+                           .may = op->may,
+                           .doc = op->doc,
+                           .grpc = GRPC_UNARY,
+                           .self = bind(s, a, op) };
+}
+
+void serve_describe(struct api *api)
+{
+    auto_arena struct arena *a = arena_new(0);
+    api_grpc_describe(api, str_of(proto_inference.name), proto_descriptor(&proto_inference, a));
+}
 
 const struct route *serve_routes(struct serve *s, struct arena *a)
 {
-    size_t n = sizeof rows / sizeof *rows;
-    struct route *r = NEW_N(a, struct route, n + 1);
-    for (size_t i = 0; i < n; i++) {
-        r[i] = rows[i];
-        r[i].self = s;
-        r[i].tag = "inference";
+    struct route *r = NEW_N(a, struct route, ROWS + PATHS + OPERATIONS + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < PATHS; i++)
+        r[n++] = path_route(s, a, &paths[i]);
+    for (size_t i = 0; i < ROWS; i++) {
+        r[n] = rows[i];
+        r[n++].self = s;
     }
+    for (size_t i = 0; i < OPERATIONS; i++)
+        r[n++] = rpc_route(s, a, &operations[i]);
+    for (size_t i = 0; i < n; i++)
+        r[i].tag = "inference";
     return r;
 }

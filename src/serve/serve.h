@@ -30,6 +30,7 @@ struct reconciler serve_reconciler(struct serve *);
 void serve_set_control(struct serve *, struct control *);
 /* /v2…: .self is the serve. */
 const struct route *serve_routes(struct serve *, struct arena *a);
+void serve_describe(struct api *);                /* the gRPC service, for reflection */
 void serve_metrics(void *serve, struct buf *out); /* for api_metrics_add */
 /* What became true of the row with this id, for the deployment's A/B test. False: it has none. Any thread, cheap; only the
  * first outcome of an id counts. */

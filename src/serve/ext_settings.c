@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Logging, tracing and shared memory, as far as a client may set them over the network: no path of this machine. */
+#include "serve/ext.h"
+
+static struct str text_of(yyjson_val *v)
+{
+    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
+}
+
+/* ---- logging: three switches and a number, of one level ---- */
+
+struct log_change {
+    bool info, warning;
+    uint64_t verbose;
+};
+
+static err log_one(struct log_change *to, struct str key, yyjson_val *v)
+{
+    bool *flag = str_is(key, "log_info") ? &to->info : str_is(key, "log_warning") ? &to->warning : NULL;
+    if (flag && yyjson_is_bool(v))
+        *flag = yyjson_get_bool(v);
+    else if (str_is(key, "log_verbose_level") && yyjson_is_uint(v))
+        to->verbose = yyjson_get_uint(v);
+    else if (str_is(key, "log_error") && yyjson_is_true(v))
+        return NULL;
+    else if (str_is(key, "log_format") && yyjson_is_str(v) && str_is(text_of(v), "ISO8601"))
+        return NULL;
+    else if (str_is(key, "log_error") || str_is(key, "log_format") || str_is(key, "log_file"))
+        FAIL(UNSUPPORTED, "'%.*s' is set when the server starts, not over the network", STR(key));
+    else
+        FAIL(INVALID, "'%.*s' is no setting of the log, or not of its type", STR(str_sub(key, 0, 64)));
+    return NULL;
+}
+
+static err log_change(struct call *c)
+{
+    enum log_level min = log_min();
+    struct log_change to = { min <= LOG_INFO, min <= LOG_WARN, min == LOG_DEBUG };
+    size_t i, max;
+    yyjson_val *k, *v;
+    TRY(auth_may(req_who(c->r), S("server.operate"), S("*")));
+    yyjson_obj_foreach (c->body, i, max, k, v)
+        TRY(log_one(&to, text_of(k), v));
+    log_set_min(to.verbose ? LOG_DEBUG : to.info ? LOG_INFO : to.warning ? LOG_WARN : LOG_ERROR);
+    return NULL;
+}
+
+err log_settings(struct call *c)
+{
+    if (c->body && yyjson_obj_size(c->body))
+        TRY(log_change(c));
+    enum log_level min = log_min();
+    json_obj(&c->j);
+    json_kstr(&c->j, "log_file", S(""));
+    json_kbool(&c->j, "log_info", min <= LOG_INFO);
+    json_kbool(&c->j, "log_warning", min <= LOG_WARN);
+    json_kbool(&c->j, "log_error", true);
+    json_ki64(&c->j, "log_verbose_level", min == LOG_DEBUG);
+    json_kstr(&c->j, "log_format", S("ISO8601"));
+    json_obj_end(&c->j);
+    return NULL;
+}
+
+/* ---- tracing: off ---- */
+
+static const struct {
+    struct str name, value;
+} trace[] = {
+    { S_INIT("trace_level"), S_INIT("OFF") },   { S_INIT("trace_rate"), S_INIT("1000") },
+    { S_INIT("trace_count"), S_INIT("-1") },    { S_INIT("log_frequency"), S_INIT("0") },
+    { S_INIT("trace_mode"), S_INIT("triton") }, { S_INIT("trace_file"), S_INIT("") },
+};
+enum { TRACES = sizeof trace / sizeof *trace };
+
+/* null, or a list of one, or the text itself: what is there already. */
+static err trace_one(struct str key, yyjson_val *v)
+{
+    size_t i = 0;
+    while (i < TRACES && !str_eq(trace[i].name, key))
+        i++;
+    if (i == TRACES)
+        FAIL(INVALID, "'%.*s' is no setting of the trace", STR(str_sub(key, 0, 64)));
+    if (yyjson_is_arr(v) && yyjson_arr_size(v) == 1)
+        v = yyjson_arr_get_first(v);
+    bool same = yyjson_is_null(v) || (yyjson_is_arr(v) && !yyjson_arr_size(v)) ||
+                (yyjson_is_str(v) && str_eq(text_of(v), trace[i].value));
+    if (!same)
+        FAIL(UNSUPPORTED, "'%.*s' cannot be set: this server writes no traces of Triton's form", STR(key));
+    return NULL;
+}
+
+static err model_there(struct call *c)
+{
+    const struct entry *e;
+    const struct served *v;
+    unsigned slot;
+    const struct snap *snap = snap_enter(c->s, &slot);
+    err failed = c->name.n ? served_find(c, snap, &e, &v) : NULL;
+    snap_leave(c->s, slot);
+    return failed;
+}
+
+err trace_setting(struct call *c)
+{
+    size_t i, max;
+    yyjson_val *k, *v;
+    TRY(model_there(c));
+    if (c->body && yyjson_obj_size(c->body))
+        TRY(auth_may(req_who(c->r), S("model.operate"), c->project));
+    yyjson_obj_foreach (c->body, i, max, k, v)
+        TRY(trace_one(text_of(k), v));
+    json_obj(&c->j);
+    for (i = 0; i < TRACES; i++) {
+        json_key(&c->j, trace[i].name);
+        if (i == 0)
+            json_arr(&c->j);
+        json_str(&c->j, trace[i].value);
+        if (i == 0)
+            json_arr_end(&c->j);
+    }
+    json_obj_end(&c->j);
+    return NULL;
+}
+
+/* ---- shared memory: off, as a client could name what is not its own ---- */
+
+err shared_memory_status(struct call *c)
+{
+    if (c->name.n)
+        FAIL(NOT_FOUND, "there is no shared memory region '%.*s'", STR(str_sub(c->name, 0, 64)));
+    json_raw(&c->j, S("[]")); /* as a message: without regions */
+    return NULL;
+}
+
+err shared_memory_refuse(struct call *c)
+{
+    (void)c;
+    FAIL(UNSUPPORTED, "shared memory of clients is off; tensors come in the request");
+}
+
+err shared_memory_nothing(struct call *c)
+{
+    json_raw(&c->j, S("{}"));
+    return NULL;
+}
