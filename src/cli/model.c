@@ -18,6 +18,14 @@ static err config_run(struct cli *c)
     return cli_show(c, v, NULL);
 }
 
+/* load, unload: waits until it is so. */
+static err switch_run(struct cli *c)
+{
+    struct str path = fmt(c->a, "/v2/repository/models/%.*s/%s", STR(url_encode(c->a, str_of(c->args[1]))),
+                          c->args[0]);
+    return cli_call(c, M_POST, path, S("{}"), NULL);
+}
+
 /* ---- stats ---- */
 
 static struct str mean_us(struct cli *c, yyjson_val *stats, const char *key)
@@ -312,11 +320,15 @@ static err model_run(struct cli *c)
     static const struct {
         const char *name;
         err (*run)(struct cli *);
-    } actions[] = { { "config", config_run }, { "stats", stats_run }, { "bench", bench_run } };
+    } actions[] = { { "config", config_run },
+                    { "stats", stats_run },
+                    { "load", switch_run },
+                    { "unload", switch_run },
+                    { "bench", bench_run } };
     for (size_t i = 0; i < sizeof actions / sizeof *actions; i++)
         if (!strcmp(actions[i].name, c->args[0]))
             return actions[i].run(c);
-    FAIL(INVALID, "model knows config, stats and bench, not '%s'", c->args[0]);
+    FAIL(INVALID, "model knows config, stats, load, unload and bench, not '%s'", c->args[0]);
 }
 
 static const struct option model_options[] = {
@@ -330,8 +342,9 @@ static const struct option model_options[] = {
 };
 const struct cli_verb verb_model = {
     .name = "model",
-    .args = "config|stats|bench DEPLOYMENT",
-    .doc = "Show how a deployment is served and what it did, or measure how fast it answers.",
+    .args = "config|stats|load|unload|bench DEPLOYMENT",
+    .doc =
+        "Show how a deployment is served and what it did, take it out of memory and back, or measure how fast it answers.",
     .examples = "  dhow model stats late\n  dhow model bench late --concurrency 1,16,64 --seconds 3",
     .options = model_options,
     .args_min = 2,

@@ -38,6 +38,8 @@ err call_parameters(const struct call *, yyjson_val **out);
 err model_stats(struct call *);
 err model_config(struct call *);
 err repository_index(struct call *);
+err repository_load(struct call *);
+err repository_unload(struct call *);
 err trace_setting(struct call *);
 err log_settings(struct call *);
 err shared_memory_status(struct call *);

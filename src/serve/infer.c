@@ -171,6 +171,16 @@ static void leave(struct infer *c)
         snap_leave(c->s, c->slot);
 }
 
+/* The last touch of c. */
+static err over(struct infer *c, err e)
+{
+    leave(c);
+    if (!c->waits)
+        return e;
+    req_done(c->r, e && c->failed ? c->failed(c, e) : e);
+    return NULL;
+}
+
 err infer_end(struct infer *c, err e)
 {
     bool ran = !e;
@@ -181,11 +191,7 @@ err infer_end(struct infer *c, err e)
     infer_count(c, e, ran || c->entities);
     if (!e)
         observe(c);
-    leave(c);
-    if (!c->waits)
-        return e;
-    req_done(c->r, e && c->failed ? c->failed(c, e) : e);
-    return NULL;
+    return over(c, e);
 }
 
 void infer_wait(struct infer *c)
@@ -201,11 +207,7 @@ static err refuse(struct infer *c, err e)
 {
     if (c->count)
         infer_count(c, e, false);
-    leave(c);
-    if (!c->waits)
-        return e;
-    req_done(c->r, e);
-    return NULL;
+    return over(c, e);
 }
 
 static err begin(struct infer *c)

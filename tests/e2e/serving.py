@@ -15,7 +15,7 @@ ORACLE = os.environ.get("ORACLE")
 # What dhow cannot do yet: patterns of tests' names, as test/parameters. It shrinks to nothing, and then goes, with its two
 # readers below and in conftest.py.
 PENDING = [
-    "test_h2spec_*", "test_the_server_names_*", "test_a_model_can_be_unloaded_*", "test_an_unknown_model_cannot_*", "test_who_may_*",
+    "test_h2spec_*", "test_the_server_names_*",
 ]
 
 

@@ -234,6 +234,21 @@ def test_both_protocols_say_the_same(served, client, headers):
     http.close()
 
 
+def test_unloading_and_loading(served, client, headers):
+    def state():
+        return [m.state for m in client.get_model_repository_index(headers=headers).models if m.name == NAME]
+    assert code_of(client.load_model, NAME, headers=headers, config="{}") == "INVALID_ARGUMENT"
+    assert code_of(client.load_model, NAME, headers=headers, config="{}",
+                   files={"file:1/../../x.onnx": b"x"}) == "INVALID_ARGUMENT"
+    assert code_of(client.unload_model, "../small", headers=headers) == "NOT_FOUND"
+    client.unload_model(NAME, headers=headers)
+    assert state() == ["UNAVAILABLE"] and not client.is_model_ready(NAME, headers=headers)
+    assert code_of(client.infer, NAME, tensors(), headers=headers) == "UNAVAILABLE"
+    client.load_model(NAME, headers=headers)
+    assert state() == ["READY"]
+    assert np.allclose(client.infer(NAME, tensors(), headers=headers).as_numpy("y"), WANT)
+
+
 def test_settings(client, headers):
     was = client.get_log_settings(headers=headers).settings
     told = client.update_log_settings({"log_verbose_level": 1}, headers=headers).settings
