@@ -6,6 +6,8 @@
 /* "." or ".." as a whole name, also between slashes that were encoded. */
 static bool has_dots(struct str s)
 {
+    if (s.n && s.p[0] != '.' && str_find(s, '/') == s.n)
+        return false; /* nearly all */
     for (struct str part; str_cut(&s, '/', &part);)
         if (str_is(part, ".") || str_is(part, ".."))
             return true;
@@ -245,21 +247,15 @@ struct str req_header(const struct req *r, struct str lower_name)
     return S("");
 }
 
+/* On every request several times, so the route's path is not taken apart: a parameter is what stands in braces. */
 struct str req_param(const struct req *r, struct str name)
 {
-    if (!r->route)
-        return S("");
-    struct str path = str_of(r->route->path);
-    size_t i = 0;
-    for (struct str segment; str_cut(&path, '/', &segment);) {
-        if (!is_param(segment))
-            continue;
-        struct str key = str_sub(segment, 1, segment.n - 1);
-        if (str_ends(key, S("...")))
-            key.n -= 3;
-        if (i < r->params_n && str_eq(key, name))
+    const char *at = r->route ? r->route->path : "";
+    for (size_t i = 0; i < r->params_n && (at = strchr(at, '{')); i++) {
+        at++;
+        bool same = strncmp(at, name.p, name.n) == 0;
+        if (same && (at[name.n] == '}' || at[name.n] == '.'))
             return r->params[i];
-        i++;
     }
     return S("");
 }

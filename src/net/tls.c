@@ -235,7 +235,9 @@ static void subject_take(struct tls_conn *s)
     X509_NAME_print_ex(text, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253);
     char *p;
     long n = BIO_get_mem_data(text, &p);
-    s->subject = n > 0 && n <= SUBJECT_MAX ? strndup(p, (size_t)n) : NULL;
+    s->subject = n > 0 && n <= SUBJECT_MAX ? calloc(1, (size_t)n + 1) : NULL;
+    if (s->subject)
+        memcpy(s->subject, p, (size_t)n); /* no zero ends it */
     BIO_free(text);
 }
 
