@@ -184,14 +184,14 @@ struct req_out {
     int64_t due; /* ms: until then it is read, or some of its reply is taken; 0: no limit */
     bool http10, close, wants_continue;
     bool inline_; /* runs on the loop thread */
-    bool counted; /* `after` was called */
-    bool owed;    /* req_later was called */
     bool streams; /* loop thread: stream is ours to end */
     bool grpc;    /* the body is messages, errors are trailers */
     bool zipped;  /* the message is */
     /* the reply, written by the handler's thread */
     int status;
     struct str head, body;
+    bool counted; /* `after` was called */
+    bool owed;    /* req_later was called */
     VEC(struct header) extra;
     struct stream *stream;
     void *fields; /* HTTP/2: head, as nghttp2 takes it */

@@ -103,12 +103,13 @@ static void ask(struct client *c)
     static const char *const paths[] = { "/t.T/Lane",  "/t.T/Loop", "/t.T/Chat",
                                          "/t.T/Later", "/feed",     "/nowhere" };
     size_t what = splitmix(&c->seed) % 6;
+    const char *timeout = splitmix(&c->seed) % 8 ? "9S" : "500u";
     nghttp2_nv f[] = { FIELD(":method", "POST"),
                        FIELD(":path", paths[what]),
                        FIELD(":scheme", "http"),
                        FIELD(":authority", "localhost"),
                        FIELD("content-type", what < 4 ? "application/grpc" : "text/plain"),
-                       FIELD("grpc-timeout", splitmix(&c->seed) % 8 ? "9S" : "500u") };
+                       FIELD("grpc-timeout", timeout) };
     nghttp2_data_provider body = { .source.fd = what == 2 || what == 3 ? 20 : 10, .read_callback = on_body };
     int32_t id = nghttp2_submit_request(c->s, NULL, f, sizeof f / sizeof *f, &body, NULL);
     c->open += id > 0;

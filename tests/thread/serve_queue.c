@@ -158,6 +158,8 @@ int main(void)
     pthread_mutex_init(&s->m, NULL);
     pthread_mutex_init(&s->loading, NULL);
     log_setup(LOG_ERROR, false);
+    s->traces = trace_log_new();
+    s->meter = load_meter_new();
     if (lane_new("models", 2, 64, &s->lane))
         return 1;
     struct depl *d = depl_make(s);

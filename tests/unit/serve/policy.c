@@ -40,7 +40,8 @@ TEST(buckets_go_to_who_needs_them)
 {
     auto_arena struct arena *a = arena_new(0);
     struct limiter *l = limiter_new(a, &(struct limits){ .per_second = 1e6 });
-    struct policy p = { .limiter = l };
+    static struct policy p; /* a test's stack is not aligned as it is */
+    p.limiter = l;
     struct entry e = { .policy = &p };
     struct principal who = { 0 };
     struct req r = { .a = a, .who = &who };
