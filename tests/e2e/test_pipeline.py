@@ -359,7 +359,7 @@ def test_onnx_runtime_phones_nobody(trained):
     assert "libonnxruntime" in maps
     assert not [p for p in trained.home.rglob("*") if "Microsoft" in str(p) or "onnxruntime" in str(p)]
     known = ("dhow", "store-writer", "auth", "models-", "jobs-", "watch", "control", "request-", "net", "monitor", "hook",
-             "push", "lane", "kv")
+             "push", "lane", "kv", "requests-", "shadows-", "reaper", "instance", "write", "tls")
     strange = [name for name in trained.threads() if not name.startswith(known)]
     assert not strange, strange
     sockets = open("/proc/net/tcp").read() + open("/proc/net/tcp6").read()
