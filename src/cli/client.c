@@ -29,7 +29,8 @@ err cli_http(struct cli *c, struct http **out)
 {
     struct str token;
     TRY(cli_token(c, &token));
-    return http_open(str_of(cli_option(c, "server")), token, CALL_MS, out);
+    TRY(http_open(str_of(cli_option(c, "server")), token, CALL_MS, out));
+    return http_header(*out, "X-Dhow-Project", c->project); /* where the path does not say it */
 }
 
 static enum err_code code_of(int status, struct str name)

@@ -12,13 +12,14 @@
 #include <sys/time.h>
 #include <sys/uio.h>
 
-enum { CLIENT_IN = 64 << 10, LINE_MAX_ = 4 << 20, ERROR_BODY = 64 << 10 };
+enum { HEADERS = 4, CLIENT_IN = 64 << 10, LINE_MAX_ = 4 << 20, ERROR_BODY = 64 << 10 };
 static const size_t reply_bytes_max = (size_t)1 << 30;
 
 struct http {
     struct arena *a;                /* what lives as long as this */
     const char *name, *port;        /* to connect to */
     struct str host, prefix, token; /* Host header; path before each target */
+    struct header headers[HEADERS]; /* http_header() */
     int64_t timeout_ms;
     int64_t due_ns; /* of the exchange under way; 0: none */
     int fd;
@@ -388,6 +389,9 @@ static err head_write(struct http *h, enum method m, struct str path, struct str
         buf_str(b, parts[i]);
     if (h->token.n)
         buf_fmt(b, "Authorization: Bearer %.*s\r\n", STR(h->token));
+    for (size_t i = 0; i < HEADERS; i++)
+        if (h->headers[i].value.n)
+            buf_fmt(b, "%.*s: %.*s\r\n", STR(h->headers[i].name), STR(h->headers[i].value));
     if (type.n)
         buf_fmt(b, "Content-Type: %.*s\r\n", STR(type));
     if (body_n || m == M_POST || m == M_PUT || m == M_PATCH)
@@ -497,6 +501,17 @@ err http_do(struct http *h, struct arena *a, enum method m, struct str path, str
     out->status = h->status;
     out->body = (struct str){ h->body, h->body_n };
     out->content_type = str_dup(a, (struct str){ h->type, h->type_n });
+    return NULL;
+}
+
+err http_header(struct http *h, const char *name, struct str value)
+{
+    size_t i = 0;
+    while (i < HEADERS && h->headers[i].name.n && !str_eq(h->headers[i].name, str_of(name)))
+        i++;
+    if (i == HEADERS || !one_line(value))
+        FAIL(INVALID, "the value of %s is not one line of text", name);
+    h->headers[i] = (struct header){ str_of(name), str_dup(h->a, value) };
     return NULL;
 }
 

@@ -185,6 +185,9 @@ err http_do(struct http *, struct arena *a, enum method, struct str path_and_que
  * only. A status other than 200 is an error of that status's code. */
 err http_stream(struct http *, struct arena *a, struct str path_and_query,
                 bool (*on_line)(void *arg, struct str line), void *arg);
+/* A header of each further request, in place of the one of that name (static); an empty value: no longer. At most 4
+ * names. INVALID for a value that is not one line. */
+err http_header(struct http *, const char *name, struct str value);
 void http_close(struct http *); /* NULL is fine */
 
 /* A value for a URL's path or query, percent-encoded. */
