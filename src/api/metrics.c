@@ -4,6 +4,7 @@
 #include "api/internal.h"
 #include <sched.h>
 #include <stdlib.h>
+#include <time.h>
 
 #ifndef DHOW_VERSION
 #define DHOW_VERSION "unknown"
@@ -262,6 +263,8 @@ err metrics_get(struct req *r)
     figure(&out, "process_start_time_seconds", "gauge", "When the process started.",
            (double)api->started_us * 1e-6);
     figure(&out, "process_resident_memory_bytes", "gauge", "Memory in use.", (double)rss_bytes());
+    figure(&out, "process_cpu_seconds_total", "counter", "Processor time, user and system.",
+           (double)clock() / CLOCKS_PER_SEC);
     figure(&out, "dhow_watchers", "gauge", "Clients that watch events.", (double)hub_watchers(api->hub));
     figure(&out, "dhow_events_total", "counter", "The newest event's seq.", (double)event_last(api->store));
     for (size_t i = 0; i < n; i++)
