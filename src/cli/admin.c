@@ -26,7 +26,7 @@ static void token_table(struct cli *c, yyjson_val *v)
             table_cell(&out, k == 3 ? roles_text(c->a, yyjson_obj_get(t, "roles"))
                                     : json_text_at(c->a, t, columns[k]));
     }
-    table_print(&out, stdout);
+    cli_table(c, &out);
 }
 
 static void list_write(struct cli *c, struct json *j, const char *key, const char *option)
@@ -95,7 +95,7 @@ static void audit_table(struct cli *c, yyjson_val *v)
         for (size_t k = 0; k < 7; k++)
             table_cell(&t, json_text_at(c->a, e, columns[k]));
     }
-    table_print(&t, stdout);
+    cli_table(c, &t);
 }
 
 static err altered(struct str how)

@@ -8,7 +8,7 @@ static const struct option client_options[] = {
     { "server", 0, "URL", "The daemon to talk to.", "http://127.0.0.1:7300", false },
     { "token-file", 0, "FILE", "File with the token; else DHOW_TOKEN.", NULL, false },
     { "project", 'p', "NAME", "The project to work in.", "default", false },
-    { "output", 'o', "FORMAT", "table, json or yaml.", "table", false },
+    { "output", 'o', "FORMAT", "table, csv, json or yaml.", "table", false },
     { 0 },
 };
 
@@ -234,8 +234,10 @@ static err client_setup(struct cli *c)
         c->output = OUT_JSON;
     else if (!strcmp(output, "yaml"))
         c->output = OUT_YAML;
+    else if (!strcmp(output, "csv"))
+        c->output = OUT_CSV;
     else if (strcmp(output, "table"))
-        return usage(c->verb, err_new(INVALID, "-o is table, json or yaml, not '%s'", output));
+        return usage(c->verb, err_new(INVALID, "-o is table, csv, json or yaml, not '%s'", output));
     if (!name_ok(c->project))
         FAIL(INVALID, "--project: '%.*s' is not the name of a project", STR(c->project));
     return NULL;

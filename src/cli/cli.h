@@ -1,7 +1,7 @@
 /* cli: one file per verb; main.c composes everything and is the only file that sees all modules.
  * Verbs    rows of one table: name, arguments, options, examples; help, completion and the reference are printed
  *          from it.
- * Output   stdout is data (-o table|json|yaml), stderr is progress and errors; progress only on a terminal.
+ * Output   stdout is data (-o table|json|yaml|csv), stderr is progress and errors; progress only on a terminal.
  * Errors   three lines: what, why, hint; exit codes 0, 1, 2 usage, 3 gate, 4 login, 5 conflict. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -50,7 +50,7 @@ struct cli {
     int exit;
     struct http *http;
     struct str project;
-    enum { OUT_TABLE, OUT_JSON, OUT_YAML } output;
+    enum { OUT_TABLE, OUT_JSON, OUT_YAML, OUT_CSV } output;
 };
 /* Value of an option: the last given, else the environment's DHOW_NAME, else its default; NULL. */
 const char *cli_option(const struct cli *, const char *name);
@@ -79,7 +79,7 @@ extern const struct step_type *const *cli_step_types(void);
 bool steps_markdown(struct arena *a, struct str only, struct buf *b);
 
 /* ---- showing ---- */
-/* Prints a JSON value as -o says; table is called for OUT_TABLE (NULL: YAML). */
+/* Prints a JSON value as -o says; table is called for OUT_TABLE and OUT_CSV (NULL: YAML, and no CSV). */
 err cli_show(struct cli *, yyjson_val *v, void (*table)(struct cli *, yyjson_val *));
 /* Rows of cells as aligned columns; the first row is the heading. */
 struct table {
@@ -91,11 +91,17 @@ struct table table_new(struct arena *a, size_t columns);
 void table_cell(struct table *, struct str);
 void table_heading(struct table *, struct str key); /* in capitals */
 void table_print(const struct table *, FILE *);
+/* On stdout, as -o says: aligned, or as CSV. */
+void cli_table(const struct cli *, const struct table *);
 bool cli_tty(FILE *);
 /* One progress line on stderr, rewritten in place on a terminal and left out elsewhere. */
 __attribute__((format(printf, 1, 2))) void cli_progress(const char *f, ...);
 void cli_progress_end(void);
 struct str age_text(struct arena *a, int64_t us); /* "3m" since then */
+/* A bar of share (0 to 1) of so many columns. */
+struct str bar_text(struct arena *a, double share, int columns);
+/* What an object has in its members that is better drawn: lists of shares as bars, intervals on a common scale. */
+void chart_print(const struct cli *, yyjson_val *object);
 /* The member at a dotted path; NULL if absent. And its text ("" if absent). */
 yyjson_val *json_at(yyjson_val *, const char *path);
 struct str json_text_at(struct arena *a, yyjson_val *, const char *path);

@@ -34,6 +34,22 @@ static void heading(struct cli *c, struct table *t, const struct schema *s)
             table_heading(t, field_key(c->a, &s->fields[i]));
 }
 
+/* "late.1 90%, late.2 10%" of objects with a share; else how many members it has. */
+static struct str members_text(struct arena *a, yyjson_val *v)
+{
+    size_t i, n;
+    yyjson_val *one;
+    struct strs parts = { 0 };
+    yyjson_arr_foreach (v, i, n, one) {
+        double share = yyjson_get_num(json_at(one, "share"));
+        if (share > 0)
+            push(a, &parts, fmt(a, "%.*s %.3g%%", STR(json_text_at(a, one, "version")), share * 100));
+    }
+    if (parts.n)
+        return str_join(a, parts.v, parts.n, S(", "));
+    return fmt(a, "%zu", yyjson_is_arr(v) ? yyjson_arr_size(v) : yyjson_obj_size(v));
+}
+
 static void cells(struct cli *c, struct table *t, const struct schema *s, yyjson_val *v)
 {
     for (size_t i = 0; s && i < s->n; i++) {
@@ -53,7 +69,7 @@ static void cells(struct cli *c, struct table *t, const struct schema *s, yyjson
         } else if (yyjson_is_real(m)) {
             text = fmt(c->a, "%.4g", yyjson_get_real(m));
         } else if (yyjson_is_arr(m) || yyjson_is_obj(m)) {
-            text = fmt(c->a, "%zu", yyjson_is_arr(m) ? yyjson_arr_size(m) : yyjson_obj_size(m));
+            text = members_text(c->a, m);
         }
         table_cell(t, str_sub(text, 0, 80));
     }
@@ -78,7 +94,7 @@ static void list_table(struct cli *c, yyjson_val *v)
         table_cell(&t, age_text(c->a, us));
     }
     if (yyjson_arr_size(items))
-        table_print(&t, stdout);
+        cli_table(c, &t);
     else
         fprintf(stderr, "no %s in project %.*s\n", r->plural, STR(c->project));
 }
@@ -162,6 +178,8 @@ static err describe_run(struct cli *c)
     TRY(cli_path(c, kind, name, NULL, &r, &path));
     TRY(named_call(c, M_GET, r, name, path, &v));
     TRY(cli_show(c, v, NULL));
+    if (c->output == OUT_TABLE)
+        chart_print(c, yyjson_obj_get(v, "status"));
     if (c->output == OUT_TABLE && !lineage_get(c, r, name, &lineage))
         lineage_table(c, lineage);
     return NULL;
@@ -205,7 +223,7 @@ static err explain_run(struct cli *c)
             table_cell(&t, str_of((*r)->plural));
             table_cell(&t, str_of((*r)->doc));
         }
-        table_print(&t, stdout);
+        cli_table(c, &t);
         return NULL;
     }
     const struct resource *r;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Tables, progress, and values out of JSON. */
 #include "cli/cli.h"
+#include "cli/csv.h"
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -39,7 +40,7 @@ struct table table_new(struct arena *a, size_t columns)
 
 void table_cell(struct table *t, struct str s)
 {
-    push(t->a, &t->cells, s.n ? s : S("-"));
+    push(t->a, &t->cells, s);
 }
 
 void table_heading(struct table *t, struct str key)
@@ -59,18 +60,35 @@ static size_t width(struct str s)
     return n;
 }
 
+static struct str cell_text(struct str s)
+{
+    return s.n ? s : S("-");
+}
+
 void table_print(const struct table *t, FILE *f)
 {
     size_t *wide = NEW_N(t->a, size_t, t->columns);
     for (size_t i = 0; i < t->cells.n; i++)
-        if (width(t->cells.v[i]) > wide[i % t->columns])
-            wide[i % t->columns] = width(t->cells.v[i]);
+        if (width(cell_text(t->cells.v[i])) > wide[i % t->columns])
+            wide[i % t->columns] = width(cell_text(t->cells.v[i]));
     for (size_t i = 0; i < t->cells.n; i++) {
-        struct str s = t->cells.v[i];
+        struct str s = cell_text(t->cells.v[i]);
         size_t column = i % t->columns, pad = column + 1 == t->columns ? 0 : wide[column] - width(s) + 2;
         fprintf(f, "%.*s%*s", STR(s), (int)pad, "");
         if (column + 1 == t->columns)
             fputc('\n', f);
+    }
+}
+
+void cli_table(const struct cli *c, const struct table *t)
+{
+    if (c->output != OUT_CSV) {
+        table_print(t, stdout);
+        return;
+    }
+    for (size_t i = 0; i < t->cells.n; i++) {
+        struct str s = csv_text(t->a, t->cells.v[i]);
+        printf("%.*s%c", STR(s), (i + 1) % t->columns ? ',' : '\n');
     }
 }
 
@@ -113,10 +131,13 @@ struct str json_text_at(struct arena *a, yyjson_val *v, const char *path)
 
 err cli_show(struct cli *c, yyjson_val *v, void (*table)(struct cli *, yyjson_val *))
 {
-    if (c->output == OUT_TABLE && table) {
+    bool rows = c->output == OUT_TABLE || c->output == OUT_CSV;
+    if (rows && table) {
         table(c, v);
         return NULL;
     }
+    if (c->output == OUT_CSV)
+        return err_hint(err_new(INVALID, "this is no table: it cannot be shown as CSV"), "-o json");
     char *text = yyjson_val_write(v, c->output == OUT_JSON ? YYJSON_WRITE_PRETTY_TWO_SPACES : 0, NULL);
     struct str s = str_dup(c->a, str_of(text ? text : "null"));
     free(text);

@@ -192,7 +192,7 @@ extern const char *const sequence_control_kinds[];
     F(T, ENUM, phase,    COLUMN, "Where it is.", .values = deployment_phases)                                    \
     F(T, STR,  version,  COLUMN, "The version that answers most requests.")                                      \
     F(T, STR,  message,  COLUMN, "What stands in the way.")                                                      \
-    L(T, traffic, traffic, 0, "Who answers how much. Counted every few seconds.", .len_max = 16)            \
+    L(T, traffic, traffic, COLUMN, "Who answers how much. Counted every few seconds.", .len_max = 16)            \
     O(T, rollout, rollout, 0, "The latest deploy step.")                                                         \
     O(T, ab_status, ab_test, 0, "What the A/B test knows.")                                                      \
     O(T, shadow_status, shadow, 0, "What the shadow's answers are like.")                                        \
