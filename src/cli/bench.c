@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/bench.h"
+#include "cli/bench_wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
-#include <stdlib.h>
-#include <strings.h>
+#include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/param.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 enum {
     READ_BYTES = 16 << 10,
-    HEAD_BYTES = 4 << 10,
     EVENTS = 256,
     STALL_MS = 30000, /* without any answer */
     FINE = 32,        /* buckets of a doubling: 3 % */
@@ -21,20 +20,30 @@ enum {
 };
 
 struct conn {
+    struct link link;
+    struct load *load;
     int fd;
-    size_t sent, head_n, body_left;
-    int status;
-    int64_t began;
-    char head[HEAD_BYTES];
+    struct str unsent;
+    bool waits_to_send;
+    int64_t *began; /* of each slot */
 };
+struct count {
+    int status;
+    int64_t n;
+};
+/* One thread's part. */
 struct load {
-    const struct bench_target *t;
+    struct arena *a;
+    const struct bench_target *target;
     int epoll;
     struct conn *v;
     int n;
-    bool counts; /* warm */
-    int64_t requests, refused, max;
-    int status;
+    int64_t from, until, last; /* when times are counted; the last answer */
+    int64_t answered, all, max;
+    struct count refusals[BENCH_REFUSALS];
+    size_t refusals_n;
+    pthread_t thread;
+    err failed; /* in a */
     int64_t buckets[BUCKETS];
 };
 
@@ -60,15 +69,27 @@ static int64_t bucket_ns(size_t i)
     return ((int64_t)1 << bits) + (int64_t)(i % FINE) * step + step / 2;
 }
 
-static int64_t percentile(const struct load *l, double share)
+static int64_t percentile(const struct load *l, double percent)
 {
-    int64_t want = (int64_t)(share * (double)l->requests), seen = 0;
+    int64_t want = (int64_t)(percent / 100 * (double)l->answered), seen = 0;
     for (size_t i = 0; i < BUCKETS; i++) {
         seen += l->buckets[i];
         if (seen > want)
-            return bucket_ns(i) < l->max ? bucket_ns(i) : l->max;
+            return MIN(bucket_ns(i), l->max);
     }
     return l->max;
+}
+
+/* The last place takes what has none. */
+static void refusal_count(struct load *l, int status, int64_t times)
+{
+    size_t i = 0;
+    while (i < l->refusals_n && l->refusals[i].status != status)
+        i++;
+    i = MIN(i, (size_t)BENCH_REFUSALS - 1);
+    l->refusals_n = MAX(l->refusals_n, i + 1);
+    l->refusals[i].status = status;
+    l->refusals[i].n += times;
 }
 
 /* ---- one connection ---- */
@@ -78,92 +99,51 @@ static err lost(const char *what)
     return err_errno(errno ? errno : ECONNRESET, "the server %s", what);
 }
 
-static err conn_send(struct load *l, struct conn *c)
+static err conn_poll(struct conn *c, bool to_send)
 {
-    struct str r = l->t->request;
-    while (c->sent < r.n) {
-        ssize_t n = send(c->fd, r.p + c->sent, r.n - c->sent, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && errno != EAGAIN)
+    struct epoll_event ev = { .events = EPOLLIN | (to_send ? EPOLLOUT : 0u), .data.ptr = c };
+    if (to_send != c->waits_to_send && epoll_ctl(c->load->epoll, EPOLL_CTL_MOD, c->fd, &ev))
+        return err_errno(errno, "waiting for a connection");
+    c->waits_to_send = to_send;
+    return NULL;
+}
+
+static err conn_send(struct conn *c)
+{
+    for (;;) {
+        if (!c->unsent.n)
+            TRY(c->link.target->wire->out(&c->link, &c->unsent));
+        if (!c->unsent.n)
+            return conn_poll(c, false);
+        ssize_t n = send(c->fd, c->unsent.p, c->unsent.n, MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN)
+            return conn_poll(c, true);
+        if (n < 0 && errno != EINTR)
             return lost("does not take the request");
-        if (n < 0)
-            break;
-        c->sent += (size_t)n;
+        c->unsent = str_sub(c->unsent, n > 0 ? (size_t)n : 0, c->unsent.n);
     }
-    bool more = c->sent < r.n;
-    struct epoll_event ev = { .events = EPOLLIN | (more ? EPOLLOUT : 0u), .data.ptr = c };
-    if (more)
-        (void)epoll_ctl(l->epoll, EPOLL_CTL_MOD, c->fd, &ev);
-    return NULL;
 }
 
-static err conn_start(struct load *l, struct conn *c)
+static err conn_answered(struct link *link, int slot, bool ok, int status)
 {
-    c->sent = c->head_n = c->body_left = 0;
-    c->status = 0;
-    c->began = mono_ns();
-    return conn_send(l, c);
-}
-
-static err conn_done(struct load *l, struct conn *c)
-{
-    int64_t took = mono_ns() - c->began;
-    if (l->counts && c->status / 100 == 2) {
-        l->requests++;
+    struct conn *c = link->arg;
+    struct load *l = c->load;
+    int64_t now = mono_ns(), took = now - c->began[slot];
+    bool counts = now >= l->from && now < l->until;
+    l->last = now;
+    l->all++;
+    if (counts && ok) {
+        l->answered++;
         l->buckets[bucket_of(took)]++;
-        l->max = took > l->max ? took : l->max;
-    } else if (c->status / 100 != 2) {
-        l->refused++;
-        l->status = c->status;
+        l->max = MAX(l->max, took);
+    } else if (counts) {
+        refusal_count(l, status, 1);
     }
-    return conn_start(l, c);
+    c->began[slot] = now;
+    return link->target->wire->ask(link, slot);
 }
 
-/* Value of a header in a head that ends with an empty line. */
-static struct str header_of(struct str head, const char *name)
-{
-    size_t n = strlen(name);
-    for (struct str line; str_cut(&head, '\n', &line);)
-        if (line.n > n && line.p[n] == ':' && !strncasecmp(line.p, name, n))
-            return str_trim(str_sub(line, n + 1, line.n));
-    return S("");
-}
-
-static err head_read(struct conn *c, struct str head)
-{
-    int64_t status, length;
-    if (!str_starts(head, S("HTTP/1.1 ")) || !str_i64(str_sub(head, 9, 12), &status) ||
-        !str_i64(header_of(head, "content-length"), &length) || length < 0)
-        FAIL(INTERNAL, "the server's answer is not understood");
-    c->status = (int)status;
-    c->body_left = (size_t)length;
-    return NULL;
-}
-
-/* Takes what came; what is left of the reply is known once its head is there. */
-static err conn_take(struct load *l, struct conn *c, struct str in)
-{
-    if (!c->status) {
-        size_t before = c->head_n, n = in.n < HEAD_BYTES - before ? in.n : HEAD_BYTES - before;
-        memcpy(c->head + before, in.p, n);
-        c->head_n += n;
-        char *end = memmem(c->head, c->head_n, "\r\n\r\n", 4);
-        if (!end && c->head_n == HEAD_BYTES)
-            FAIL(TOO_LARGE, "the head of the server's answer is longer than %d bytes", HEAD_BYTES);
-        if (!end)
-            return NULL;
-        size_t head = (size_t)(end - c->head) + 4;
-        TRY(head_read(c, (struct str){ c->head, head }));
-        in = str_sub(in, head - before, in.n);
-    }
-    if (in.n > c->body_left)
-        FAIL(INTERNAL, "the server sent more than one answer");
-    c->body_left -= in.n;
-    return c->body_left ? NULL : conn_done(l, c);
-}
-
-static err conn_read(struct load *l, struct conn *c)
+static err conn_read(struct conn *c)
 {
     char buf[READ_BYTES];
     ssize_t n = recv(c->fd, buf, sizeof buf, 0);
@@ -173,17 +153,17 @@ static err conn_read(struct load *l, struct conn *c)
         errno = ECONNRESET;
     if (n <= 0)
         return lost("hung up");
-    return conn_take(l, c, (struct str){ buf, (size_t)n });
+    TRY(c->link.target->wire->in(&c->link, (struct str){ buf, (size_t)n }));
+    return conn_send(c);
 }
 
 /* Waits for the connection, then never again. */
-static err conn_open(struct load *l, struct conn *c)
+static err conn_connect(struct conn *c)
 {
+    const struct bench_target *t = c->link.target;
     struct addrinfo want = { .ai_socktype = SOCK_STREAM }, *list = NULL;
-    auto_arena struct arena *a = arena_new(0);
-    c->fd = -1;
-    if (getaddrinfo(str_z(a, l->t->host), str_z(a, l->t->port), &want, &list))
-        FAIL(UNAVAILABLE, "there is no host '%.*s'", STR(l->t->host));
+    if (getaddrinfo(str_z(c->link.a, t->host), str_z(c->link.a, t->port), &want, &list))
+        FAIL(UNAVAILABLE, "there is no host '%.*s'", STR(t->host));
     for (struct addrinfo *i = list; i && c->fd < 0; i = i->ai_next) {
         c->fd = socket(i->ai_family, i->ai_socktype | SOCK_CLOEXEC, 0);
         if (c->fd >= 0 && connect(c->fd, i->ai_addr, i->ai_addrlen)) {
@@ -194,78 +174,168 @@ static err conn_open(struct load *l, struct conn *c)
     freeaddrinfo(list);
     struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
     int one = 1;
-    if (c->fd < 0 || fcntl(c->fd, F_SETFL, O_NONBLOCK) || epoll_ctl(l->epoll, EPOLL_CTL_ADD, c->fd, &ev))
-        FAIL(UNAVAILABLE, "the server at %.*s:%.*s is not there", STR(l->t->host), STR(l->t->port));
+    if (c->fd < 0 || fcntl(c->fd, F_SETFL, O_NONBLOCK) ||
+        epoll_ctl(c->load->epoll, EPOLL_CTL_ADD, c->fd, &ev))
+        FAIL(UNAVAILABLE, "the server at %.*s:%.*s is not there", STR(t->host), STR(t->port));
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    return conn_start(l, c);
+    return NULL;
 }
 
-/* ---- a level ---- */
+static err conn_open(struct load *l, struct conn *c, int slots)
+{
+    c->load = l;
+    c->link = (struct link){
+        .a = l->a, .target = l->target, .slots = slots, .arg = c, .answered = conn_answered
+    };
+    c->began = NEW_N(l->a, int64_t, (size_t)slots);
+    TRY(conn_connect(c));
+    return l->target->wire->open(&c->link);
+}
+
+static err conn_start(struct conn *c)
+{
+    for (int i = 0; i < c->link.slots; i++) {
+        c->began[i] = mono_ns();
+        TRY(c->link.target->wire->ask(&c->link, i));
+    }
+    return conn_send(c);
+}
+
+/* ---- one thread ---- */
 
 static err turn(struct load *l)
 {
     struct epoll_event ev[EVENTS];
-    int n = epoll_wait(l->epoll, ev, EVENTS, STALL_MS);
+    int64_t now = mono_ns(), left_ms = (l->until - now) / 1000000 + 1;
+    if (now - l->last > (int64_t)STALL_MS * 1000000)
+        FAIL(TIMEOUT, "no answer in %d seconds", STALL_MS / 1000);
+    int n = epoll_wait(l->epoll, ev, EVENTS, (int)MIN(left_ms, STALL_MS));
     if (n < 0 && errno != EINTR)
         return err_errno(errno, "waiting for answers");
-    if (n == 0)
-        FAIL(TIMEOUT, "no answer in %d seconds", STALL_MS / 1000);
     for (int i = 0; i < n; i++) {
         struct conn *c = ev[i].data.ptr;
-        if (ev[i].events & EPOLLOUT) {
-            TRY(conn_send(l, c));
-            if (c->sent == l->t->request.n)
-                (void)epoll_ctl(l->epoll, EPOLL_CTL_MOD, c->fd,
-                                &(struct epoll_event){ .events = EPOLLIN, .data.ptr = c });
-        }
+        if (ev[i].events & EPOLLOUT)
+            TRY(conn_send(c));
         if (ev[i].events & ~(uint32_t)EPOLLOUT)
-            TRY(conn_read(l, c));
+            TRY(conn_read(c));
     }
     return NULL;
 }
 
-static err run_until(struct load *l, int64_t until)
+static err load_run(struct load *l)
 {
-    while (mono_ns() < until)
+    l->last = mono_ns();
+    for (int i = 0; i < l->n; i++)
+        TRY(conn_start(&l->v[i]));
+    while (mono_ns() < l->until)
         TRY(turn(l));
     return NULL;
 }
 
-static err level_run(struct load *l, double seconds, struct bench_level *out)
+static void *load_thread(void *arg)
 {
-    for (int i = 0; i < l->n; i++)
-        TRY(conn_open(l, &l->v[i]));
-    TRY(run_until(l, mono_ns() + (int64_t)(seconds * 1e8)));
-    l->counts = true;
-    int64_t began = mono_ns();
-    TRY(run_until(l, began + (int64_t)(seconds * 1e9)));
-    *out = (struct bench_level){ .connections = l->n,
-                                 .seconds = (double)(mono_ns() - began) / 1e9,
-                                 .requests = l->requests,
-                                 .refused = l->refused,
-                                 .p50 = percentile(l, 0.5),
-                                 .p90 = percentile(l, 0.9),
-                                 .p99 = percentile(l, 0.99),
-                                 .max = l->max,
-                                 .status = l->status };
+    struct load *l = arg;
+    err e = load_run(l);
+    l->failed = e ? err_copy(e, l->a) : NULL;
+    err_reset();
     return NULL;
 }
 
-err bench_level(struct arena *a, const struct bench_target *t, int connections, double seconds,
-                struct bench_level *out)
+/* Thread i of n has each n-th connection; each connection its part of the clients. */
+static err load_open(struct load *l, const struct bench_target *t, int i, int n, int conns, int clients)
 {
-    struct load *l = NEW(a, struct load);
-    *l = (struct load){ .t = t, .epoll = epoll_create1(EPOLL_CLOEXEC), .n = connections };
+    *l = (struct load){ .a = arena_new(0), .target = t, .epoll = epoll_create1(EPOLL_CLOEXEC) };
     if (l->epoll < 0)
         return err_errno(errno, "making an epoll");
-    l->v = NEW_N(a, struct conn, (size_t)connections);
-    for (int i = 0; i < connections; i++)
-        l->v[i].fd = -1;
-    err e = level_run(l, seconds, out);
-    for (int i = 0; i < connections; i++)
-        if (l->v[i].fd >= 0)
-            close(l->v[i].fd);
-    close(l->epoll);
+    l->v = NEW_N(l->a, struct conn, (size_t)(conns / n + 1));
+    for (int k = i; k < conns; k += n) {
+        l->v[l->n++].fd = -1;
+        TRY(conn_open(l, &l->v[l->n - 1], clients / conns + (k < clients % conns)));
+    }
+    return NULL;
+}
+
+static void load_close(struct load *l)
+{
+    for (int i = 0; i < l->n; i++) {
+        l->target->wire->close(&l->v[i].link);
+        close_at(&l->v[i].fd);
+    }
+    close_at(&l->epoll);
+    arena_free(l->a);
+}
+
+/* ---- a level ---- */
+
+static err loads_run(struct load *v, int n, double seconds)
+{
+    err e = NULL;
+    int started = 0;
+    int64_t from = mono_ns() + (int64_t)(seconds * 1e8);
+    while (started < n && !e) {
+        struct load *l = &v[started];
+        l->from = from;
+        l->until = from + (int64_t)(seconds * 1e9);
+        e = thread_start("bench", load_thread, l, &l->thread);
+        started += !e;
+    }
+    for (int i = 0; i < started; i++) {
+        pthread_join(v[i].thread, NULL);
+        e = e ? e : v[i].failed;
+    }
+    return e;
+}
+
+static void merge(struct load *to, const struct load *l)
+{
+    to->answered += l->answered;
+    to->all += l->all;
+    to->max = MAX(to->max, l->max);
+    for (size_t i = 0; i < BUCKETS; i++)
+        to->buckets[i] += l->buckets[i];
+    for (size_t i = 0; i < l->refusals_n; i++)
+        refusal_count(to, l->refusals[i].status, l->refusals[i].n);
+}
+
+static void sum_up(struct arena *a, const struct load *v, int n, const struct bench_load *load,
+                   struct bench_level *out)
+{
+    struct load *all = NEW(a, struct load);
+    for (int i = 0; i < n; i++)
+        merge(all, &v[i]);
+    *out = (struct bench_level){ .seconds = load->seconds,
+                                 .answered = all->answered,
+                                 .all = all->all,
+                                 .max = all->max,
+                                 .refusals_n = all->refusals_n };
+    for (size_t i = 0; i < load->percentiles_n; i++)
+        out->percentiles[i] = percentile(all, load->percentiles[i]);
+    for (size_t i = 0; i < all->refusals_n; i++) {
+        out->refusals[i].status = str_dup(a, v->target->wire->status(a, all->refusals[i].status));
+        out->refusals[i].n = all->refusals[i].n;
+    }
+}
+
+err bench_level(struct arena *a, const struct bench_target *t, const struct bench_load *load,
+                struct bench_level *out)
+{
+    int each = t->wire->slots_max, conns = MAX((load->clients + each - 1) / each, load->threads);
+    conns = MIN(conns, load->clients);
+    int threads = MIN(load->threads, conns), opened = 0;
+    struct load *v = NEW_N(a, struct load, (size_t)threads);
+    err e = NULL;
+    while (opened < threads && !e) {
+        e = load_open(&v[opened], t, opened, threads, conns, load->clients);
+        opened++;
+    }
+    if (!e)
+        e = loads_run(v, threads, load->seconds);
+    if (!e)
+        sum_up(a, v, threads, load, out);
+    else
+        e = err_copy(e, a);
+    for (int i = 0; i < opened; i++)
+        load_close(&v[i]);
     return e;
 }
 

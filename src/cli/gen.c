@@ -141,7 +141,7 @@ static err completion_run(struct cli *c)
         "  run) COMPREPLY=($(compgen -W \"$(dhow get pipelines 2>/dev/null | awk 'NR>1{print $1}')\" -- \"$cur\")) ;;\n"
         "  predict|rollback) COMPREPLY=($(compgen -W \"$(dhow get deployments 2>/dev/null | awk 'NR>1{print $1}')\" -- "
         "\"$cur\")) ;;\n"
-        "  model) [ \"$COMP_CWORD\" = 2 ] && COMPREPLY=($(compgen -W 'config stats load unload bench' -- \"$cur\"))\n"
+        "  model) [ \"$COMP_CWORD\" = 2 ] && COMPREPLY=($(compgen -W 'list config stats load unload bench' -- \"$cur\"))\n"
         "    [ \"$COMP_CWORD\" = 3 ] && COMPREPLY=($(compgen -W \"$(dhow get deployments 2>/dev/null | "
         "awk 'NR>1{print $1}')\" -- \"$cur\")) ;;\n  *) COMPREPLY=($(compgen -f -- \"$cur\")) ;;\n  esac\n}\ncomplete -F _dhow dhow\n");
     return NULL;
