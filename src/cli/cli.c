@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static const struct option client_options[] = {
+const struct option client_options[] = {
     { "server", 0, "URL", "The daemon to talk to.", "http://127.0.0.1:7300", false },
     { "token-file", 0, "FILE", "File with the token; else DHOW_TOKEN.", NULL, false },
     { "project", 'p', "NAME", "The project to work in.", "default", false },

@@ -34,6 +34,7 @@ struct cli_verb {
     bool client;                  /* takes the options of a client: --server, --token-file, --project, -o */
 };
 extern const struct cli_verb *const verbs[]; /* NULL-terminated, main.c */
+extern const struct option client_options[]; /* of each verb that is a client */
 
 struct cli {
     struct arena *a;

@@ -120,6 +120,27 @@ static err gen_run(struct cli *c)
     return NULL;
 }
 
+static void option_names(const struct option *o)
+{
+    for (; o && o->name; o++)
+        printf("--%s ", o->name);
+}
+
+/* What begins with a dash is an option of the verb. */
+static void completion_options(void)
+{
+    printf("  if [[ $cur == -* ]]; then\n    case ${COMP_WORDS[1]} in\n");
+    for (const struct cli_verb *const *v = verbs; *v; v++) {
+        if ((*v)->hidden)
+            continue;
+        printf("    %s) COMPREPLY=($(compgen -W '", (*v)->name);
+        option_names((*v)->options);
+        option_names((*v)->client ? client_options : NULL);
+        printf("--help' -- \"$cur\")) ;;\n");
+    }
+    printf("    esac\n    return\n  fi\n");
+}
+
 static err completion_run(struct cli *c)
 {
     if (strcmp(c->args[0], "bash"))
@@ -130,9 +151,10 @@ static err completion_run(struct cli *c)
     for (const struct cli_verb *const *v = verbs; *v; v++)
         if (!(*v)->hidden)
             printf("%s ", (*v)->name);
-    printf(
-        "' -- \"$cur\"))\n    return\n  fi\n  case ${COMP_WORDS[1]} in\n  get|describe|delete|explain|lineage)\n    "
-        "[ \"$COMP_CWORD\" = 2 ] && COMPREPLY=($(compgen -W '");
+    printf("' -- \"$cur\"))\n    return\n  fi\n");
+    completion_options();
+    printf("  case ${COMP_WORDS[1]} in\n  get|describe|delete|explain|lineage)\n    "
+           "[ \"$COMP_CWORD\" = 2 ] && COMPREPLY=($(compgen -W '");
     for (const struct resource *const *r = cli_resources(); *r; r++)
         printf("%s ", (*r)->plural);
     printf(

@@ -4,11 +4,12 @@
 import csv
 import io
 import json
+import subprocess
 
 import numpy as np
 import pytest
 import serving
-from conftest import eventually
+from conftest import DHOW, eventually
 
 ROWS = np.random.default_rng(7).standard_normal((7, 4)).astype(np.float32).round(3)
 
@@ -205,6 +206,18 @@ def test_the_curve_has_bars(served):
     lines = served.ok("model", "bench", "two", "--concurrency", "1,2", "--seconds", "0.1").out.splitlines()
     assert lines[0].split()[:2] == ["CLIENTS", "REQUESTS/S"]
     assert sum(line.count("█" * 20) for line in lines[1:]) == 2  # the best rate, the longest time
+
+
+@pytest.mark.parametrize("words, found", [
+    ("dhow predict lin --c", "--csv"), ("dhow model bench lin --per", "--percentile"), ("dhow predict --pro", "--project"),
+    ("dhow model be", "bench"), ("dhow predict l", "lin"), ("dhow pred", "predict"),
+])
+def test_the_shell_completes_from_the_tables(served, words, found):
+    script = (f'PATH={DHOW.parent}:$PATH; eval "$(dhow completion bash)"; COMP_WORDS=({words}); '
+              'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _dhow; echo "${COMPREPLY[@]}"')
+    env = {**served.env(), "DHOW_SERVER": served.url, "DHOW_TOKEN": served.token}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.split() == [found] and not done.stderr
 
 
 # ---- describe ----
