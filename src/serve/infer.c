@@ -210,12 +210,25 @@ static err refuse(struct infer *c, err e)
     return over(c, e);
 }
 
+static err unknown(const struct infer *c)
+{
+    return err_new(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(c->deployment, 0, 64)));
+}
+
+err infer_unread(struct infer *c, err e)
+{
+    unsigned slot;
+    const struct snap *snap = snap_enter(c->s, &slot);
+    bool known = snap_find(snap, c->project, c->deployment) != NULL;
+    snap_leave(c->s, slot);
+    return known ? e : unknown(c);
+}
+
 static err begin(struct infer *c)
 {
     c->entry = snap_find(c->snap, c->project, c->deployment);
     if (!c->entry)
-        return refuse(
-            c, err_new(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(c->deployment, 0, 64))));
+        return refuse(c, unknown(c));
     if (c->entry->state == ENTRY_IDLE) {
         leave(c);
         return wake_wait(c);

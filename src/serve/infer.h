@@ -84,6 +84,8 @@ struct infer {
 /* ---- infer.c ---- */
 /* The whole way. As a handler's result: NULL (replied, or owed), or the error that is the reply. */
 err infer_start(struct infer *);
+/* For an adapter that cannot read c (e says why): e, or that there is no such deployment, whatever was sent to it. */
+err infer_unread(struct infer *c, err e);
 /* For one that waited without a snapshot (wake_wait): from the choice of the version on. It may be gone afterwards. */
 void infer_again(struct infer *);
 /* For a policy that lets c wait: its snapshot stays, and the handler may return (req_later). */

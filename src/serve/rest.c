@@ -614,5 +614,5 @@ err infer_post(struct req *r)
     err e = rest_read(c);
     if (e && e->code == MEDIA)
         req_reply_header(r, "Accept-Encoding", S(CODINGS));
-    return e ? e : infer_start(c);
+    return e ? infer_unread(c, e) : infer_start(c);
 }

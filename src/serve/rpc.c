@@ -523,6 +523,13 @@ static err rpc_fit(struct infer *c)
     return NULL;
 }
 
+/* What cannot be read is the lesser fault where its model is not there. */
+static err message_read(struct infer *c, bool *final)
+{
+    err e = rpc_read(c, c->r->body, final);
+    return e && c->deployment.n && str_utf8_ok(c->deployment) ? infer_unread(c, e) : e;
+}
+
 static struct infer *infer_new(struct req *r)
 {
     struct infer *c = NEW(r->a, struct infer);
@@ -546,7 +553,7 @@ err rpc_infer(struct req *r)
     struct infer *c = infer_new(r);
     bool final;
     c->reply = unary_reply;
-    TRY(rpc_read(c, r->body, &final));
+    TRY(message_read(c, &final));
     return infer_start(c);
 }
 
@@ -576,7 +583,7 @@ static err stream_message(struct infer *c)
 {
     bool *final = NEW(c->a, bool);
     c->adapter = final;
-    TRY(rpc_read(c, c->r->body, final));
+    TRY(message_read(c, final));
     return infer_start(c);
 }
 

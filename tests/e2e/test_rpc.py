@@ -132,7 +132,7 @@ WRONG = {
     "past the end": b"\x0a\xff\x01small",
     "wire type": b"\x08\x01",
     "group": b"\x0b\x0c",
-    "name twice": b"\x0a\x01a\x0a\x01b",
+    "name twice": pb.ModelInferRequest(model_name=NAME).SerializeToString() * 2,
     "name not UTF-8": b"\x0a\x01\xff",
     "no model": b"",
     "both": request(inputs=[one_input(fp32_contents=[1, 2, 3])], raw_input_contents=[RAW]),
@@ -166,6 +166,13 @@ def test_what_breaks_a_rule_is_refused(served, stub, why):
     want = "NOT_FOUND" if why == "no model" else "INVALID_ARGUMENT"
     assert code_of(stub, "ModelInfer", WRONG[why]) == want
     assert served.alive()
+
+
+def test_a_model_that_is_not_there_comes_before_what_else_is_wrong(stub):
+    wrong = pb.ModelInferRequest()
+    wrong.CopyFrom(WRONG["datatype"])
+    wrong.model_name = "none"
+    assert code_of(stub, "ModelInfer", wrong) == "NOT_FOUND"
 
 
 @pytest.mark.parametrize("name", ["..", "../../etc/passwd", "a%2fb", "a\0b", "a\nb", "x" * 4096, "‮"])

@@ -229,6 +229,8 @@ TEST(what_is_wrong_is_told_in_the_protocols_form)
         const char *says;
     } rows_[] = {
         { "/v2/models/none/infer", "", "{\"inputs\":[" INPUT JSON_DATA "]}", 404, "none" },
+        { "/v2/models/none/infer", "", "{}", 404, "none" },
+        { "/v2/models/none/infer", "", "{", 404, "none" },
         { INFER, "Inference-Header-Content-Length: -5\r\n", "{}", 400,
           "Unable to parse Inference-Header-Content-Length" },
         { INFER, "Inference-Header-Content-Length: 9\r\n", "{}", 400, "got: 9" },
