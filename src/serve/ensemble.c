@@ -538,3 +538,38 @@ struct model *ensemble_want(struct serve *s, struct arena *a, struct str project
     m->refs++;
     return m;
 }
+
+/* ---- its steps, told ---- */
+
+static void wires_write(struct json *j, const char *key, const struct graph *g, const struct wire *v,
+                        size_t n)
+{
+    json_key(j, str_of(key));
+    json_obj(j);
+    for (size_t i = 0; i < n; i++) {
+        json_key(j, v[i].theirs);
+        json_str(j, g->names[v[i].at]);
+    }
+    json_obj_end(j);
+}
+
+/* A look-up goes by its service's name. */
+void ensemble_write(struct json *j, struct session *session)
+{
+    const struct graph *g = &((struct ensemble_session *)session)->g;
+    json_key(j, S("ensemble_scheduling"));
+    json_obj(j);
+    json_key(j, S("step"));
+    json_arr(j);
+    for (size_t i = 0; i < g->steps_n; i++) {
+        const struct step *s = &g->step[i];
+        json_obj(j);
+        json_kstr(j, "model_name", s->deployment.n ? s->deployment : s->service);
+        json_ki64(j, "model_version", -1);
+        wires_write(j, "input_map", g, s->in, s->in_n);
+        wires_write(j, "output_map", g, s->out, s->out_n);
+        json_obj_end(j);
+    }
+    json_arr_end(j);
+    json_obj_end(j);
+}

@@ -34,6 +34,15 @@ yyjson_val *call_get(const struct call *, const char *key);
 /* REST's "parameters" and gRPC's, as an object. */
 err call_parameters(const struct call *, yyjson_val **out);
 
+/* ---- ext_schedule.c: parts of a ModelConfig, for ext_config.c ---- */
+struct str config_type(struct arena *a, enum tensor_type); /* "TYPE_FP32" */
+/* Rows that one run takes at most; most: what a request can bring, 0 if the model takes no rows. */
+int64_t schedule_batch_max(const struct policy *, int64_t most);
+void schedule_write(struct json *, const struct policy *, const struct model *);
+void instances_write(struct json *, struct str name, const struct policy *, const struct session_info *);
+/* What clients know the kind of a model by. */
+struct str model_platform(const struct model *);
+
 /* ---- ext_stats.c, ext_config.c, ext_repository.c, ext_settings.c ---- */
 err model_stats(struct call *);
 err model_config(struct call *);

@@ -2,10 +2,10 @@
 /* A deployment as Triton's ModelConfig: what it says of itself, not what it is made of. */
 #include "serve/ext.h"
 
-static struct str type_name(enum tensor_type t)
+struct str config_type(struct arena *a, enum tensor_type t)
 {
     struct str name = tensor_protocol_name(t);
-    return t == TENSOR_TEXT ? S("STRING") : name.n ? name : S("INVALID");
+    return fmt(a, "TYPE_%.*s", STR(t == TENSOR_TEXT ? S("STRING") : name.n ? name : S("INVALID")));
 }
 
 /* The first dimension of every tensor is open: rows, of which a request has any number. */
@@ -42,7 +42,7 @@ static void tensors_write(struct call *c, const char *key, const struct tensor_s
     for (size_t i = 0; i < n; i++) {
         json_obj(j);
         json_kstr(j, "name", v[i].name);
-        json_kstr(j, "data_type", fmt(c->a, "TYPE_%.*s", STR(type_name(v[i].type))));
+        json_kstr(j, "data_type", config_type(c->a, v[i].type));
         json_key(j, S("dims"));
         json_arr(j);
         for (size_t d = rows; d < v[i].rank; d++)
@@ -69,18 +69,6 @@ static void versions_write(struct json *j, const struct entry *e)
     json_obj_end(j);
 }
 
-static void instances_write(struct json *j, const struct entry *e)
-{
-    json_key(j, S("instance_group"));
-    json_arr(j);
-    json_obj(j);
-    json_kstr(j, "name", e->name);
-    json_kstr(j, "kind", S("KIND_CPU"));
-    json_ki64(j, "count", 1);
-    json_obj_end(j);
-    json_arr_end(j);
-}
-
 static void config_write(struct call *c, const struct entry *e, const struct served *v)
 {
     const struct session_info *info = v->model->info;
@@ -88,14 +76,18 @@ static void config_write(struct call *c, const struct entry *e, const struct ser
     int64_t batch = batch_max(info);
     json_obj(j);
     json_kstr(j, "name", e->name);
-    json_kstr(j, "platform", S("onnxruntime_onnx"));
-    json_kstr(j, "backend", S("onnxruntime"));
+    json_kstr(j, "platform", model_platform(v->model));
+    if (!v->model->composed)
+        json_kstr(j, "backend", S("onnxruntime"));
     versions_write(j, e);
-    json_ki64(j, "max_batch_size", batch);
+    json_ki64(j, "max_batch_size", schedule_batch_max(e->policy, batch));
     tensors_write(c, "input", info->inputs, info->n_inputs, batch > 0);
     tensors_write(c, "output", info->outputs, info->n_outputs, batch > 0);
-    instances_write(j, e);
-    json_kstr(j, "default_model_filename", S("model.onnx"));
+    schedule_write(j, e->policy, v->model);
+    if (!v->model->composed) {
+        instances_write(j, e->name, e->policy, info);
+        json_kstr(j, "default_model_filename", S("model.onnx"));
+    }
     json_kraw(j, "model_transaction_policy", S("{\"decoupled\":false}"));
     json_obj_end(j);
 }

@@ -26,6 +26,26 @@ static void times_write(struct json *j, const struct totals *t)
     duration(j, "cache_miss", t->cache_misses, t->miss_ns);
 }
 
+/* Runs by their rows; only the runs themselves are told apart so. */
+static void batches_write(struct json *j, const struct tally *tally)
+{
+    struct batches b;
+    tally_batches(tally, &b);
+    json_key(j, S("batch_stats"));
+    json_arr(j);
+    for (size_t i = 0; i < BATCH_SIZES; i++) {
+        if (!b.n[i])
+            continue;
+        json_obj(j);
+        json_ki64(j, "batch_size", (int64_t)i + 1);
+        duration(j, "compute_input", 0, 0);
+        duration(j, "compute_infer", b.n[i], b.ns[i]);
+        duration(j, "compute_output", 0, 0);
+        json_obj_end(j);
+    }
+    json_arr_end(j);
+}
+
 static void version_write(struct json *j, const struct entry *e, const struct served *v)
 {
     struct totals t;
@@ -41,8 +61,8 @@ static void version_write(struct json *j, const struct entry *e, const struct se
     times_write(j, &t);
     json_obj_end(j);
     json_kraw(j, "response_stats", S("{}"));
-    json_kraw(j, "batch_stats", S("[]"));
-    json_kraw(j, "memory_usage", S("[]"));
+    batches_write(j, v->tally);
+    json_kraw(j, "memory_usage", S("[]")); /* what a session takes beside its file is not known */
     json_obj_end(j);
 }
 

@@ -120,3 +120,5 @@ void cache_put(struct infer *c);
 
 /* ---- ensemble.c ---- */
 err ensemble_check(struct arena *a, const struct ensemble *);
+/* Its steps, as Triton's "ensemble_scheduling". */
+void ensemble_write(struct json *, struct session *);

@@ -47,6 +47,8 @@ static err server_metadata(struct call *c)
         S_INIT("entities"),
         S_INIT("binary_tensor_data"),
         S_INIT("classification"),
+        S_INIT("sequence"),
+        S_INIT("schedule_policy"),
         S_INIT("statistics"),
         S_INIT("model_configuration"),
         S_INIT("model_repository"),
@@ -156,6 +158,11 @@ static void entities_write(struct json *j, const struct plan *plan)
     json_arr_end(j);
 }
 
+struct str model_platform(const struct model *m)
+{
+    return m->composed ? S("ensemble") : S("onnxruntime_onnx");
+}
+
 static void model_write(struct json *j, const struct entry *e, const struct served *v)
 {
     json_obj(j);
@@ -165,7 +172,7 @@ static void model_write(struct json *j, const struct entry *e, const struct serv
     for (size_t i = 0; i < e->n; i++)
         json_str(j, e->v[i].model->number);
     json_arr_end(j);
-    json_kstr(j, "platform", S("onnxruntime_onnx"));
+    json_kstr(j, "platform", model_platform(v->model));
     tensors_write(j, "inputs", v->model->info->inputs, v->model->info->n_inputs);
     tensors_write(j, "outputs", v->model->info->outputs, v->model->info->n_outputs);
     if (e->plan && !v->unfit.n)

@@ -6,14 +6,19 @@
 #define X \
     "{\"inputs\":[{\"name\":\"features\",\"shape\":[3,2],\"datatype\":\"FP32\",\"data\":[1,0,2,0,3,0]}]}"
 
-static struct world *serving(void)
+static struct world *serving_by(const char *deployment)
 {
     struct world *w = world_new();
     struct str out;
-    deployment_make(w, DEPLOYMENT(""));
+    deployment_make(w, deployment);
     version_made(&w->l, 1, step_model(w->l.a, 0.5f, -1, 1), true);
     CHECK_OK(deploy(w, "late-1", "late.1", &out));
     return w;
+}
+
+static struct world *serving(void)
+{
+    return serving_by(DEPLOYMENT(""));
 }
 
 static yyjson_val *at(struct world *w, struct http_reply r, const char *pointer)
@@ -54,6 +59,8 @@ TEST(statistics_count_requests_rows_and_faults)
           number_at(w, before, "/model_stats/0/inference_count") + 3);
     CHECK(number_at(w, r, "/model_stats/0/execution_count") == n + 1);
     CHECK(number_at(w, r, "/model_stats/0/inference_stats/compute_infer/ns") > 0);
+    CHECK(number_at(w, r, "/model_stats/0/batch_stats/0/batch_size") == 3);
+    CHECK(number_at(w, r, "/model_stats/0/batch_stats/0/compute_infer/count") == n + 1);
     CHECK(number_at(w, r, "/model_stats/0/last_inference") > 1600000000000);
     CHECK_STR(want(w, M_GET, "/v2/models/stats", "", 200).body, r.body);
     CHECK_STR(want(w, M_GET, "/v2/models/late/versions/1/stats", "", 200).body, r.body);
@@ -76,6 +83,43 @@ TEST(a_configuration_writes_every_default)
     CHECK(number_at(w, r, "/max_batch_size") == BODY_BYTES_MAX / 8); /* rows of two floats */
     CHECK(!has(r.body, "sequence_batching") && !has(r.body, "response_cache"));
     want(w, M_GET, "/v2/models/none/config", "", 404);
+    world_free(w);
+}
+
+TEST(a_configuration_tells_the_policy)
+{
+    struct world *w = serving_by(DEPLOYMENT(
+        ", instances: 3, cache: {size: 1Mi}, batching: {maxBatch: 16, preferred: [4, 8], delayUs: 200, queue: 7, "
+        "timeout: 2s, timeoutOverride: false, timeoutAction: delay, priorities: 4}"));
+    struct http_reply r = want(w, M_GET, "/v2/models/late/config", "", 200);
+#define BATCHED "/dynamic_batching/"
+    CHECK(number_at(w, r, "/max_batch_size") == 16 && number_at(w, r, "/instance_group/0/count") == 3);
+    CHECK_STR(text_at(w, r, "/instance_group/0/kind"), "KIND_CPU");
+    CHECK(number_at(w, r, BATCHED "preferred_batch_size/1") == 8);
+    CHECK(number_at(w, r, BATCHED "max_queue_delay_microseconds") == 200);
+    CHECK(number_at(w, r, BATCHED "priority_levels") == 4);
+    CHECK(number_at(w, r, BATCHED "default_priority_level") == 2);
+    CHECK_STR(text_at(w, r, BATCHED "default_queue_policy/timeout_action"), "DELAY");
+    CHECK(number_at(w, r, BATCHED "default_queue_policy/default_timeout_microseconds") == 2000000);
+    CHECK(yyjson_is_false(at(w, r, BATCHED "default_queue_policy/allow_timeout_override")));
+    CHECK(number_at(w, r, BATCHED "default_queue_policy/max_queue_size") == 7);
+    CHECK(yyjson_is_true(at(w, r, "/response_cache/enable")));
+    CHECK(!has(r.body, "sequence_batching") && !has(r.body, "ensemble_scheduling"));
+    world_free(w);
+}
+
+TEST(a_configuration_tells_of_sequences)
+{
+    struct world *w = serving_by(DEPLOYMENT(", sequence: {maxSequences: 3, idle: 5s, controls: [{input: features, "
+                                            "kind: end}], state: []}, batching: {maxBatch: 4}"));
+    struct http_reply r = want(w, M_GET, "/v2/models/late/config", "", 200);
+#define SEQUENCE "/sequence_batching/"
+    CHECK(number_at(w, r, SEQUENCE "oldest/max_candidate_sequences") == 3);
+    CHECK(number_at(w, r, SEQUENCE "max_sequence_idle_microseconds") == 5000000);
+    CHECK_STR(text_at(w, r, SEQUENCE "control_input/0/name"), "features");
+    CHECK_STR(text_at(w, r, SEQUENCE "control_input/0/control/0/kind"), "CONTROL_SEQUENCE_END");
+    CHECK(yyjson_arr_size(at(w, r, SEQUENCE "control_input/0/control/0/fp32_false_true")) == 2);
+    CHECK(!has(r.body, "dynamic_batching"));
     world_free(w);
 }
 
