@@ -61,31 +61,74 @@ err log_settings(struct call *c)
     return NULL;
 }
 
-/* ---- tracing: off ---- */
+/* ---- tracing: whether one in so many requests that bring no trace begins one (trace.c) ---- */
 
-static const struct {
+enum { RATE_MAX = 1000000000 };
+static const struct { /* what stays as it is */
     struct str name, value;
-} trace[] = {
-    { S_INIT("trace_level"), S_INIT("OFF") },   { S_INIT("trace_rate"), S_INIT("1000") },
-    { S_INIT("trace_count"), S_INIT("-1") },    { S_INIT("log_frequency"), S_INIT("0") },
-    { S_INIT("trace_mode"), S_INIT("triton") }, { S_INIT("trace_file"), S_INIT("") },
+} fixed[] = {
+    { S_INIT("trace_count"), S_INIT("-1") },
+    { S_INIT("log_frequency"), S_INIT("0") },
+    { S_INIT("trace_mode"), S_INIT("triton") },
+    { S_INIT("trace_file"), S_INIT("") },
 };
-enum { TRACES = sizeof trace / sizeof *trace };
+enum { FIXED = sizeof fixed / sizeof *fixed };
 
-/* null, or a list of one, or the text itself: what is there already. */
-static err trace_one(struct str key, yyjson_val *v)
+static err fixed_one(struct str key, yyjson_val *v)
 {
     size_t i = 0;
-    while (i < TRACES && !str_eq(trace[i].name, key))
+    while (i < FIXED && !str_eq(fixed[i].name, key))
         i++;
-    if (i == TRACES)
+    if (i == FIXED)
         FAIL(INVALID, "'%.*s' is no setting of the trace", STR(str_sub(key, 0, 64)));
-    if (yyjson_is_arr(v) && yyjson_arr_size(v) == 1)
-        v = yyjson_arr_get_first(v);
-    bool same = yyjson_is_null(v) || (yyjson_is_arr(v) && !yyjson_arr_size(v)) ||
-                (yyjson_is_str(v) && str_eq(text_of(v), trace[i].value));
-    if (!same)
+    if (v && !str_eq(text_of(v), fixed[i].value))
         FAIL(UNSUPPORTED, "'%.*s' cannot be set: this server writes no traces of Triton's form", STR(key));
+    return NULL;
+}
+
+static err level_one(yyjson_val *v, struct trace_setting *to)
+{
+    to->on = v && str_is(text_of(v), "TIMESTAMPS");
+    if (v && !to->on && !str_is(text_of(v), "OFF"))
+        FAIL(UNSUPPORTED, "trace_level is OFF or TIMESTAMPS: values of tensors are not traced");
+    return NULL;
+}
+
+static err rate_one(yyjson_val *v, struct trace_setting *to)
+{
+    to->rate = TRACE_RATE;
+    if (v && (!str_i64(text_of(v), &to->rate) || to->rate < 1 || to->rate > RATE_MAX))
+        FAIL(INVALID, "trace_rate is a whole number from 1 to %d, as text", RATE_MAX);
+    return NULL;
+}
+
+/* null, or nothing in the list: what it is at the start. Else a text, or a list of one. */
+static err trace_one(struct str key, yyjson_val *v, struct trace_setting *to)
+{
+    if (yyjson_is_arr(v) && yyjson_arr_size(v) <= 1)
+        v = yyjson_arr_get_first(v);
+    if (yyjson_is_null(v))
+        v = NULL;
+    return str_is(key, "trace_level")  ? level_one(v, to)
+           : str_is(key, "trace_rate") ? rate_one(v, to)
+                                       : fixed_one(key, v);
+}
+
+/* There is one setting, the server's: who has a project alone does not change it, and no model has its own. */
+static err trace_change(struct call *c)
+{
+    struct trace_setting was = trace_setting_get(c->s), to = was;
+    size_t i, max;
+    yyjson_val *k, *v;
+    TRY(auth_may(req_who(c->r), S("model.operate"), c->project));
+    yyjson_obj_foreach (c->body, i, max, k, v)
+        TRY(trace_one(text_of(k), v, &to));
+    if (to.on == was.on && to.rate == was.rate)
+        return NULL;
+    if (c->name.n)
+        FAIL(UNSUPPORTED, "a model has no trace setting of its own; set the server's");
+    TRY(auth_may(req_who(c->r), S("server.operate"), S("*")));
+    trace_setting_put(c->s, to);
     return NULL;
 }
 
@@ -102,21 +145,19 @@ static err model_there(struct call *c)
 
 err trace_setting(struct call *c)
 {
-    size_t i, max;
-    yyjson_val *k, *v;
     TRY(model_there(c));
     if (c->body && yyjson_obj_size(c->body))
-        TRY(auth_may(req_who(c->r), S("model.operate"), c->project));
-    yyjson_obj_foreach (c->body, i, max, k, v)
-        TRY(trace_one(text_of(k), v));
+        TRY(trace_change(c));
+    struct trace_setting now = trace_setting_get(c->s);
     json_obj(&c->j);
-    for (i = 0; i < TRACES; i++) {
-        json_key(&c->j, trace[i].name);
-        if (i == 0)
-            json_arr(&c->j);
-        json_str(&c->j, trace[i].value);
-        if (i == 0)
-            json_arr_end(&c->j);
+    json_key(&c->j, S("trace_level"));
+    json_arr(&c->j);
+    json_str(&c->j, now.on ? S("TIMESTAMPS") : S("OFF"));
+    json_arr_end(&c->j);
+    json_kstr(&c->j, "trace_rate", fmt(c->a, "%lld", (long long)now.rate));
+    for (size_t i = 0; i < FIXED; i++) {
+        json_key(&c->j, fixed[i].name);
+        json_str(&c->j, fixed[i].value);
     }
     json_obj_end(&c->j);
     return NULL;

@@ -338,8 +338,14 @@ void trace_log_free(struct trace_log *);
 /* Writes a list of the last traced requests, the newest first: {trace, span, parent, deployment, version, error,
  * arrived (µs since 1970), and ns from there: ready, started, ran, ended}. */
 void trace_recent(struct serve *, struct json *);
-/* One in so many requests that bring no trace begins one; 0: none. */
-void trace_every(struct serve *, int64_t n);
+/* Whether one in `rate` requests that bring no trace begins one. */
+enum { TRACE_RATE = 1000 }; /* at the start, when it is off */
+struct trace_setting {
+    bool on;
+    int64_t rate; /* from 1 */
+};
+void trace_setting_put(struct serve *, struct trace_setting);
+struct trace_setting trace_setting_get(const struct serve *);
 
 /* ---- load_report.c ---- */
 struct load_report {

@@ -14,8 +14,8 @@ struct kept {
     int64_t arrived_us, ready, started, ran, ended; /* ns after arrival; 0: it did not come to that */
 };
 struct trace_log {
-    _Atomic int64_t every;
-    _Atomic uint64_t seen; /* requests without a trace, while every > 0 */
+    _Atomic int64_t every; /* of the setting: its rate; while it is off, less than 0 */
+    _Atomic uint64_t seen; /* requests without a trace, while it is on */
     pthread_mutex_t m;
     size_t n; /* kept so far; the newest is at (n - 1) % KEPT */
     struct kept v[KEPT];
@@ -27,6 +27,7 @@ struct trace_log *trace_log_new(void)
     if (!l)
         abort();
     pthread_mutex_init(&l->m, NULL);
+    l->every = -TRACE_RATE;
     return l;
 }
 
@@ -38,9 +39,15 @@ void trace_log_free(struct trace_log *l)
     free(l);
 }
 
-void trace_every(struct serve *s, int64_t n)
+void trace_setting_put(struct serve *s, struct trace_setting to)
 {
-    atomic_store(&s->traces->every, n);
+    atomic_store(&s->traces->every, to.on ? to.rate : -to.rate);
+}
+
+struct trace_setting trace_setting_get(const struct serve *s)
+{
+    int64_t every = atomic_load(&s->traces->every);
+    return (struct trace_setting){ every > 0, every > 0 ? every : -every };
 }
 
 /* ---- taking ---- */

@@ -169,16 +169,53 @@ TEST(a_project_does_not_set_the_servers_log)
     world_free(w);
 }
 
-TEST(tracing_is_off_and_takes_no_path)
+TEST(tracing_takes_no_path)
 {
     struct world *w = serving();
     struct http_reply r = want(w, M_GET, "/v2/trace/setting", "", 200);
     CHECK_STR(text_at(w, r, "/trace_level/0"), "OFF");
-    want(w, M_POST, "/v2/trace/setting", r.body.p ? fmtz(w->l.a, "%.*s", STR(r.body)) : "", 200);
+    CHECK_STR(text_at(w, r, "/trace_rate"), "1000");
+    want(w, M_POST, "/v2/trace/setting", fmtz(w->l.a, "%.*s", STR(r.body)), 200);
+    want(w, M_POST, "/v2/models/late/trace/setting", fmtz(w->l.a, "%.*s", STR(r.body)), 200);
     want(w, M_POST, "/v2/models/late/trace/setting", "{\"trace_file\":\"/etc/x\"}", 501);
-    want(w, M_POST, "/v2/trace/setting", "{\"trace_level\":[\"TIMESTAMPS\"]}", 501);
+    want(w, M_POST, "/v2/trace/setting", "{\"trace_rate\":\"5\",\"trace_file\":\"/etc/x\"}", 501);
+    want(w, M_POST, "/v2/trace/setting", "{\"trace_level\":[\"TENSORS\"]}", 501);
+    want(w, M_POST, "/v2/trace/setting", "{\"trace_level\":[\"TIMESTAMPS\",\"TENSORS\"]}", 501);
+    want(w, M_POST, "/v2/trace/setting", "{\"trace_rate\":\"0\"}", 400);
     want(w, M_POST, "/v2/trace/setting", "{\"what\":null}", 400);
     want(w, M_GET, "/v2/models/none/trace/setting", "", 404);
+    CHECK_STR(want(w, M_GET, "/v2/trace/setting", "", 200).body, r.body);
+    world_free(w);
+}
+
+static size_t traces(struct world *w)
+{
+    struct json j = json_new(w->l.a);
+    yyjson_val *v;
+    trace_recent(w->serve, &j);
+    CHECK_OK(json_parse(w->l.a, json_get(&j), &v));
+    return yyjson_arr_size(v);
+}
+
+TEST(tracing_is_switched_on_for_one_in_so_many)
+{
+    struct world *w = serving();
+    want(w, M_POST, "/v2/models/late/trace/setting", "{\"trace_level\":[\"TIMESTAMPS\"]}", 501);
+    want(w, M_POST, "/v2/trace/setting", "{\"trace_rate\":\"2\"}", 200);
+    want(w, M_POST, "/v2/models/late/infer", X, 200);
+    CHECK(traces(w) == 0);
+    struct http_reply r = want(w, M_POST, "/v2/trace/setting", "{\"trace_level\":[\"TIMESTAMPS\"]}", 200);
+    CHECK_STR(text_at(w, r, "/trace_level/0"), "TIMESTAMPS");
+    CHECK_STR(text_at(w, r, "/trace_rate"), "2");
+    CHECK_STR(want(w, M_GET, "/v2/models/late/trace/setting", "", 200).body, r.body);
+    for (int i = 0; i < 6; i++)
+        want(w, M_POST, "/v2/models/late/infer", X, 200);
+    CHECK(traces(w) == 3);
+    r = want(w, M_POST, "/v2/trace/setting", "{\"trace_level\":null,\"trace_rate\":null}", 200);
+    CHECK_STR(text_at(w, r, "/trace_level/0"), "OFF");
+    CHECK_STR(text_at(w, r, "/trace_rate"), "1000");
+    want(w, M_POST, "/v2/models/late/infer", X, 200);
+    CHECK(traces(w) == 3);
     world_free(w);
 }
 
