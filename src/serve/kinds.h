@@ -122,7 +122,7 @@ extern const char *const sequence_control_kinds[];
     O(T, canary, canary, 0, "How a new version is tried.")                                                       \
     O(T, request_log_spec, request_log, 0, "Requests and answers, kept as versions of a dataset.")               \
     F(T, I64, instances, 0, "Runs of its models at the same time; 0: one a core. Quick ones are not counted.", .def = "0", .min = 0, .max = 64) \
-    F(T, DURATION, run_timeout, 0, "A run that takes longer is ended: 504; 0: never.", .def = "0s", .min = 0, .max = 8.64e7) \
+    F(T, DURATION, run_timeout, 0, "A run that takes longer, or than a gRPC client's deadline, is ended: 504; 0: never.", .def = "0s", .min = 0, .max = 8.64e7) \
     O(T, batching, batching, 0, "How requests wait, and run together.")                                          \
     O(T, limits, limits, 0, "What one token may ask.")                                                           \
     O(T, sequencing, sequence, 0, "Requests that belong together, in their order, with a state.")                \

@@ -187,6 +187,12 @@ static bool is_due(struct policy *p, int64_t due, int64_t now)
     return due <= now;
 }
 
+/* When c's client stops waiting, as it told. */
+static int64_t deadline_of(const struct infer *c)
+{
+    return c->r->deadline_ns > 0 ? c->r->deadline_ns : INT64_MAX;
+}
+
 /* Those whose time is up: runs are stopped, who waits goes out, or behind all others. */
 static void expire(struct policy *p, int64_t now, struct list_of *dropped)
 {
@@ -207,8 +213,8 @@ static void expire(struct policy *p, int64_t now, struct list_of *dropped)
                 continue;
             }
             list_cut(&p->level[i], at);
-            c->due = INT64_MAX;
-            if (p->batching.timeout_action == TIMEOUT_DELAY && !c->seq) {
+            c->due = deadline_of(c);
+            if (p->batching.timeout_action == TIMEOUT_DELAY && !c->seq && now < c->due) {
                 list_put(last, c);
             } else {
                 p->waiting--;
@@ -406,9 +412,14 @@ static void *runner(void *arg)
 
 /* ---- runs that may take only so long ---- */
 
-static void run_enter(struct policy *p, struct run *r)
+/* No longer than the spec allows, nor than one of those that wait for it (c, and what hangs on it) still waits. */
+static void run_enter(struct policy *p, struct run *r, const struct infer *c)
 {
+    int64_t last = 0;
+    for (; c; c = c->next)
+        last = deadline_of(c) > last ? deadline_of(c) : last;
     r->due = mono_ns() + p->run_ns_max;
+    r->due = last < r->due ? last : r->due;
     LOCKED(&p->m);
     r->next = p->runs;
     r->link = &p->runs;
@@ -436,7 +447,7 @@ err policy_run(struct infer *c, struct arena *a, const struct tensor *in, struct
     if (!p || !p->run_ns_max)
         return session_run(m->session, a, in, m->info->n_inputs, out, out_n);
     struct run r = { .control = RUN_CONTROL_INIT };
-    run_enter(p, &r);
+    run_enter(p, &r, c);
     err e = session_run_until(m->session, &r.control, a, in, m->info->n_inputs, out, out_n);
     run_leave(p, &r);
     pthread_mutex_destroy(&r.control.lock);
@@ -460,7 +471,8 @@ static int64_t due_of(const struct policy *p, const struct infer *c)
     int64_t us = p->batching.timeout_override ? c->p.timeout_us : 0;
     if (us <= 0)
         us = p->batching.timeout * 1000;
-    return us <= 0 || us > (INT64_MAX - c->at.arrived) / 1000 ? INT64_MAX : c->at.arrived + us * 1000;
+    int64_t due = us <= 0 || us > (INT64_MAX - c->at.arrived) / 1000 ? INT64_MAX : c->at.arrived + us * 1000;
+    return due < deadline_of(c) ? due : deadline_of(c);
 }
 
 static void put(struct policy *p, struct infer *c)

@@ -160,6 +160,8 @@ static inline err ask_run(struct req *r)
     c->reply = ask_reply;
     c->p.priority = (uint32_t)ask_number(r, "priority");
     c->p.timeout_us = ask_number(r, "timeout");
+    if (ask_number(r, "deadline")) /* ms from now, as gRPC's */
+        r->deadline_ns = mono_ns() + ask_number(r, "deadline") * 1000000;
     (void)req_query(r, S("sequence"), &c->p.sequence);
     c->p.sequence_start = ask_number(r, "start") != 0;
     c->p.sequence_end = ask_number(r, "end") != 0;

@@ -151,6 +151,42 @@ TEST(a_run_that_takes_too_long_is_ended)
     asks_free(k);
 }
 
+TEST(nothing_waits_or_runs_past_its_clients_deadline)
+{
+    int first;
+    struct asks *k = held(DEPLOYMENT(ONE ", batching: {timeout: 1h, timeoutOverride: false, timeoutAction: delay}"),
+                          &first);
+    CHECK(has(answer_to(k, "x=2&deadline=20", 504), "waited longer"));
+    CHECK(asks_totals(k).expired == 1 && k->toy.runs == 1);
+    toy_hold(k, false);
+    answer(k, first, 200);
+    asks_free(k);
+    k = asks_new(DEPLOYMENT(ONE ", runTimeout: 1h"), false);
+    toy_hold(k, true);
+    CHECK(has(answer_to(k, "x=1&deadline=30", 504), "took longer"));
+    asks_free(k);
+}
+
+TEST(a_deadline_ends_no_run_that_another_waits_for)
+{
+    struct asks *k = asks_new(
+        DEPLOYMENT(
+            ONE ", runTimeout: 1h, batching: {maxBatch: 4, delayUs: 10000000, adaptive: false, preferred: [2]}"),
+        false);
+    toy_hold(k, true);
+    int a = query(k, "x=1&deadline=500");
+    wait_queue(k, 1);
+    int b = query(k, "x=2");
+    toy_running(k, 1);
+    for (int64_t until = mono_ns() + 600000000; mono_ns() < until; nap())
+        ;
+    toy_hold(k, false);
+    CHECK_STR(answer(k, b, 200), "4");
+    answer(k, a, 200);
+    CHECK(k->toy.runs == 1 && k->toy.rows[0] == 2);
+    asks_free(k);
+}
+
 TEST(a_quick_model_that_hangs_lets_the_loop_go)
 {
     struct asks *k = asks_new(DEPLOYMENT(ONE ", runTimeout: 30ms"), false);
