@@ -76,8 +76,9 @@ static void check_tensor(struct arena *a, struct str name, const struct tensor *
     struct infer *again = read_body(a, buf_get(&j), NULL, 0, &e);
     must(!e && again->inputs_n == 1);
     check_same(t, &again->inputs[0].t, true);
+    struct tensor_spec spec = { .name = name };
     if (t->type != TENSOR_TEXT)
-        must(!classes_of(a, name, t, 3, &u));
+        must(!classes_of(a, &(struct session_info){ .outputs = &spec, .n_outputs = 1 }, t, 3, &u));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)

@@ -75,25 +75,35 @@ static void row_best(const struct tensor *t, size_t from, size_t n, size_t k, st
     }
 }
 
-static struct str class_text(struct arena *a, const struct tensor *t, size_t from, size_t at)
+/* "value:index", and ":label" where the model says what its columns stand for. */
+static struct str class_text(struct arena *a, const struct tensor *t, size_t from, size_t at,
+                             const struct strs *labels)
 {
-    bool real = t->type == TENSOR_F32 || t->type == TENSOR_F64;
-    double v = score_at(t, from + at);
-    if (real)
-        return fmt(a, "%f:%zu", v, at);
     struct buf b = buf_new(a);
-    if (t->type == TENSOR_U64)
+    if (t->type == TENSOR_F32 || t->type == TENSOR_F64)
+        buf_fmt(&b, "%f", score_at(t, from + at));
+    else if (t->type == TENSOR_U64)
         buf_fmt(&b, "%llu", (unsigned long long)((const uint64_t *)t->data)[from + at]);
     else if (t->type == TENSOR_I64)
         write_i64(&b, ((const int64_t *)t->data)[from + at]);
     else
-        write_i64(&b, (int64_t)v);
+        write_i64(&b, (int64_t)score_at(t, from + at));
     buf_fmt(&b, ":%zu", at);
+    if (labels)
+        buf_fmt(&b, ":%.*s", STR(labels->v[at]));
     return buf_get(&b);
 }
 
-err classes_of(struct arena *a, struct str name, const struct tensor *scores, int64_t k, struct tensor *out)
+/* One a column, or none. */
+static const struct strs *labels_of(const struct session_info *info, size_t slot, int64_t columns)
 {
+    return info->labels && info->labels[slot].n == (size_t)columns ? &info->labels[slot] : NULL;
+}
+
+err classes_of(struct arena *a, const struct session_info *info, const struct tensor *scores, int64_t k,
+               struct tensor *out)
+{
+    struct str name = info->outputs[scores->slot].name;
     int64_t count, rows = scores->rank > 1 ? scores->dims[0] : 1;
     if (scores->type == TENSOR_TEXT || scores->type == TENSOR_F16 || scores->type == TENSOR_BF16)
         FAIL(INVALID, "class result not available for output '%.*s' due to its type %.*s", STR(name),
@@ -101,13 +111,14 @@ err classes_of(struct arena *a, struct str name, const struct tensor *scores, in
     if (!tensor_count(scores->dims, scores->rank, CELLS_MAX, &count))
         FAIL(TOO_LARGE, "output '%.*s' has too many elements to classify", STR(name));
     int64_t n = rows ? count / rows : 0;
+    const struct strs *labels = labels_of(info, scores->slot, n);
     k = k < n ? k : n;
     struct str *texts = NEW_N(a, struct str, (size_t)(rows * k) + 1);
     struct score *best = NEW_N(a, struct score, (size_t)k + 1);
     for (int64_t r = 0; k && r < rows; r++) {
         row_best(scores, (size_t)(r * n), (size_t)n, (size_t)k, best);
         for (int64_t i = 0; i < k; i++)
-            texts[r * k + i] = class_text(a, scores, (size_t)(r * n), best[i].at);
+            texts[r * k + i] = class_text(a, scores, (size_t)(r * n), best[i].at, labels);
     }
     *out = (struct tensor){ .slot = scores->slot, .type = TENSOR_TEXT, .data = texts };
     out->bytes = (size_t)(rows * k) * sizeof *texts;

@@ -527,7 +527,7 @@ static err outputs_of(struct infer *c, struct tensor **out, size_t *bytes)
         struct tensor *t = &(*out)[i];
         *t = c->out[i];
         if (c->asked_n && c->asked[i].classes)
-            TRY(classes_of(c->a, info->outputs[t->slot].name, &c->out[i], c->asked[i].classes, t));
+            TRY(classes_of(c->a, info, &c->out[i], c->asked[i].classes, t));
         *bytes += 128 + (is_binary(c, i) ? tensor_bytes(t) : 3 * t->bytes);
     }
     return NULL;

@@ -472,7 +472,7 @@ static err output_write(struct buf *b, const struct infer *c, size_t i, struct t
     struct str name = c->to->model->info->outputs[c->out[i].slot].name;
     *out = c->out[i];
     if (c->asked_n && c->asked[i].classes)
-        TRY(classes_of(c->a, name, &c->out[i], c->asked[i].classes, out));
+        TRY(classes_of(c->a, c->to->model->info, &c->out[i], c->asked[i].classes, out));
     if (!tensor_protocol_name(out->type).n)
         FAIL(UNSUPPORTED, "output '%.*s' is of a type that the protocol does not have", STR(name));
     shape_write(b, name, out);

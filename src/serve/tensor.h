@@ -22,5 +22,7 @@ void tensor_head(struct buf *b, struct str name, const struct tensor *t);
 void text_put(struct buf *b, struct str s);
 
 /* ---- classify.c ---- */
-/* The k best of each row of scores, as text "value:index": BYTES [rows, k], or [k] of a tensor with one dimension. */
-err classes_of(struct arena *a, struct str name, const struct tensor *scores, int64_t k, struct tensor *out);
+/* The k best of each row of scores, an output of the model, as text "value:index" or, where the model names its classes,
+ * "value:index:label": BYTES [rows, k], or [k] of a tensor with one dimension. */
+err classes_of(struct arena *a, const struct session_info *, const struct tensor *scores, int64_t k,
+               struct tensor *out);

@@ -114,3 +114,19 @@ def test_answers_are_the_librarys(server, made, how):  # noqa: F811
             np.testing.assert_allclose(answer.reshape(value.shape), value, rtol=1e-5, atol=2e-6)
         else:
             assert answer.reshape(value.shape).tolist() == value.tolist()
+
+
+@pytest.mark.skipif(bool(ORACLE), reason="Triton's Python backend has no type for maps")
+@pytest.mark.parametrize("how", ["http", "grpc"])
+def test_classes_have_their_names(server, how):  # noqa: F811
+    names = np.array(["Ulm", "Köln", "東京"])[CLASS]
+    made = LogisticRegression().fit(X, names)
+    server.deploy("named", to_onnx(made, X[:1], options={"zipmap": True}, target_opset=17))
+    client = Client(server, how)
+    got = client.infer("named", [client.input("X", "FP32", ASKED)],
+                       outputs=[client.output("output_probability", class_count=2)]).as_numpy("output_probability")
+    assert got.shape == (len(ASKED), 2)
+    for row, chances in zip(got, made.predict_proba(ASKED)):
+        value, place, label = row[0].decode().split(":")
+        assert (int(place), label) == (chances.argmax(), made.classes_[chances.argmax()])
+        assert float(value) == pytest.approx(chances.max(), abs=2e-6)

@@ -389,8 +389,10 @@ TEST(classes_are_the_best_first)
 {
     auto_arena struct arena *a = arena_new(0);
     float v[] = { 0.1f, 0.7f, NAN, 0.2f, 5, 5, -1, INFINITY };
+    struct tensor_spec y = { .name = S("y") };
+    struct session_info one = { .outputs = &y, .n_outputs = 1 };
     struct tensor out, t = { .type = TENSOR_F32, .rank = 2, .dims = { 2, 4 }, .data = v, .bytes = sizeof v };
-    CHECK_OK(classes_of(a, S("y"), &t, 3, &out));
+    CHECK_OK(classes_of(a, &one, &t, 3, &out));
     const struct str *s = out.data;
     CHECK(out.type == TENSOR_TEXT && out.rank == 2 && out.dims[0] == 2 && out.dims[1] == 3 &&
           out.bytes == 6 * sizeof *s);
@@ -400,14 +402,32 @@ TEST(classes_are_the_best_first)
         CHECK_STR(s[i], str_of(want[i]));
     t.rank = 1;
     t.dims[0] = 8;
-    CHECK_OK(classes_of(a, S("y"), &t, 1000000, &out));
+    CHECK_OK(classes_of(a, &one, &t, 1000000, &out));
     s = out.data;
     CHECK(out.rank == 1 && out.dims[0] == 8);
     CHECK_STR(s[7], "nan:2");
     int64_t whole[] = { -9223372036854775807, 4, 9007199254740993 };
     t = (struct tensor){ .type = TENSOR_I64, .rank = 1, .dims = { 3 }, .data = whole, .bytes = sizeof whole };
-    CHECK_OK(classes_of(a, S("y"), &t, 1, &out));
+    CHECK_OK(classes_of(a, &one, &t, 1, &out));
     CHECK_STR(*(struct str *)out.data, "9007199254740993:2");
     t.type = TENSOR_TEXT;
-    CHECK_ERR(classes_of(a, S("y"), &t, 1, &out), INVALID);
+    CHECK_ERR(classes_of(a, &one, &t, 1, &out), INVALID);
+}
+
+TEST(classes_have_the_names_that_the_model_knows)
+{
+    auto_arena struct arena *a = arena_new(0);
+    float v[] = { 0.25f, 0.75f, 1, 0 };
+    struct tensor_spec y = { .name = S("y") };
+    struct str names[] = { S("Ulm"), S("K\xc3\xb6ln") };
+    struct strs labels = { names, 2, 2 };
+    struct session_info info = { .outputs = &y, .n_outputs = 1, .labels = &labels };
+    struct tensor out, t = { .type = TENSOR_F32, .rank = 2, .dims = { 2, 2 }, .data = v, .bytes = sizeof v };
+    CHECK_OK(classes_of(a, &info, &t, 1, &out));
+    const struct str *s = out.data;
+    CHECK_STR(s[0], "0.750000:1:K\xc3\xb6ln");
+    CHECK_STR(s[1], "1.000000:0:Ulm");
+    t.dims[0] = 1, t.dims[1] = 4; /* columns that the names are not of */
+    CHECK_OK(classes_of(a, &info, &t, 1, &out));
+    CHECK_STR(((const struct str *)out.data)[0], "1.000000:2");
 }
