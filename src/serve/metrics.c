@@ -134,9 +134,10 @@ void infer_count(struct infer *c, err e, bool made_by_us)
 struct counter {
     const char *name, *type, *doc;
     size_t offset;    /* in struct totals */
-    int64_t unit;     /* what the count is divided by */
+    int64_t unit;     /* what the count is divided by; of nanoseconds that are to be seconds, NS: with their fractions */
     const char *more; /* a further label; may be NULL */
 };
+enum { NS = 1000000000 };
 #define AT(member) offsetof(struct totals, member)
 // clang-format off
 static const struct counter counters[] = {
@@ -147,6 +148,11 @@ static const struct counter counters[] = {
     { "dhow_inference_missing_features_total", "counter", "Features without a value.", AT(missing), 1, NULL },
     { "dhow_inference_executions_total", "counter", "Runs of the model.", AT(executions), 1, NULL },
     { "dhow_inference_in_flight", "gauge", "Requests at work now.", AT(in_flight), 1, NULL },
+    { "dhow_inference_shed_total", "counter", "Requests refused because the queue was full.", AT(shed), 1, NULL },
+    { "dhow_inference_expired_total", "counter", "Requests given up because their time in the queue was over.", AT(expired), 1, NULL },
+    { "dhow_inference_gone_total", "counter", "Requests given up because their client had left.", AT(gone), 1, NULL },
+    { "dhow_inference_cold_starts_total", "counter", "Requests that woke a deployment.", AT(cold_starts), 1, NULL },
+    { "dhow_inference_cold_start_seconds_total", "counter", "Time until these were answered.", AT(cold_ns), NS, NULL },
     { "dhow_inference_logged_total", "counter", "Requests taken for the request log.", AT(logged), 1, NULL },
     { "dhow_inference_unlogged_total", "counter", "Requests that the request log had no room for.", AT(unlogged), 1, NULL },
     { "nv_inference_request_success", "counter", "Requests answered.", 0, 1, NULL },
@@ -188,10 +194,15 @@ struct line {
 };
 
 /* "name{project=…,version=…" without the end. */
+static void labels_put(struct buf *out, const char *name, const struct entry *e, struct str number)
+{
+    buf_fmt(out, "%s{project=\"%.*s\",%s=\"%.*s\",version=\"%.*s\"", name, STR(e->project),
+            name[0] == 'n' ? "model" : "deployment", STR(e->name), STR(number));
+}
+
 static void line_begin(struct buf *out, const char *name, const struct line *l)
 {
-    buf_fmt(out, "%s{project=\"%.*s\",%s=\"%.*s\",version=\"%.*s\"", name, STR(l->e->project),
-            name[0] == 'n' ? "model" : "deployment", STR(l->e->name), STR(l->v->model->number));
+    labels_put(out, name, l->e, l->v->model->number);
 }
 
 static void head_put(struct buf *out, const char *name, const char *type, const char *doc)
@@ -212,7 +223,11 @@ static void counter_put(struct buf *out, const struct line *v, size_t n, const s
     for (size_t i = 0; i < n; i++) {
         int64_t x = success ? v[i].t.requests - v[i].t.failed - v[i].t.refused : member(&v[i], c->offset);
         line_begin(out, c->name, &v[i]);
-        buf_fmt(out, "%s%s} %lld\n", c->more ? "," : "", c->more ? c->more : "", (long long)(x / c->unit));
+        buf_fmt(out, "%s%s} ", c->more ? "," : "", c->more ? c->more : "");
+        if (c->unit == NS)
+            buf_fmt(out, "%.9g\n", (double)x / NS);
+        else
+            buf_fmt(out, "%lld\n", (long long)(x / c->unit));
     }
 }
 
@@ -289,6 +304,66 @@ static void summary_put(struct buf *out, const struct line *l, const struct hist
     buf_fmt(out, "} %lld\n", (long long)n);
 }
 
+/* ---- shadows and A/B tests: a line for a deployment that has one ---- */
+
+static const struct {
+    const char *name, *doc;
+    size_t offset; /* in struct shadow_status */
+} of_shadows[] = {
+    { "dhow_shadow_requests_total", "Copies that the shadow answered.",
+      offsetof(struct shadow_status, requests) },
+    { "dhow_shadow_failures_total", "Copies that it could not answer.",
+      offsetof(struct shadow_status, failed) },
+    { "dhow_shadow_dropped_total", "Copies left out because too many waited.",
+      offsetof(struct shadow_status, dropped) },
+    { "dhow_shadow_rows_total", "Rows compared.", offsetof(struct shadow_status, rows) },
+    { "dhow_shadow_rows_different_total", "Those of them that differ by more than the tolerance.",
+      offsetof(struct shadow_status, differ) },
+};
+enum { OF_SHADOWS = sizeof of_shadows / sizeof *of_shadows };
+
+static struct str number_of(const struct entry *e, struct str version)
+{
+    for (size_t i = 0; i < e->n; i++)
+        if (str_eq(e->v[i].model->name, version))
+            return e->v[i].model->number;
+    return version;
+}
+
+static void shadows_put(const struct snap *snap, struct buf *out)
+{
+    struct shadow_status *v = NEW_N(out->a, struct shadow_status, snap->n + 1);
+    for (size_t i = 0; i < snap->n; i++)
+        if (snap->v[i].mirror)
+            mirror_status(snap->v[i].mirror, out->a, &v[i]);
+    for (size_t k = 0; k < OF_SHADOWS; k++) {
+        head_put(out, of_shadows[k].name, "counter", of_shadows[k].doc);
+        for (size_t i = 0; i < snap->n; i++) {
+            if (!snap->v[i].mirror)
+                continue;
+            labels_put(out, of_shadows[k].name, &snap->v[i], number_of(&snap->v[i], v[i].version));
+            buf_fmt(out, "} %lld\n", (long long)*(const int64_t *)((const char *)&v[i] + of_shadows[k].offset));
+        }
+    }
+}
+
+static void contests_put(const struct snap *snap, struct buf *out)
+{
+    static const char name[] = "dhow_ab_outcomes_total";
+    head_put(out, name, "counter", "Outcomes that the A/B test knows of a version.");
+    for (size_t i = 0; i < snap->n; i++) {
+        const struct entry *e = &snap->v[i];
+        struct ab_status s = { 0 };
+        if (!e->contest)
+            continue;
+        contest_status(e->contest, out->a, &s);
+        labels_put(out, name, e, number_of(e, s.a.version));
+        buf_fmt(out, "} %lld\n", (long long)s.a.n);
+        labels_put(out, name, e, number_of(e, s.b.version));
+        buf_fmt(out, "} %lld\n", (long long)s.b.n);
+    }
+}
+
 static void machine_put(struct serve *s, const struct snap *snap, struct buf *out)
 {
     struct load_report now;
@@ -338,6 +413,8 @@ void serve_metrics(void *arg, struct buf *out)
     }
     head_put(out, "dhow_models_loaded", "gauge", "Versions in memory that answer or stand by.");
     buf_fmt(out, "dhow_models_loaded %zu\n", n);
+    shadows_put(snap, out);
+    contests_put(snap, out);
     machine_put(s, snap, out);
     snap_leave(s, slot);
 }

@@ -107,6 +107,10 @@ TEST(who_is_not_asked_sleeps_and_the_next_request_wakes_it)
     CHECK(answer(w) == 200);
     spec_put(w, "{\"model\":\"late\",\"version\":\"late.1\"}", 200);
     wait_phase(w, DEPLOYMENT_SERVING);
+    for (int i = 0; i < 2000 && !counted(w, "dhow_inference_cold_starts_total", "1", "2"); i++)
+        nap();
+    CHECK(counted(w, "dhow_inference_cold_starts_total", "1", "2"));
+    CHECK(!counted(w, "dhow_inference_cold_start_seconds_total", "1", "0"));
     world_free(w);
 }
 

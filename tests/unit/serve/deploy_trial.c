@@ -219,6 +219,8 @@ TEST(an_outcome_counts_once_and_only_of_what_was_asked)
         want(w, M_POST, PATH "/outcomes", "{\"outcomes\":[{\"id\":\"x\",\"value\":1}]}", 200);
     struct ab_status s = ab_now(w);
     CHECK(s.a.n + s.b.n == 1 && s.unmatched == 1);
+    CHECK(counted(w, "dhow_ab_outcomes_total", "1", s.a.n ? "1" : "0"));
+    CHECK(counted(w, "dhow_ab_outcomes_total", "2", s.a.n ? "0" : "1"));
     double score = s.a.n ? 1 / (1 + exp(1)) : 1 / (1 + exp(2)), mean = s.a.n ? s.a.mean : s.b.mean;
     CHECK(fabs(mean - (score - 1) * (score - 1)) < 1e-6);
     want(w, M_POST, PATH "/outcomes", "{\"outcomes\":[{\"id\":\"x\"}]}", 400);
@@ -339,6 +341,9 @@ TEST(a_shadow_is_compared_and_never_answers)
     (void)answered_by(w, "far", 0, &status);
     struct str report = shadow_now(w, 1);
     CHECK(has(report, "\"rows\":1,\"differ\":1,\"share\":1") && has(report, "\"worst\":[\"far\"]"));
+    CHECK(counted(w, "dhow_shadow_requests_total", "2", "1"));
+    CHECK(counted(w, "dhow_shadow_rows_different_total", "2", "1"));
+    CHECK(counted(w, "dhow_shadow_dropped_total", "2", "0"));
     struct deployment_status s = deployment_now(w);
     for (size_t i = 0; i < s.traffic.n; i++) {
         const struct traffic *v = s.traffic.v;
