@@ -9,7 +9,8 @@
 static struct json report; /* of the one command in this process */
 static bool healthy = true;
 
-static void line(struct cli *c, const char *what, bool ok, struct str text)
+/* no: what stands before it in the table if it is not ok. */
+static void row(struct cli *c, const char *what, bool ok, const char *no, struct str text)
 {
     json_obj(&report);
     json_kstr(&report, "check", str_of(what));
@@ -17,7 +18,25 @@ static void line(struct cli *c, const char *what, bool ok, struct str text)
     json_kstr(&report, "text", text);
     json_obj_end(&report);
     if (c->output == OUT_TABLE)
-        printf("%s  %-14s %.*s\n", ok ? "ok  " : "MISS", what, STR(text));
+        printf("%s  %-14s %.*s\n", ok ? "ok  " : no, what, STR(text));
+}
+
+static void line(struct cli *c, const char *what, bool ok, struct str text)
+{
+    row(c, what, ok, "MISS", text);
+}
+
+/* What models can run on; a device that is not there is no fault. */
+static void devices(struct cli *c, struct runtime *rt)
+{
+    const struct runtime_device *v;
+    size_t n = 0;
+    err e = runtime_devices(rt, c->a, &v, &n);
+    if (e)
+        line(c, "device", false, e->text);
+    for (size_t i = 0; i < n; i++)
+        row(c, "device", !v[i].why, "no  ",
+            fmt(c->a, "%s%s%s", v[i].name, v[i].why ? ": " : "", v[i].why ? v[i].why : ""));
 }
 
 static void engines(struct cli *c)
@@ -28,8 +47,10 @@ static void engines(struct cli *c)
     line(c, "duckdb", !e, e ? e->text : fmt(c->a, "%.*s  %.*s", STR(version), STR(path)));
     e = runtime_open(&(struct runtime_config){ 0 }, &ort);
     line(c, "onnxruntime", !e, e ? e->text : fmt(c->a, "%s", runtime_version(ort)));
-    if (!e)
+    if (!e) {
+        devices(c, ort);
         runtime_close(ort);
+    }
     e = xgb_version(c->a, &version);
     line(c, "xgboost", !e, e ? e->text : version);
 }

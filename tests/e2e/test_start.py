@@ -167,6 +167,8 @@ def test_doctor_names_what_is_there(fresh):
     for part in ("duckdb", "onnxruntime", "xgboost", "audit", "daemon"):
         assert checks[part]["ok"], checks[part]
     assert re.match(r"1\.(2[4-9]|[3-9]\d)", checks["onnxruntime"]["text"])
+    devices = {c["text"].partition(":")[0]: c for c in told if c["check"] == "device"}
+    assert devices["cpu"]["ok"] and all(c["ok"] or ": " in c["text"] for c in devices.values())
 
 
 def test_doctor_says_what_is_missing(fresh):
