@@ -151,7 +151,8 @@ void instances_write(struct json *j, struct str name, const struct policy *p, co
     json_obj(j);
     json_kstr(j, "name", name);
     json_kstr(j, "kind",
-              strcmp(info->device, "cuda") && strcmp(info->device, "tensorrt") ? S("KIND_CPU") : S("KIND_GPU"));
+              strcmp(info->device, "cuda") && strcmp(info->device, "tensorrt") ? S("KIND_CPU")
+                                                                               : S("KIND_GPU"));
     json_ki64(j, "count", p ? (int64_t)p->instances : 1);
     json_obj_end(j);
     json_arr_end(j);

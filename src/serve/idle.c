@@ -94,7 +94,7 @@ static struct infer *wake(struct serve *s, struct depl *d)
     d->awake_us = now_us();
     for (size_t i = 0; i < d->wanted_n; i++)
         if (!d->wanted[i].refused && !d->wanted[i].model)
-            d->wanted[i].model = model_want(s, d->project, d->wanted[i].version);
+            d->wanted[i].model = model_want(s, d->project, d->wanted[i].version, &d->spec);
     control_poke(s->control, S("Deployment"), d->project, d->name);
     return loading(d) ? NULL : depl_publish(s, a, d, NULL); /* it may be in memory for another deployment */
 }

@@ -86,8 +86,12 @@ struct model {
     int refs;
     struct arena *a; /* owns all text here */
     struct str project, name, number, service;
+    const char *device; /* as asked for */
+    enum model_runtime runtime;
     struct session *session;
     const struct session_info *info;
+    const char *by;          /* what runs it: "onnx", "native"; NULL: an ensemble */
+    struct str why;          /* why no other does, or no better device */
     bool composed;           /* an ensemble (ensemble.c); its number is 1 */
     bool batches;            /* rows of several requests can be one run */
     bool by_rows;            /* one input, float [N, F] */
@@ -196,8 +200,8 @@ struct serve {
     struct trace_log *traces;     /* trace.c */
     struct load_meter *meter;     /* load_report.c */
 
-    pthread_mutex_t m; /* of what follows */
-    struct runtime *runtime;
+    pthread_mutex_t m;                /* of what follows */
+    struct runtime *runtime, *native; /* ONNX Runtime; the kernel for trees. NULL: not asked for yet */
     struct model *models;
     struct depl *depls;
     struct snap *retired;
@@ -231,14 +235,23 @@ struct str batch_unfit(struct arena *a, const struct session_info *);
 /* ---- load.c; with m held, but for the first ---- */
 /* On the lane: the inference library comes into memory (tens of milliseconds) before a request needs it. */
 void runtime_bring(void *serve);
-/* The version, being loaded if it is not there yet; the caller's reference. */
-struct model *model_want(struct serve *, struct str project, struct str version);
-struct model *model_find(struct serve *, struct str project,
-                         struct str version); /* no reference; may be NULL */
+/* The version, being loaded if it is not there yet, as the spec wants it to run; the caller's reference. */
+struct model *model_want(struct serve *, struct str project, struct str version,
+                         const struct deployment_spec *by);
+/* No reference; may be NULL. by: one that runs as this spec wants it; NULL: any. */
+struct model *model_find(struct serve *, struct str project, struct str version,
+                         const struct deployment_spec *by);
 void model_unref(struct serve *, struct model *);
 void model_free(struct model *); /* not in the list any more */
 void plan_unref(struct plan *);
 void tally_unref(struct tally *);
+
+/* ---- load_runtime.c; without m ---- */
+err runtime_need(struct serve *); /* s->runtime is there */
+/* m's session, by the runtime and on the device that it asks for; onnx: its bytes, checked. */
+struct model_version_spec;
+err model_session(struct serve *, struct arena *a, struct model *m, struct str onnx,
+                  const struct model_version_spec *);
 
 /* ---- queue.c, ensemble.c; with m held ---- */
 /* The policy that the spec asks for, with a reference: old itself if nothing about it has changed. */

@@ -3,10 +3,12 @@
 #include "serve/internal.h"
 #include <stdlib.h>
 
-struct model *model_find(struct serve *s, struct str project, struct str version)
+struct model *model_find(struct serve *s, struct str project, struct str version,
+                         const struct deployment_spec *by)
 {
     for (struct model *m = s->models; m; m = m->next)
-        if (str_eq(m->name, version) && str_eq(m->project, project))
+        if (str_eq(m->name, version) && str_eq(m->project, project) &&
+            (!by || (m->runtime == (enum model_runtime)by->runtime && str_eq(str_of(m->device), by->device))))
             return m;
     return NULL;
 }
@@ -94,19 +96,9 @@ static err warm_up(struct model *m)
     return NULL;
 }
 
-static err runtime_need(struct serve *s, struct runtime **out)
-{
-    LOCKED(&s->loading);
-    if (!s->runtime)
-        TRY(runtime_open(&(struct runtime_config){ .library = s->library }, &s->runtime));
-    *out = s->runtime;
-    return NULL;
-}
-
 void runtime_bring(void *serve)
 {
-    struct runtime *rt;
-    err e = runtime_need(serve, &rt);
+    err e = runtime_need(serve);
     if (e)
         log_err("runtime.open-failed", e);
     err_reset();
@@ -118,7 +110,6 @@ static err model_load(struct serve *s, struct model *m)
     struct model_version_spec spec;
     struct model_version_status status;
     struct onnx_facts facts;
-    struct runtime *rt;
     struct str bytes;
     TRY(resource_get(s->store, a, &model_version_resource, m->project, m->name, NULL, &spec, &status));
     TRY(blob_get(store_blobs(s->store), a, spec.onnx, &bytes));
@@ -126,8 +117,7 @@ static err model_load(struct serve *s, struct model *m)
     if (facts.inputs.n > TENSORS_MAX || facts.outputs.n > TENSORS_MAX)
         FAIL(TOO_LARGE, "it has %zu inputs and %zu outputs; at most %d are served", facts.inputs.n,
              facts.outputs.n, TENSORS_MAX);
-    TRY(runtime_need(s, &rt));
-    TRY(session_load(rt, bytes, &(struct session_config){ .threads = 1 }, &m->session));
+    TRY(model_session(s, a, m, bytes, &spec));
     m->info = session_describe(m->session);
     m->bytes = bytes.n;
     m->number = fmt(m->a, "%lld", (long long)spec.number);
@@ -186,7 +176,8 @@ static void load_run(void *arg)
     err_reset();
 }
 
-static struct model *model_new(struct serve *s, struct str project, struct str version)
+static struct model *model_new(struct serve *s, struct str project, struct str version,
+                               const struct deployment_spec *by)
 {
     struct model *m = calloc(1, sizeof *m);
     struct load *l = calloc(1, sizeof *l);
@@ -195,6 +186,8 @@ static struct model *model_new(struct serve *s, struct str project, struct str v
     m->a = arena_new(0);
     m->project = str_dup(m->a, project);
     m->name = str_dup(m->a, version);
+    m->device = str_z(m->a, by->device);
+    m->runtime = (enum model_runtime)by->runtime;
     m->next = s->models;
     s->models = m;
     *l = (struct load){ s, m };
@@ -209,14 +202,15 @@ static struct model *model_new(struct serve *s, struct str project, struct str v
     return m;
 }
 
-struct model *model_want(struct serve *s, struct str project, struct str version)
+struct model *model_want(struct serve *s, struct str project, struct str version,
+                         const struct deployment_spec *by)
 {
-    struct model *m = model_find(s, project, version);
+    struct model *m = model_find(s, project, version, by);
     bool again = m && m->state == MODEL_FAILED && mono_ns() - m->failed_ns > RETRY_MS * (int64_t)1000000;
     if (again) /* the failed one keeps its readers, and its name no longer finds it */
         m->name = S("");
     if (!m || again)
-        m = model_new(s, project, version);
+        m = model_new(s, project, version, by);
     m->refs++;
     return m;
 }

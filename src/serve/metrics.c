@@ -133,8 +133,9 @@ void infer_count(struct infer *c, err e, bool made_by_us)
  * the lines are told apart for those who may see one project alone. */
 struct counter {
     const char *name, *type, *doc;
-    size_t offset;    /* in struct totals */
-    int64_t unit;     /* what the count is divided by; of nanoseconds that are to be seconds, NS: with their fractions */
+    size_t offset; /* in struct totals */
+    int64_t
+        unit; /* what the count is divided by; of nanoseconds that are to be seconds, NS: with their fractions */
     const char *more; /* a further label; may be NULL */
 };
 enum { NS = 1000000000 };
@@ -342,7 +343,8 @@ static void shadows_put(const struct snap *snap, struct buf *out)
             if (!snap->v[i].mirror)
                 continue;
             labels_put(out, of_shadows[k].name, &snap->v[i], number_of(&snap->v[i], v[i].version));
-            buf_fmt(out, "} %lld\n", (long long)*(const int64_t *)((const char *)&v[i] + of_shadows[k].offset));
+            buf_fmt(out, "} %lld\n",
+                    (long long)*(const int64_t *)((const char *)&v[i] + of_shadows[k].offset));
         }
     }
 }

@@ -199,7 +199,7 @@ static err wants_listed(struct step *t)
 /* The champion of before is kept while it is in memory, so that a rollback takes no time. */
 static void want_former(struct step *t)
 {
-    if (t->model.former.n && model_find(t->s, t->meta.project, t->model.former.v[0]))
+    if (t->model.former.n && model_find(t->s, t->meta.project, t->model.former.v[0], &t->spec))
         want(t, t->model.former.v[0], 0, false);
 }
 
@@ -386,7 +386,7 @@ static void models_want(struct step *t)
         if (t->spec.ensemble.steps.n)
             m = ensemble_want(t->s, t->a, t->meta.project, t->meta.name, &t->spec);
         else if (!t->d->asleep && !w->refused)
-            m = model_want(t->s, t->meta.project, w->version);
+            m = model_want(t->s, t->meta.project, w->version, &t->spec);
         v[i] = (struct wanted){ own(w->version), w->share, m, w->refused };
     }
     wanted_drop(t->s, t->d);
@@ -524,7 +524,8 @@ static void states_find(struct step *t)
 
 static struct traffic unready_traffic(struct step *t, const struct wanted *w)
 {
-    struct traffic out = { .version = str_dup(t->a, w->version), .message = S("") };
+    struct traffic out = { .version = str_dup(t->a, w->version) };
+    out.message = out.runtime = out.device = out.why = S("");
     out.state = w->refused || w->model->state == MODEL_FAILED ? TRAFFIC_FAILED : TRAFFIC_LOADING;
     if (w->model)
         out.message = str_dup(t->a, w->model->message);
@@ -540,9 +541,16 @@ static void traffic_write(struct step *t)
         const struct served *e = &d->now.v[i];
         struct totals sum;
         tally_sum(e->tally, &sum);
-        v[n++] = (struct traffic){
-            str_dup(t->a, e->model->name), e->share, sum.requests, sum.failed, TRAFFIC_READY, S("")
-        };
+        v[n++] = (struct traffic){ .version = str_dup(t->a, e->model->name),
+                                   .share = e->share,
+                                   .requests = sum.requests,
+                                   .failed = sum.failed,
+                                   .state = TRAFFIC_READY,
+                                   .message = S(""),
+                                   .runtime = str_of(e->model->by ? e->model->by : "ensemble"),
+                                   .device = str_dup(t->a,
+                                                     str_of(e->model->by ? e->model->info->device : "")),
+                                   .why = str_dup(t->a, e->model->why) };
     }
     for (size_t i = 0; i < d->wanted_n; i++) {
         const struct wanted *w = &d->wanted[i];
@@ -596,7 +604,8 @@ static bool only_counts_differ(const struct step *t)
                 x->ab_test.decision == y->ab_test.decision;
     for (size_t i = 0; same && i < x->traffic.n; i++)
         same = str_eq(v[i].version, w[i].version) && v[i].share == w[i].share && v[i].state == w[i].state &&
-               str_eq(v[i].message, w[i].message);
+               str_eq(v[i].message, w[i].message) && str_eq(v[i].runtime, w[i].runtime) &&
+               str_eq(v[i].device, w[i].device);
     return same;
 }
 

@@ -231,7 +231,7 @@ err rollout_move(struct rolling *r)
     struct rollout *o = &r->status->rollout;
     if (o->state != ROLLOUT_LOADING && o->state != ROLLOUT_CANARY)
         return NULL;
-    const struct model *m = model_find(r->s, r->project, o->version);
+    const struct model *m = model_find(r->s, r->project, o->version, r->spec);
     bool champion = str_eq(r->model->aliases.champion, o->version);
     bool challenger = str_eq(r->model->aliases.challenger, o->version);
     if (spec_pins(r->spec) || (!champion && !challenger)) {

@@ -77,6 +77,7 @@ void serve_close(struct serve *s)
     trace_log_free(s->traces);
     load_meter_free(s->meter);
     runtime_close(s->runtime);
+    runtime_close(s->native);
     pthread_mutex_destroy(&s->m);
     pthread_mutex_destroy(&s->loading);
     pthread_cond_destroy(&s->retiring);

@@ -103,7 +103,9 @@ static inline void toy_init(struct toy *t, bool stateful)
     t->out[0].name = S("y");
     t->out[1].name = S("next");
     size_t n = stateful ? 2 : 1;
-    t->info = (struct session_info){ .inputs = t->in, .outputs = t->out, .n_inputs = n, .n_outputs = n };
+    t->info = (struct session_info){
+        .inputs = t->in, .outputs = t->out, .n_inputs = n, .n_outputs = n, .device = "cpu", .why = ""
+    };
     pthread_mutex_init(&t->m, NULL);
     pthread_cond_init(&t->changed, NULL);
 }
@@ -204,7 +206,7 @@ static inline struct asks *asks_new(const char *yaml, bool stateful)
     CHECK_OK(deploy(k->w, "late-1", "late.1", &out));
     toy_init(&k->toy, stateful);
     pthread_mutex_lock(&k->w->serve->m);
-    k->model = model_find(k->w->serve, S("default"), S("late.1"));
+    k->model = model_find(k->w->serve, S("default"), S("late.1"), NULL);
     k->was = k->model->session;
     k->was_info = k->model->info;
     k->model->session = &k->toy.base;

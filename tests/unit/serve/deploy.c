@@ -7,6 +7,8 @@ TEST(the_first_version_answers_at_once)
     struct world *w = world_new();
     struct str out;
     deployment_make(w, DEPLOYMENT(""));
+    while (ask(w, M_GET, "/v2/models/late", S("")).status == 404)
+        nap();
     CHECK(!w->serve->runtime); /* no library before the first model */
     want(w, M_POST, "/v2/models/late/infer", "{\"inputs\":[]}", 503);
     version_made(&w->l, 1, step_model(w->l.a, 0.5f, -1, 1), true);

@@ -50,11 +50,20 @@ static inline void wait_traffic(struct world *w, size_t n)
     cr_assert_fail("%zu versions are never ready: %.*s", n, STR(deployment_now(w).message));
 }
 
+static inline void wait_phase(struct world *w, enum deployment_phase phase)
+{
+    for (int i = 0; i < 4000; i++, nap())
+        if (deployment_now(w).phase == (int)phase)
+            return;
+    cr_assert_fail("phase is %s, never %s", deployment_phases[deployment_now(w).phase],
+                   deployment_phases[phase]);
+}
+
 /* Does /metrics have this line, of a version of deployment late? */
 static inline bool counted(struct world *w, const char *name, const char *version, const char *value)
 {
     struct buf b = buf_new(w->l.a);
     serve_metrics(w->serve, &b);
-    return has(buf_get(&b), fmtz(w->l.a, "\n%s{project=\"default\",deployment=\"late\",version=\"%s\"} %s\n", name,
-                                 version, value));
+    return has(buf_get(&b), fmtz(w->l.a, "\n%s{project=\"default\",deployment=\"late\",version=\"%s\"} %s\n",
+                                 name, version, value));
 }

@@ -5,15 +5,6 @@
 
 #define PATH "/api/v1/projects/default/deployments/late"
 
-static void wait_phase(struct world *w, enum deployment_phase phase)
-{
-    for (int i = 0; i < 4000; i++, nap())
-        if (deployment_now(w).phase == (int)phase)
-            return;
-    cr_assert_fail("phase is %s, never %s", deployment_phases[deployment_now(w).phase],
-                   deployment_phases[phase]);
-}
-
 static bool empty(struct world *w)
 {
     LOCKED(&w->serve->m);

@@ -152,3 +152,39 @@ TEST(who_has_no_cookie_is_given_one_that_holds)
     CHECK(seen[1] > 3 && seen[2] > 3);
     world_free(w);
 }
+
+/* ---- what runs it ---- */
+
+static struct traffic the_one(struct world *w)
+{
+    wait_traffic(w, 1);
+    return *(const struct traffic *)deployment_now(w).traffic.v;
+}
+
+TEST(its_traffic_says_what_runs_it_and_where)
+{
+    struct world *w = versions(1);
+    spec_put(w, "{\"model\":\"late\",\"version\":\"late.1\"}", 201);
+    CHECK_STR(the_one(w).runtime, "onnx");
+    CHECK_STR(the_one(w).device, "cpu");
+    spec_put(w, "{\"model\":\"late\",\"version\":\"late.1\",\"device\":\"cpu\",\"runtime\":\"auto\"}", 200);
+    for (int i = 0; i < 2000 && !the_one(w).why.n; i++)
+        nap();
+    CHECK_STR(the_one(w).runtime, "onnx");
+    world_free(w);
+}
+
+TEST(a_device_or_runtime_that_is_not_there_is_told)
+{
+    static const char *const specs[] = { "\"device\":\"abacus\"", "\"runtime\":\"native\"" };
+    for (size_t i = 0; i < 2; i++) {
+        struct world *w = versions(1);
+        int status;
+        spec_put(w, fmtz(w->l.a, "{\"model\":\"late\",\"version\":\"late.1\",%s}", specs[i]), 201);
+        wait_phase(w, DEPLOYMENT_FAILED);
+        CHECK(has(deployment_now(w).message, i ? "runtime native" : "no device 'abacus'"));
+        (void)answered_by(w, "x", 0, &status);
+        CHECK(status == 503);
+        world_free(w);
+    }
+}

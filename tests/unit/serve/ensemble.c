@@ -93,11 +93,10 @@ TEST(a_look_up_feeds_a_model)
 {
     struct world *w = world_with(ALL(CHAIN("probability")));
     wait_ready(w);
-    CHECK_STR(
-        want(w, M_GET, "/v2/models/all", "", 200).body,
-        "{\"name\":\"all\",\"versions\":[\"1\"],\"platform\":\"ensemble\",\"inputs\":[{\"name\":\"d\","
-        "\"datatype\":\"FP64\",\"shape\":[-1]},{\"name\":\"f\",\"datatype\":\"FP64\",\"shape\":[-1]}],"
-        "\"outputs\":[{\"name\":\"late\",\"datatype\":\"FP32\",\"shape\":[-1,1]}]}");
+    CHECK_STR(want(w, M_GET, "/v2/models/all", "", 200).body,
+              "{\"name\":\"all\",\"versions\":[\"1\"],\"platform\":\"ensemble\",\"inputs\":[{\"name\":\"d\","
+              "\"datatype\":\"FP64\",\"shape\":[-1]},{\"name\":\"f\",\"datatype\":\"FP64\",\"shape\":[-1]}],"
+              "\"outputs\":[{\"name\":\"late\",\"datatype\":\"FP32\",\"shape\":[-1,1]}]}");
     CHECK(has(want(w, M_GET, "/v2/models/all/config", "", 200).body,
               "{\"model_name\":\"late\",\"model_version\":-1,\"input_map\":{\"features\":\"row\"},"
               "\"output_map\":{\"probability\":\"late\"},\"model_namespace\":\"\"}"));

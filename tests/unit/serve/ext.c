@@ -110,8 +110,9 @@ TEST(a_configuration_tells_the_policy)
 
 TEST(a_configuration_tells_of_sequences)
 {
-    struct world *w = serving_by(DEPLOYMENT(", sequence: {maxSequences: 3, idle: 5s, controls: [{input: features, "
-                                            "kind: end}], state: []}, batching: {maxBatch: 4}"));
+    struct world *w = serving_by(
+        DEPLOYMENT(", sequence: {maxSequences: 3, idle: 5s, controls: [{input: features, "
+                   "kind: end}], state: []}, batching: {maxBatch: 4}"));
     struct http_reply r = want(w, M_GET, "/v2/models/late/config", "", 200);
 #define SEQUENCE "/sequence_batching/"
     CHECK(number_at(w, r, SEQUENCE "oldest/max_candidate_sequences") == 3);

@@ -154,8 +154,8 @@ TEST(a_run_that_takes_too_long_is_ended)
 TEST(nothing_waits_or_runs_past_its_clients_deadline)
 {
     int first;
-    struct asks *k = held(DEPLOYMENT(ONE ", batching: {timeout: 1h, timeoutOverride: false, timeoutAction: delay}"),
-                          &first);
+    struct asks *k = held(
+        DEPLOYMENT(ONE ", batching: {timeout: 1h, timeoutOverride: false, timeoutAction: delay}"), &first);
     CHECK(has(answer_to(k, "x=2&deadline=20", 504), "waited longer"));
     CHECK(asks_totals(k).expired == 1 && k->toy.runs == 1);
     toy_hold(k, false);
@@ -171,7 +171,8 @@ TEST(a_deadline_ends_no_run_that_another_waits_for)
 {
     struct asks *k = asks_new(
         DEPLOYMENT(
-            ONE ", runTimeout: 1h, batching: {maxBatch: 4, delayUs: 10000000, adaptive: false, preferred: [2]}"),
+            ONE
+            ", runTimeout: 1h, batching: {maxBatch: 4, delayUs: 10000000, adaptive: false, preferred: [2]}"),
         false);
     toy_hold(k, true);
     int a = query(k, "x=1&deadline=500");
