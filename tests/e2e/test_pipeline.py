@@ -625,6 +625,27 @@ def test_a_pipeline_that_cannot_work_says_why(trained):
     assert result.code != 0 and "params.never" in result.err
 
 
+def test_the_trees_own_kernel_answers_alike(trained):
+    """A deployment may run its trees without ONNX Runtime: named, chosen by a trial, or not at all."""
+    def served_by(runtime):
+        spec = {**trained.get("deployments", "late")["spec"], "runtime": runtime}
+        assert trained.put("Deployment", "late", spec).status_code in (200, 201)
+        def told():
+            traffic = trained.get("deployments", "late")["status"]["traffic"]
+            return [t.get("runtime") for t in traffic if t.get("state") == "ready"] in ([[runtime]] if runtime != "auto" else
+                                                                                        [["onnx"], ["native"]])
+        eventually(told, what=f"runtime {runtime}")
+        keys = {name: values * 50 for name, values in KEYS.items()}
+        keys["distance"] = [100 + 40 * i for i in range(50)]
+        return np.array(trained.http("POST", "/v2/models/late/infer", json={"entities": keys}).json()["outputs"][0]["data"])
+
+    onnx, native, auto = (served_by(runtime) for runtime in ("onnx", "native", "auto"))
+    assert len(set(onnx)) > 1
+    np.testing.assert_allclose(native, onnx, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(auto, onnx, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(served_by("onnx"), onnx)
+
+
 def test_features_are_floats_of_the_same_doubles(trained):
     """What the model is given is the double rounded once, nothing between."""
     reply = trained.http("POST", "/v2/models/late/infer", json={"entities": KEYS, "parameters": {"return_features": True}})
