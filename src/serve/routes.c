@@ -47,6 +47,8 @@ static err server_metadata(struct call *c)
         S_INIT("entities"),
         S_INIT("binary_tensor_data"),
         S_INIT("classification"),
+        S_INIT("sequence"),
+        S_INIT("schedule_policy"),
         S_INIT("statistics"),
         S_INIT("model_configuration"),
         S_INIT("model_repository"),
