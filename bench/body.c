@@ -12,8 +12,10 @@ static void line(const char *name, double value, const char *unit, const char *p
 {
     printf("{\"name\": \"%s\", \"value\": %.4g, \"unit\": \"%s\", ", name, value, unit);
     if (peer)
-        printf("\"peer\": \"%s\", \"peer_value\": %.4g, ", peer, peer_value);
-    printf("\"config\": {}}\n");
+        printf("\"peer\": \"%s\", \"peer_value\": %.4g, \"ratio\": %.4g}\n", peer, peer_value,
+               value / peer_value);
+    else
+        printf("\"peer\": null, \"peer_value\": null, \"ratio\": null}\n");
 }
 
 static err body_take(struct arena *a, struct str body, struct str json_bytes, struct infer **out)

@@ -235,25 +235,30 @@ class Daemon(Process):
         return self.where / "data" / "blobs" / sha[:2] / sha[2:]
 
 
+def upload_onnx(daemon, model, path):
+    """An ONNX file becomes a version of the model; its name."""
+    return daemon.http("POST", f"/api/v1/projects/default/models/{model}/upload", Path(path).read_bytes())["version"]
+
+
 def deploy_onnx(daemon, name, path, **spec):
     """Uploads an ONNX file as a version of the model `name` and deploys it under that name, further fields of the
     Deployment's spec as given; the version, once it answers."""
     daemon.put("Model", "models", name, {})
-    version = daemon.http("POST", f"/api/v1/projects/default/models/{name}/upload", Path(path).read_bytes())["version"]
+    version = upload_onnx(daemon, name, path)
     daemon.put("Deployment", "deployments", name, {"model": name, "version": version, **spec})
     deployed(daemon, name, version)
     return version
 
 
-def deployed(daemon, name, version, seconds=20):
-    """Waits until a deployment answers by this version."""
+def deployed(daemon, name, version=None, phase="serving", seconds=20):
+    """Waits until a deployment is in this phase and, if one is named, answers by this version."""
     end = time.monotonic() + seconds
     while True:
         status = daemon.get("deployments", name).get("status", {})
-        if status.get("phase") == "serving" and status.get("version") == version:
+        if status.get("phase") == phase and version in (None, status.get("version")):
             return
         if status.get("phase") == "failed" or time.monotonic() > end:
-            fail(f"the deployment {name} does not serve {version}", json.dumps(status))
+            fail(f"the deployment {name} is not {phase} with {version or 'any version'}", json.dumps(status))
         time.sleep(0.002)
 
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models to measure with, the same ones every time: models.py FOLDER writes mlp.onnx (16-64-64-1), wide.onnx
-(64-1024-1024-8) and cnn.onnx (96×96×3, depthwise and pointwise convolutions as in MobileNet, 10 classes)."""
+"""Models to measure with, the same ones every time: models.py FOLDER writes mlp.onnx (16-64-64-1), ten.onnx
+(10-64-64-1), wide.onnx (64-1024-1024-8) and cnn.onnx (96×96×3, depthwise and pointwise convolutions as in MobileNet, 10 classes)."""
 
 import sys
 from pathlib import Path
@@ -74,5 +74,6 @@ def cnn(place):
 
 folder = Path(sys.argv[1])
 mlp(folder / "mlp.onnx", 16, 64, 64, 1)
+mlp(folder / "ten.onnx", 10, 64, 64, 1)
 mlp(folder / "wide.onnx", 64, 1024, 1024, 8)
 cnn(folder / "cnn.onnx")
