@@ -3,7 +3,10 @@
 
 #include <stdlib.h>
 
-enum { BODY_SMALL = 64 << 10 }; /* bodies up to here live in the arena itself */
+enum {
+    BODY_SMALL = 64 << 10,   /* bodies up to here live in the arena itself */
+    BODY_BELIEVED = 1 << 20, /* up to here a client is believed what it says that it will send */
+};
 
 static void heap_free(void *heap)
 {
@@ -21,8 +24,10 @@ static bool body_room(struct body *b, struct arena *a, size_t known, size_t n)
         b->heap = NEW(a, char *);
         arena_defer(a, heap_free, b->heap);
     }
-    /* What a client says that it will send is believed when it has sent a part of it. */
+    /* More than that is believed when a part of it has come. */
     size_t cap = b->cap ? b->cap * 2 : BODY_SMALL;
+    if (cap < known && known <= BODY_BELIEVED)
+        cap = known;
     while (cap < b->n + n)
         cap *= 2;
     if (known >= b->n + n && cap > known)
@@ -41,7 +46,7 @@ bool body_put(struct body *b, struct arena *a, size_t known, struct str in)
 {
     if (b->n + in.n > b->cap && !body_room(b, a, known, in.n))
         return false;
-    if (in.n)
+    if (in.n && in.p != b->p + b->n) /* else it was read to its place */
         memcpy(b->p + b->n, in.p, in.n);
     b->n += in.n;
     return true;

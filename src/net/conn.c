@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 
 enum {
+    LENT_MIN = 4 << 10, /* bytes that are worth reading to their place */
+    LENT_MAX = 1 << 20,
     PROGRESS_BYTES = 16 << 10, /* that a slow reader takes in write_ms_max, at least */
     LINGER_MS = 2000,
     LINGER_BYTES = 4 << 20,
@@ -328,6 +330,11 @@ static void on_room(uv_handle_t *h, size_t suggested, uv_buf_t *out)
     (void)suggested;
     struct conn *c = (struct conn *)h;
     *out = uv_buf_init(c->loop->in, IN_SIZE);
+    if (c->tls || c->ended || !c->codec || !c->codec->lend || c->rest.n)
+        return;
+    struct str lent = c->codec->lend(c->state);
+    if (lent.n >= LENT_MIN)
+        *out = uv_buf_init((char *)(uintptr_t)lent.p, lent.n < LENT_MAX ? (unsigned)lent.n : LENT_MAX);
 }
 
 bool conn_takes(const struct conn *c)

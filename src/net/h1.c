@@ -205,6 +205,17 @@ static int on_body(llhttp_t *p, const char *at, size_t n)
     return 0;
 }
 
+/* What is known to be left of the body goes to its place by the read itself. */
+static struct str h1_lend(struct codec *h)
+{
+    struct body *b = &h->body;
+    uint64_t left = h->parser.content_length;
+    if (!h->r || h->in_head || h->ended || h->paused || h->parser.flags & F_CHUNKED || !b->p)
+        return S("");
+    size_t room = b->cap - b->n;
+    return (struct str){ b->p + b->n, left < room ? (size_t)left : room };
+}
+
 static int on_chunk(llhttp_t *p)
 {
     struct codec *h = (struct codec *)p;
@@ -296,6 +307,7 @@ const struct net_codec codec_h1 = {
     .name = "http/1.1",
     .open = h1_open,
     .feed = h1_feed,
+    .lend = h1_lend,
     .reply = line_reply,
     .flush = line_flush,
     .sent = line_sent,

@@ -46,6 +46,8 @@ struct net_codec {
     struct codec *(*open)(const struct net_limits *, const struct codec_host *, void *arg); /* must */
     /* must. Takes bytes; the rest (paused by the host, or after a bad request) is given again later. */
     size_t (*feed)(struct codec *, struct str bytes);
+    /* May be NULL. Where the next bytes may be read to, so that feed() need not copy them; empty: anywhere. */
+    struct str (*lend)(struct codec *);
     /* must. The reply as far as it needs no connection; body NULL: a stream's. The handler's thread. */
     void (*reply)(struct req_out *, int status, const char *content_type, const struct str *body);
     void (*flush)(struct conn *); /* must. Sends what is ready */

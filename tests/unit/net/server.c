@@ -284,3 +284,34 @@ TEST(a_stopped_nothing_is_fine)
     net_stop(NULL);
     http_close(NULL);
 }
+
+/* A body that is read to its place, in pieces of every kind, and what comes right behind it. */
+TEST(large_bodies_come_whole)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct net *net = help_start((struct net_config){ .loops = 1 });
+    static const size_t sizes[] = {
+        4095, 4096, 65535, 65536, 65537, 200000, 1 << 20, (1 << 20) + 1, 3 << 20
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        size_t n = sizes[i];
+        char *body = arena_alloc(a, n, 1);
+        for (size_t k = 0; k < n; k++)
+            body[k] = (char)('a' + (k * 31 + k / 997) % 26);
+        struct buf b = buf_new(a);
+        buf_fmt(&b, "POST /lane HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\n\r\n", n);
+        size_t head = b.n;
+        buf_put(&b, body, n);
+        buf_str(&b, S(LAST("/loop")));
+        struct str all = buf_get(&b);
+        int fd = help_connect(net);
+        help_send(fd, str_sub(all, 0, head + n / 3)); /* the rest comes after the loop has seen this */
+        usleep(2000);
+        help_send(fd, str_sub(all, head + n / 3, all.n));
+        struct str got = help_drain(a, fd);
+        close(fd);
+        CHECK(help_has(got, (struct str){ body, n }));
+        CHECK(help_has(got, S("\r\n\r\nhello")));
+    }
+    net_stop(net);
+}
