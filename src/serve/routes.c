@@ -399,6 +399,8 @@ void serve_describe(struct api *api)
 {
     auto_arena struct arena *a = arena_new(0);
     api_grpc_describe(api, str_of(proto_inference.name), proto_descriptor(&proto_inference, a));
+    for (const struct proto_file *const *f = proto_standard; *f; f++)
+        api_grpc_describe(api, str_of((*f)->name), proto_descriptor(*f, a));
 }
 
 const struct route *serve_routes(struct serve *s, struct arena *a)

@@ -167,6 +167,13 @@ def hung_up(one, seconds=10):
     return True
 
 
+def leave(one):
+    """Closes with a reset, as a process that dies with an answer unread does. An orderly end is only of what the client
+    sends: it may still read its answer."""
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    one.close()
+
+
 def send_all(one, data):
     """False: the server hung up before it had all."""
     try:
@@ -228,6 +235,8 @@ class Wire:
     def __init__(self, daemon, *settings, seconds=10):
         self.socket, self.rest = connect(daemon, seconds), b""
         self.socket.sendall(PREFACE + frame(SETTINGS, payload=b"".join(struct.pack(">HI", *s) for s in settings)))
+        assert self.until(SETTINGS) is not None
+        self.socket.sendall(frame(SETTINGS, ACK))
 
     def __enter__(self):
         return self

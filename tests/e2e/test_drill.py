@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import requests
-from drill import (X, Load, always_right, binary_body, connect, figures, head, hear, hung_up, infer_path, predict, send_all,
+from drill import (X, Load, always_right, binary_body, connect, figures, head, hear, hung_up, infer_path, leave, predict, send_all,
                    serve_mlp, unharmed, zeros_zipped)
 from serving import slow
 
@@ -280,7 +280,7 @@ def test_a_full_queue_refuses_and_who_has_left_is_left_out(served):
     reply, _ = ask_slow(served, "busy")
     assert "too many" in errors(reply, 503) and int(reply.headers["Retry-After"]) >= 1
     for one in waiting:
-        one.close()
+        leave(one)
     assert runs.recv(100).startswith((b"HTTP/1.1 200", b"HTTP/1.1 504"))
     runs.close()
     eventually(lambda: failures(served, "busy", "CANCELED") == 4, what="the count of those who left")
