@@ -46,20 +46,21 @@ static const struct proto_method health_methods[] = {
     { 0 },
 };
 static const struct proto_message *const reflection_messages[] = {
-    &ServerReflectionRequest, &ExtensionRequest,    &ServerReflectionResponse, &FileDescriptorResponse,
-    &ExtensionNumberResponse, &ListServiceResponse, &ServiceResponse,          &ErrorResponse,
-    NULL,
+    &ServerReflectionRequest, &ExtensionRequest,        &ServerReflectionResponse,
+    &FileDescriptorResponse,  &ExtensionNumberResponse, &ListServiceResponse,
+    &ServiceResponse,         &ErrorResponse,           NULL,
 };
 static const struct proto_method reflection_methods[] = {
     { "ServerReflectionInfo", "ServerReflectionRequest", "ServerReflectionResponse", true, true },
     { 0 },
 };
-#define REFLECTION(version)                                                            \
-    {                                                                                  \
-        "grpc/reflection/" version "/reflection.proto", "grpc.reflection." version,    \
-            "ServerReflection", reflection_messages, no_enums, reflection_methods      \
+#define REFLECTION(version)                                                                             \
+    {                                                                                                   \
+        "grpc/reflection/" version "/reflection.proto", "grpc.reflection." version, "ServerReflection", \
+            reflection_messages, no_enums, reflection_methods                                           \
     }
-static const struct proto_file health = { "grpc/health/v1/health.proto", "grpc.health.v1", "Health",
-                                          health_messages, health_enums, health_methods };
+static const struct proto_file health = {
+    "grpc/health/v1/health.proto", "grpc.health.v1", "Health", health_messages, health_enums, health_methods
+};
 static const struct proto_file v1 = REFLECTION("v1"), v1alpha = REFLECTION("v1alpha");
 const struct proto_file *const proto_standard[] = { &health, &v1, &v1alpha, NULL };

@@ -55,6 +55,8 @@ static err server_metadata(struct call *c)
         S_INIT("trace"),
         S_INIT("logging"),
         S_INIT("parameters"),
+        S_INIT("sequence"),
+        S_INIT("schedule_policy"),
     };
     json_obj(&c->j);
     json_kstr(&c->j, "name", S("dhow"));

@@ -263,14 +263,6 @@ def daemon_close(daemon):
         pytest.fail(f"the daemon died with {code}:\n{daemon.log_text()[-4000:]}")
 
 
-def pytest_collection_modifyitems(items):
-    import serving
-
-    for item in items:
-        if serving.pending(item.name):
-            item.add_marker(pytest.mark.skip(reason="not built yet"))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def binary():
     if not DHOW.is_file():

@@ -2,7 +2,6 @@
 """A model server for tests of clients: dhow, or with ORACLE=triton a real Triton, whose behaviour the same tests then
 confirm. And models that are made on the spot, with what they must answer in numpy."""
 
-import fnmatch
 import os
 import sys
 import tempfile
@@ -12,17 +11,6 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 ORACLE = os.environ.get("ORACLE")
-# What dhow cannot do yet: patterns of tests' names, as test/parameters. It shrinks to nothing, and then goes, with its two
-# readers below and in conftest.py.
-PENDING = [
-    "test_h2spec_*", "test_the_server_names_*",
-]
-
-
-def pending(name):
-    """Whether a test is of something that is not built yet."""
-    return not ORACLE and any(fnmatch.fnmatch(name.replace("[", "/").rstrip("]"), pattern) for pattern in PENDING)
-
 
 TYPES = {TensorProto.BOOL: "BOOL", TensorProto.UINT8: "UINT8", TensorProto.UINT16: "UINT16", TensorProto.UINT32: "UINT32",
          TensorProto.UINT64: "UINT64", TensorProto.INT8: "INT8", TensorProto.INT16: "INT16", TensorProto.INT32: "INT32",

@@ -12,6 +12,7 @@ import threading
 import time
 
 import duckdb
+import flights
 import numpy as np
 import pytest
 import requests
@@ -227,6 +228,16 @@ def test_only_clients_with_a_certificate_are_let_in(fresh, authority, tmp_path):
 
 # ---- versions and models ----
 
+def champion(daemon, model, version):
+    """Lets it through a gate, then makes it champion."""
+    name = "pass-" + version.replace(".", "-")
+    daemon.ok("apply", "-f", "-", input=flights.pipeline(name, ("gate", "gate", {
+        "model": model, "version": version, "metrics": {"auc": 0.9}, "bounds": [{"metric": "auc", "min": 0.5}]})))
+    daemon.ok("run", name)
+    reply = daemon.http("POST", daemon.path("models", model, "alias"), json={"alias": "champion", "version": version})
+    assert reply.ok, reply.text
+
+
 def test_versions_change_under_load(daemon):
     bits = serve_mlp(daemon)
     upload(daemon, "mlp", 8)
@@ -244,26 +255,29 @@ def test_versions_change_under_load(daemon):
         np.testing.assert_allclose(np.frombuffer(reply.content[at:], np.float32), answers[version], rtol=1e-5)
         return version
 
-    def wait_version(version):
-        began = time.monotonic()
+    def wait_version(version, began):
         eventually(lambda: moving(daemon.session) == version, what=f"version {version}")
         took.append(time.monotonic() - began)
 
-    def promote(version):
-        assert daemon.http("POST", daemon.path("models", "mlp", "promote"), json={"version": f"mlp.{version}"}).ok
-
+    for version in ("mlp.1", "mlp.2"):
+        champion(daemon, "mlp", version)
     assert daemon.put("Deployment", "moving", {"model": "mlp", "version": "mlp.1"}).ok
     eventually(lambda: daemon.http("GET", "/v2/models/moving/ready").status_code == 200, what="the deployment")
     daemon.deploy_onnx("other", mlp(9)[0])
     with unharmed(daemon, bits), Load(always_right(daemon, bits), 8) as stays, Load(moving, 8) as moves:
         for version in (2, 1, 2, 1):
+            began = time.monotonic()
             assert daemon.put("Deployment", "moving", {"model": "mlp", "version": f"mlp.{version}"}).ok
-            wait_version(version)
-        for name in ("other",) * 5:
-            for verb in ("unload", "load"):
-                began = time.monotonic()
-                assert daemon.http("POST", f"/v2/repository/models/{name}/{verb}", json={}).ok
-                took.append(time.monotonic() - began)
+            wait_version(version, began)
+        for verb in ("unload", "load") * 5:
+            began = time.monotonic()
+            assert daemon.http("POST", f"/v2/repository/models/other/{verb}", json={}).ok
+            took.append(time.monotonic() - began)
+        assert daemon.put("Deployment", "moving", {"model": "mlp", "canary": {"share": 0}}).ok
+        wait_version(2, time.monotonic())
+        began = time.monotonic()
+        assert daemon.http("POST", daemon.path("deployments", "moving", "rollback"), json={}).ok
+        wait_version(1, began)
     assert not stays.failed and stays.done > 100, stays.failed[:3]
     assert not moves.failed and moves.done > 100, moves.failed[:3]
     assert max(took) < SECOND, took
