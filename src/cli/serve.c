@@ -44,12 +44,17 @@ static int wait_for(const sigset_t *stop)
 {
     const struct timespec look = { .tv_sec = LOOK_S };
     int64_t least = rss_bytes();
+    size_t most = 0;
     int sig;
-    while ((sig = sigtimedwait(stop, NULL, &look)) < 0)
-        if (rss_bytes() > least + GROWN_MAX) {
-            (void)malloc_trim(0);
-            least = rss_bytes();
-        }
+    while ((sig = sigtimedwait(stop, NULL, &look)) < 0) {
+        size_t used = mallinfo2().uordblks;
+        most = used > most ? used : most;
+        if (rss_bytes() < least + GROWN_MAX && used + GROWN_MAX > most)
+            continue;
+        (void)malloc_trim(0);
+        least = rss_bytes();
+        most = used;
+    }
     return sig;
 }
 
