@@ -47,9 +47,11 @@ static int wait_for(const sigset_t *stop)
     size_t most = 0;
     int sig;
     while ((sig = sigtimedwait(stop, NULL, &look)) < 0) {
+        int64_t held = rss_bytes();
         size_t used = mallinfo2().uordblks;
+        least = held < least ? held : least;
         most = used > most ? used : most;
-        if (rss_bytes() < least + GROWN_MAX && used + GROWN_MAX > most)
+        if (held < least + GROWN_MAX && used + GROWN_MAX > most)
             continue;
         (void)malloc_trim(0);
         least = rss_bytes();
