@@ -35,7 +35,7 @@ static err number_option(struct cli *c, const char *name, int *out)
     return NULL;
 }
 
-enum { LOOK_S = 2, GROWN_MAX = 16 << 20 };
+enum { LOOK_S = 2, GROWN_MAX = 16 << 20, HEAP_MAX = 32 << 20, TOP_MAX = 4 << 20 };
 
 /* Until a signal comes, memory that requests left behind goes back to the system: the allocator keeps up to 64 MiB of it
  * for each thread, 270 MB after 400 stalled calls of 384 KB, 60 MB like this. Lower limits of its own would have each
@@ -74,6 +74,8 @@ static err serve_run(struct cli *c)
     sigset_t stop;
     TRY(number_option(c, "loops", &cfg.loops));
     TRY(number_option(c, "workers", &cfg.workers));
+    (void)mallopt(M_MMAP_THRESHOLD, HEAP_MAX); /* it would get there by itself … */
+    (void)mallopt(M_TRIM_THRESHOLD, TOP_MAX); /* … with 64 MiB for this, which malloc_trim() does not touch */
     log_setup(cli_has(c, "verbose") ? LOG_DEBUG : LOG_INFO, cli_has(c, "json-log"));
     setenv("ORT_DISABLE_TELEMETRY", "1", 1); /* before any thread, so before ONNX Runtime can be loaded */
     signal(SIGPIPE, SIG_IGN);
