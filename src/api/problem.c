@@ -110,7 +110,7 @@ err api_fail(struct req *r, err e)
         s.text = fmt(r->a, "something went wrong here; the log has it under request %.*s", STR(r->id));
     if (e->code == UNAUTHORIZED)
         req_reply_header(r, "WWW-Authenticate", S("Bearer realm=\"dhow\""));
-    if (e->code == LIMIT || e->code == UNAVAILABLE)
+    if ((e->code == LIMIT || e->code == UNAVAILABLE) && !req_reply_has(r, S("retry-after")))
         req_reply_header(r, "Retry-After", S("1"));
     const struct form *f = form_of(r->path);
     struct json j = json_new(r->a);

@@ -95,6 +95,7 @@ err req_reply(struct req *, int status, const char *content_type, struct str bod
 err req_reply_json(struct req *, int status, const struct json *);
 /* Adds a header to the coming reply. */
 void req_reply_header(struct req *, const char *name, struct str value);
+bool req_reply_has(const struct req *, struct str name); /* whether that was done */
 
 /* ---- replies that come later ----
  * For work that waits for something (a batch, another thread) without a thread that waits with it. */

@@ -81,3 +81,8 @@ void req_reply_header(struct req *r, const char *name, struct str value)
 {
     push(r->a, &r->out->extra, (struct header){ str_of(name), str_dup(r->a, value) });
 }
+
+bool req_reply_has(const struct req *r, struct str name)
+{
+    return extra_has(r->out, name);
+}

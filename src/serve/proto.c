@@ -571,10 +571,10 @@ static void service_describe(struct buf *out, const struct proto_file *file)
         pb_bytes(&method, 1, str_of(m->name));
         pb_bytes(&method, 2, fmt(out->a, ".%s.%s", file->package, m->in));
         pb_bytes(&method, 3, fmt(out->a, ".%s.%s", file->package, m->out));
-        if (m->stream) {
+        if (m->many_in)
             pb_varint(&method, 5, 1);
+        if (m->many_out)
             pb_varint(&method, 6, 1);
-        }
         pb_bytes(&b, 2, buf_get(&method));
     }
     pb_bytes(out, 6, buf_get(&b));

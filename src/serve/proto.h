@@ -49,7 +49,7 @@ struct proto_message {
 };
 struct proto_method {
     const char *name, *in, *out;
-    bool stream; /* both ways */
+    bool many_in, many_out; /* streams */
 };
 /* One file of a package, with at most one service. */
 struct proto_file {
@@ -59,6 +59,8 @@ struct proto_file {
     const struct proto_method *methods;
 };
 extern const struct proto_file proto_inference;
+/* The services that api answers; described here, as it has no tables. Ended by NULL. */
+extern const struct proto_file *const proto_standard[];
 
 const struct proto_message *proto_message(const struct proto_file *, struct str name);
 const struct proto_method *proto_method(const struct proto_file *, struct str name);

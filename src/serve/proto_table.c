@@ -250,10 +250,10 @@ static const struct proto_message *const messages[] = {
 static const struct proto_enum *const enums[] = {
     &e_DataType, &e_ModelInput_Format, &e_ModelQueuePolicy_TimeoutAction, &e_ModelSequenceBatching_Control_Kind, &e_ModelInstanceGroup_Kind, NULL
 };
-#define METHOD(name) { #name, #name "Request", #name "Response", false }
+#define METHOD(name) { #name, #name "Request", #name "Response", false, false }
 static const struct proto_method methods[] = {
     METHOD(ServerLive), METHOD(ServerReady), METHOD(ModelReady), METHOD(ServerMetadata), METHOD(ModelMetadata),
-    METHOD(ModelInfer), { "ModelStreamInfer", "ModelInferRequest", "ModelStreamInferResponse", true },
+    METHOD(ModelInfer), { "ModelStreamInfer", "ModelInferRequest", "ModelStreamInferResponse", true, true },
     METHOD(ModelConfig), METHOD(ModelStatistics), METHOD(RepositoryIndex), METHOD(RepositoryModelLoad),
     METHOD(RepositoryModelUnload), METHOD(SystemSharedMemoryStatus), METHOD(SystemSharedMemoryRegister),
     METHOD(SystemSharedMemoryUnregister), METHOD(CudaSharedMemoryStatus), METHOD(CudaSharedMemoryRegister),

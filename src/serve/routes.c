@@ -55,6 +55,8 @@ static err server_metadata(struct call *c)
         S_INIT("trace"),
         S_INIT("logging"),
         S_INIT("parameters"),
+        S_INIT("sequence"),
+        S_INIT("schedule_policy"),
     };
     json_obj(&c->j);
     json_kstr(&c->j, "name", S("dhow"));
@@ -399,6 +401,8 @@ void serve_describe(struct api *api)
 {
     auto_arena struct arena *a = arena_new(0);
     api_grpc_describe(api, str_of(proto_inference.name), proto_descriptor(&proto_inference, a));
+    for (const struct proto_file *const *f = proto_standard; *f; f++)
+        api_grpc_describe(api, str_of((*f)->name), proto_descriptor(*f, a));
 }
 
 const struct route *serve_routes(struct serve *s, struct arena *a)
