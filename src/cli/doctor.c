@@ -9,8 +9,8 @@
 static struct json report; /* of the one command in this process */
 static bool healthy = true;
 
-/* no: what stands before it in the table if it is not ok. */
-static void row(struct cli *c, const char *what, bool ok, const char *no, struct str text)
+/* mark: what stands before it in the table. */
+static void row(struct cli *c, const char *what, bool ok, const char *mark, struct str text)
 {
     json_obj(&report);
     json_kstr(&report, "check", str_of(what));
@@ -18,12 +18,12 @@ static void row(struct cli *c, const char *what, bool ok, const char *no, struct
     json_kstr(&report, "text", text);
     json_obj_end(&report);
     if (c->output == OUT_TABLE)
-        printf("%s  %-14s %.*s\n", ok ? "ok  " : no, what, STR(text));
+        printf("%s  %-14s %.*s\n", mark, what, STR(text));
 }
 
 static void line(struct cli *c, const char *what, bool ok, struct str text)
 {
-    row(c, what, ok, "MISS", text);
+    row(c, what, ok, ok ? "ok  " : "MISS", text);
 }
 
 /* What models can run on; a device that is not there is no fault. */
@@ -35,8 +35,8 @@ static void devices(struct cli *c, struct runtime *rt)
     if (e)
         line(c, "device", false, e->text);
     for (size_t i = 0; i < n; i++)
-        row(c, "device", !v[i].why, "no  ",
-            fmt(c->a, "%s%s%s", v[i].name, v[i].why ? ": " : "", v[i].why ? v[i].why : ""));
+        row(c, "device", true, v[i].why ? "no  " : "ok  ",
+            v[i].why ? fmt(c->a, "%s is not here: %s", v[i].name, v[i].why) : str_of(v[i].name));
 }
 
 static void engines(struct cli *c)

@@ -102,6 +102,7 @@ struct model {
     struct str definition;
     size_t bytes;           /* of the file */
     _Atomic int64_t run_ns; /* of a call, lately; 0: not known */
+    struct bound **bounds;  /* by loop: a row's tensors that stay (bound.c); NULL: its form is another */
     enum model_state state;
     struct str message; /* why it failed */
     int64_t failed_ns;
@@ -227,6 +228,9 @@ bool retire(struct serve *);
 /* A thread that retires what there is, so that no loader waits for a request. The end waits for all readers. */
 err reaper_start(struct serve *);
 void reaper_stop(struct serve *);
+
+/* ---- bound.c ---- */
+void bounds_free(struct model *);
 
 /* ---- batch.c ---- */
 /* Why runs cannot be of several requests; empty if they can. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Versions come into memory on the lane: blob, onnx_check, session, one run to warm it up. */
-#include "serve/internal.h"
+#include "serve/policy.h"
 #include <stdlib.h>
 
 struct model *model_find(struct serve *s, struct str project, struct str version,
@@ -22,6 +22,7 @@ void model_unref(struct serve *s, struct model *m)
 
 void model_free(struct model *m)
 {
+    bounds_free(m);
     session_unload(m->session);
     arena_free(m->a);
     free(m);
@@ -78,6 +79,7 @@ static void form_read(struct model *m)
     const struct tensor_spec *in = m->info->inputs;
     m->by_rows = m->info->n_inputs == 1 && in->type == TENSOR_F32 && in->rank == 2;
     m->features = m->by_rows && in->dims[1] > 0 ? (size_t)in->dims[1] : 0;
+    m->bounds = m->by_rows ? NEW_N(m->a, struct bound *, LOOPS_MAX) : NULL;
     m->batches = !batch_unfit(m->a, m->info).n;
 }
 

@@ -76,6 +76,11 @@ void list_put(struct list_of *, struct infer *);
 /* session_run of c's model on this thread, ended when it takes longer than the policy allows (TIMEOUT). */
 err policy_run(struct infer *c, struct arena *a, const struct tensor *in, struct tensor *out, size_t out_n);
 
+/* ---- bound.c ---- */
+/* Is c one row on a loop's thread, of a model that takes rows? Then bound_run() runs it with less ado. */
+bool bound_fits(const struct infer *c);
+err bound_run(struct infer *c);
+
 /* ---- batch.c ---- */
 /* Are all its tensors of c's rows? */
 bool batch_able(const struct infer *c);
