@@ -161,14 +161,15 @@ def answer_ok(port, path):
 class Daemon(Process):
     """`dhow serve` on a data folder; where/data is made if it is not there."""
 
-    def __init__(self, where, wait="/healthz"):
+    def __init__(self, where, *options, wait="/healthz"):
         self.where = Path(where)
         self.token_file = self.where / "token"
         port = free_port()
         if not DHOW.is_file():
             fail("build/dhow is not there", "run make build")
         super().__init__([str(DHOW), "serve", "--listen", f"127.0.0.1:{port}", "--data", str(self.where / "data"),
-                          "--sources", str(DATA), "--first-token", str(self.token_file)], self.where / "log", port)
+                          "--sources", str(DATA), "--first-token", str(self.token_file), *options], self.where / "log",
+                         port)
         if wait:
             self.answers(wait)
             while not self.token_file.exists():  # a first start writes it when it listens already
