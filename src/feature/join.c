@@ -5,7 +5,8 @@
 
 #include <stdlib.h>
 
-enum { NO_KEY = UINT32_MAX, RADIX = 11, THREADS_MAX = 16 };
+enum { RADIX = 11, THREADS_MAX = 16 };
+static const uint32_t NO_KEY = UINT32_MAX;
 
 /* ---- keys: columns → 0, 1, 2 … ---- */
 
@@ -91,7 +92,7 @@ static uint32_t *dict_translate(struct arena *a, const struct column *from, cons
         size_t at = hash64(from->dict[i]) & mask;
         while (slot[at] && !str_eq(to->dict[slot[at] - 1], from->dict[i]))
             at = (at + 1) & mask;
-        map[i] = slot[at] ? slot[at] - 1 : (uint32_t)NO_KEY;
+        map[i] = slot[at] ? slot[at] - 1 : NO_KEY;
     }
     return map;
 }
