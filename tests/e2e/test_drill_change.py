@@ -21,7 +21,7 @@ from drill import X, Load, always_right, binary_body, connect, infer_path, mlp, 
 
 from conftest import eventually
 
-SECOND = 5              # what is to take less than a second takes less than this on a machine that does other things, too
+SECOND = 1
 PROMISE_S = 0.5         # of the request log: a twentieth of a second
 CYCLES, FLAT_MB = 60, 2
 
@@ -305,5 +305,4 @@ def test_memory_is_flat_over_cycles_of_loading(daemon):
             np.testing.assert_allclose(told, mlp(3)[1](X), rtol=1e-5)
             sizes.append(daemon.rss_mb())
     client.close()
-    assert max(sizes[10:]) - min(sizes[10:]) < FLAT_MB + 4, sizes
-    assert sizes[-1] - sizes[10] < FLAT_MB, sizes
+    assert max(sizes[10:]) - min(sizes[10:]) < FLAT_MB, sizes
