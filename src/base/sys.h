@@ -33,6 +33,10 @@ struct str hex(struct arena *a, const void *p, size_t n);
 /* Memory in use by this process, bytes (VmRSS), and its peak. */
 int64_t rss_bytes(void);
 int64_t rss_peak_bytes(void);
+/* n zeroed bytes in pages of their own, which cost memory when they are first touched; NULL if there are none left. For large
+ * blocks that come and go; back by pages_free with the same n. */
+void *pages_new(size_t n);
+void pages_free(void *p, size_t n);
 /* Cores this process may use: affinity and the cgroup's quota, at least 1. */
 int cpu_count(void);
 /* SplitMix64: a small generator for sampling and tests, never for secrets. */

@@ -22,9 +22,10 @@ struct step {
     void (*run)(const struct step *, struct rank *);
     struct tensor **in, **out; /* NULL: not there */
     int n_in, n_out;
-    void *state;          /* what bind prepared: attributes, packed weights, primitives */
-    size_t scratch;       /* bytes that run wants at rank->scratch, 64-aligned; what stands there is left over from others */
-    double flops, bytes;  /* of one run, for the profile; bind sets flops of the heavy ops */
+    void *state; /* what bind prepared: attributes, packed weights, primitives */
+    size_t
+        scratch; /* bytes that run wants at rank->scratch, 64-aligned; what stands there is left over from others */
+    double flops, bytes; /* of one run, for the profile; bind sets flops of the heavy ops */
     const struct op *op;
     struct str name;
 };
@@ -51,7 +52,9 @@ struct device_ops {
     err (*lower)(struct graph *, bool train);
     /* must. Fills step: run, state, scratch, flops. UNSUPPORTED, naming op and type, if there is no kernel. */
     err (*bind)(struct bind *);
+    /* must. Output 0 is input 0's memory under another shape (Reshape); the step copies if it is not. */
+    bool (*view)(const struct op *);
     /* must. Which input may share its memory with output 0 if nobody reads it later (bit i: input i). */
     unsigned (*in_place)(const struct graph *, const struct node *);
 };
-extern const struct device_ops device_cpu;
+extern const struct device_ops device_cpu; /* cpu/cpu.c */

@@ -8,8 +8,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "engine/baseline.h"
+#include "engine/graph.h"
 #include "engine/metrics.h"
 #include "engine/onnx.h"
+#include "engine/ops.h"
+#include "engine/program.h"
 #include "engine/sequential.h"
 #include "engine/tensor.h"
 #include "engine/trees.h"

@@ -28,9 +28,10 @@ struct value {
     enum value_kind kind;
     enum tensor_type type;
     struct shape shape;
-    const void *data; /* row-major, of CONST, PARAM and STATE; NULL: zeros (a PARAM to be filled by params_init) */
-    int node;         /* that makes it; −1: none */
-    bool nhwc;        /* rank 4: a device lowered it to lie as N, H, W, C; the shape still says N, C, H, W */
+    const void
+        *data; /* row-major, of CONST, PARAM and STATE; NULL: zeros (a PARAM to be filled by params_init) */
+    int node;  /* that makes it; −1: none */
+    bool nhwc; /* rank 4: a device lowered it to lie as N, H, W, C; the shape still says N, C, H, W */
 };
 
 enum attr_type { ATTR_INT, ATTR_FLOAT, ATTR_TEXT, ATTR_INTS, ATTR_FLOATS, ATTR_VALUE };
@@ -82,22 +83,23 @@ int graph_param(struct graph *, struct str name, struct shape, const float *data
 int graph_state(struct graph *, struct str name, struct shape, const float *data);
 /* Copies data. */
 int graph_const(struct graph *, enum tensor_type, struct shape, const void *data);
-int graph_f32(struct graph *, float);                              /* a scalar */
-int graph_i64s(struct graph *, const int64_t *v, size_t n);        /* a vector */
+int graph_f32(struct graph *, float);                       /* a scalar */
+int graph_i64s(struct graph *, const int64_t *v, size_t n); /* a vector */
 /* A node of n_in inputs and n_out outputs; its outputs are consecutive ids, the first is returned. Types and shapes are
  * inferred at once. attrs: ended by a row without a name; may be NULL; copied. */
-int graph_add(struct graph *, const struct op *, const int *in, int n_in, int n_out, const struct attr *attrs);
+int graph_add(struct graph *, const struct op *, const int *in, int n_in, int n_out,
+              const struct attr *attrs);
 /* graph_node(g, OP_Add, (x, y)): one output, no attributes. */
-#define GRAPH_IDS(...) ((const int[]){ __VA_ARGS__ }), (int)(sizeof((const int[]){ __VA_ARGS__ }) / sizeof(int))
+#define GRAPH_IDS(...) \
+    ((const int[]){ __VA_ARGS__ }), (int)(sizeof((const int[]){ __VA_ARGS__ }) / sizeof(int))
 #define graph_node(g, id, ...) graph_add((g), &op_table[id], GRAPH_IDS(__VA_ARGS__), 1, NULL)
 /* graph_node_with(g, OP_Softmax, ATTRS({ "axis", ATTR_INT, .i = 1 }), x) */
 #define ATTRS(...) ((const struct attr[]){ __VA_ARGS__, { 0 } })
 #define graph_node_with(g, id, attrs, ...) graph_add((g), &op_table[id], GRAPH_IDS(__VA_ARGS__), 1, (attrs))
 void graph_output(struct graph *, int value, struct str name);
 
-#define SHAPE(...)                                                                       \
-    ((struct shape){ (int)(sizeof((const int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), \
-                     { __VA_ARGS__ } })
+#define SHAPE(...) \
+    ((struct shape){ (int)(sizeof((const int64_t[]){ __VA_ARGS__ }) / sizeof(int64_t)), { __VA_ARGS__ } })
 #define SCALAR ((struct shape){ 0 })
 /* Product of the sizes; −1 if one of them is no number. */
 int64_t shape_count(const struct shape *);
@@ -135,3 +137,7 @@ err graph_write(const struct graph *, struct arena *, const void *const *data, s
 err graph_bind(const struct graph *, struct arena *, const int64_t *sizes, struct graph **out);
 /* Types and shapes of the outputs of node n, by its op's rule; folds what only needs constants. */
 err graph_infer(struct graph *, int n);
+/* Leaves out nodes that no output or update needs. */
+void graph_prune(struct graph *);
+/* After nodes were moved or replaced: sets value.node again. */
+void graph_renumber(struct graph *);

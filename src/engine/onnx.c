@@ -33,13 +33,13 @@ static const struct pb_rule node[] = {
 };
 RULES(node, "node");
 
-enum { ATTR_NAME = 1, ATTR_TENSOR = 5, ATTR_GRAPH = 6, ATTR_FLOATS = 7, ATTR_INTS = 8, ATTR_TENSORS = 10,
-       ATTR_GRAPHS = 11, ATTR_SPARSE = 22, ATTR_SPARSES = 23 };
+enum { ATTRIBUTE_NAME = 1, ATTRIBUTE_TENSOR = 5, ATTRIBUTE_GRAPH = 6, ATTRIBUTE_FLOATS = 7, ATTRIBUTE_INTS = 8, ATTRIBUTE_TENSORS = 10,
+       ATTRIBUTE_GRAPHS = 11, ATTRIBUTE_SPARSE = 22, ATTRIBUTE_SPARSES = 23 };
 static const struct pb_rule attribute[] = {
-    BYTES(ATTR_NAME, "name"), BYTES(ATTR_TENSOR, "t"), BYTES(ATTR_GRAPH, "g"),
-    { ATTR_FLOATS, PB_I32, PB_FLOATS, "floats" }, { ATTR_INTS, PB_VARINT, PB_VARINTS, "ints" },
-    LIST(ATTR_TENSORS, "tensors"), LIST(ATTR_GRAPHS, "graphs"), BYTES(ATTR_SPARSE, "sparse_tensor"),
-    LIST(ATTR_SPARSES, "sparse_tensors"),
+    BYTES(ATTRIBUTE_NAME, "name"), BYTES(ATTRIBUTE_TENSOR, "t"), BYTES(ATTRIBUTE_GRAPH, "g"),
+    { ATTRIBUTE_FLOATS, PB_I32, PB_FLOATS, "floats" }, { ATTRIBUTE_INTS, PB_VARINT, PB_VARINTS, "ints" },
+    LIST(ATTRIBUTE_TENSORS, "tensors"), LIST(ATTRIBUTE_GRAPHS, "graphs"), BYTES(ATTRIBUTE_SPARSE, "sparse_tensor"),
+    LIST(ATTRIBUTE_SPARSES, "sparse_tensors"),
 };
 RULES(attribute, "attribute");
 
@@ -324,18 +324,18 @@ static err on_attribute(void *arg, const struct pb_field *f)
     struct check *c = arg;
     int64_t count;
     switch (f->number) {
-    case ATTR_TENSOR:
-    case ATTR_TENSORS:
+    case ATTRIBUTE_TENSOR:
+    case ATTRIBUTE_TENSORS:
         return check_tensor(c, f->bytes, &count);
-    case ATTR_SPARSE:
-    case ATTR_SPARSES:
+    case ATTRIBUTE_SPARSE:
+    case ATTRIBUTE_SPARSES:
         return check_sparse(c, f->bytes);
-    case ATTR_GRAPH:
-    case ATTR_GRAPHS:
+    case ATTRIBUTE_GRAPH:
+    case ATTRIBUTE_GRAPHS:
         return check_graph(c, f->bytes);
-    case ATTR_FLOATS:
+    case ATTRIBUTE_FLOATS:
         return pb_count(f, PB_FLOATS, &count);
-    case ATTR_INTS:
+    case ATTRIBUTE_INTS:
         return pb_count(f, PB_VARINTS, &count);
     default:
         return NULL;
@@ -345,7 +345,7 @@ static err on_attribute(void *arg, const struct pb_field *f)
 static err check_attribute(struct check *c, struct str bytes)
 {
     TRY_AS(pb_walk(&attribute_rules, bytes, on_attribute, c), "attribute '%.*s'",
-           STR(shown(c, pb_find(bytes, ATTR_NAME))));
+           STR(shown(c, pb_find(bytes, ATTRIBUTE_NAME))));
     return NULL;
 }
 

@@ -10,10 +10,10 @@
 
 /* How a batch may be cut along axis 0 and given to several threads. */
 enum split {
-    SPLIT_NONE,  /* it must see all rows */
-    SPLIT_EACH,  /* element by element with broadcasting, or pieces joined along another axis */
+    SPLIT_NONE, /* it must see all rows */
+    SPLIT_EACH, /* element by element with broadcasting, or pieces joined along another axis */
     SPLIT_FIRST, /* axis 0 of input 0 stays axis 0 of the outputs; other inputs are the same for all rows, or cut alike */
-    SPLIT_TEAM,  /* as FIRST; the kernel sums over the team what it needs of all rows (BatchNormalization, losses) */
+    SPLIT_TEAM, /* as FIRST; the kernel sums over the team what it needs of all rows (BatchNormalization, losses) */
 };
 struct grad;
 struct op {
@@ -29,14 +29,14 @@ struct op {
 /* What a gradient rule sees. All shapes are numbers. It appends nodes to g (graph_node…) and sets dx. */
 struct grad {
     struct graph *g;
-    struct node n;     /* a copy: g->nodes may move */
-    const int *dy;     /* gradients of the outputs; −1: nothing flows from there */
-    int *dx;           /* to be set for inputs with need; −1 (as it is at the start): zero */
-    const bool *need;  /* by input */
+    struct node n;    /* a copy: g->nodes may move */
+    const int *dy;    /* gradients of the outputs; −1: nothing flows from there */
+    int *dx;          /* to be set for inputs with need; −1 (as it is at the start): zero */
+    const bool *need; /* by input */
 };
 
 #define ONNX ""
-#define OWN  "ai.dhow"
+#define OWN "ai.dhow"
 #include "engine/ops_image.h"
 #include "engine/ops_loss.h"
 #include "engine/ops_math.h"
@@ -56,9 +56,11 @@ const struct op *op_find(struct str domain, struct str name);
 struct value *node_in(const struct graph *, const struct node *, int i);  /* NULL if it is not there */
 struct value *node_out(const struct graph *, const struct node *, int i); /* NULL if nobody wants it */
 /* "Conv 'conv1': what" */
-__attribute__((format(printf, 3, 4))) err node_err(const struct graph *, const struct node *, const char *f, ...);
+__attribute__((format(printf, 3, 4))) err node_err(const struct graph *, const struct node *, const char *f,
+                                                   ...);
 /* Sizes under numpy's rule; INVALID if they do not fit. */
-err shape_broadcast(const struct graph *, const struct node *, const struct shape *, const struct shape *, struct shape *out);
+err shape_broadcast(const struct graph *, const struct node *, const struct shape *, const struct shape *,
+                    struct shape *out);
 /* ---- helpers of gradient rules ---- */
 /* dy summed over the axes along which x was broadcast, in x's shape. */
 int grad_sum_to(struct graph *, int dy, int x);

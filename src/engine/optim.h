@@ -14,7 +14,8 @@ struct schedule {
     enum schedule_kind kind;
     int64_t warmup, steps; /* warm-up is linear from 0; steps: of the whole training */
     int64_t every;         /* STEP: each so many steps the rate times `factor` */
-    double factor;         /* STEP: 0.1; COSINE, LINEAR: the last rate as a share of the first; ONE_CYCLE: first rate = peak / factor */
+    double
+        factor; /* STEP: 0.1; COSINE, LINEAR: the last rate as a share of the first; ONE_CYCLE: first rate = peak / factor */
 };
 struct optim_spec {
     enum optim_kind kind;
@@ -29,18 +30,20 @@ struct optim_spec {
 struct optim {
     struct optim_spec spec;
     struct params *params;
-    float *m, *v;  /* first and second moments; NULL where the kind has none */
-    float *ema;    /* NULL: none */
-    int64_t step;  /* made so far */
+    float *m, *v; /* first and second moments; NULL where the kind has none */
+    float *ema;   /* NULL: none */
+    int64_t step; /* made so far */
     double loss_scale;
     int64_t good;    /* steps since the last overflow */
     int64_t skipped; /* by overflow */
+    float **sums;    /* of the gradients of several runs, by rank; NULL if each run makes a step */
+    int pending;     /* runs added up so far */
 };
 /* Memory of the device; freed with a. */
 err optim_new(struct arena *a, struct params *, const struct optim_spec *, struct optim **out);
 /* The rate of step n (from 0). */
 double schedule_rate(const struct schedule *, double rate, int64_t n);
-/* Within team_run, after all ranks' gradients are there: sums them (order of rank), scales by `scale` (1 / accumulation / loss
- * scale), clips, and steps, on this rank's slice of the block. Ends with a barrier. Writes *report on rank 0. */
+/* Within team_run, once the rank's gradients are there: sums those of all ranks (in order of rank), unscales, clips, and makes
+ * the step on this rank's slice of the block. Rank 0 counts and writes *report; others may run on before it has. */
 struct run_report;
-void optim_apply(struct optim *, struct rank *, double scale, struct run_report *);
+void optim_apply(struct optim *, struct rank *, struct run_report *);

@@ -13,17 +13,21 @@
 enum precision { PRECISION_F32, PRECISION_BF16, PRECISION_F16 };
 struct program_options {
     struct team *team;
-    int ranks;          /* of the team; 0: all */
-    int64_t rows;       /* of a batch, all ranks together: the size of symbol "batch" */
-    const int64_t *sizes; /* of the graph's other symbols, by symbol; NULL if there are none (that of "batch" is not read) */
-    int loss;           /* train: value of the graph, a scalar; −1: inference */
+    int ranks;    /* of the team; 0: all */
+    int64_t rows; /* of a batch, all ranks together: the size of symbol "batch" */
+    const int64_t *
+        sizes; /* of the graph's other symbols, by symbol; NULL if there are none (that of "batch" is not read) */
+    int loss; /* train: value of the graph, a scalar; −1: inference */
     enum precision precision;
     int64_t memory_max; /* bytes of the plan, parameters included; 0: no bound */
-    bool recompute;     /* forget activations and compute them again in the backward pass, where that saves memory */
-    bool profile;       /* each step is timed */
+    bool frozen_states; /* train: running statistics are not updated */
+    bool
+        recompute; /* forget activations and compute them again in the backward pass, where that saves memory */
+    bool profile; /* each step is timed */
 };
 struct program;
-err program_new(struct arena *, const struct graph *, struct params *, const struct program_options *, struct program **out);
+err program_new(struct arena *, const struct graph *, struct params *, const struct program_options *,
+                struct program **out);
 void program_free(struct program *); /* NULL is fine; else the arena frees it */
 
 /* What a run met. */
@@ -33,22 +37,23 @@ struct run_report {
     bool overflow;    /* a gradient was infinite or NaN: parameters are as before */
 };
 /* inputs: by graph->inputs, row-major, all rows; read in place. draw: of random numbers, one for each run (the step). */
-void program_run(struct program *, const void *const *inputs, uint64_t seed, uint64_t draw, struct run_report *);
-/* Forward, backward, and a step of the optimiser, in one go; every > 1: gradients are added up, and each `every`-th
- * call (by draw) makes the step with their mean. */
+void program_run(struct program *, const void *const *inputs, uint64_t seed, uint64_t draw,
+                 struct run_report *);
+/* Forward, backward, and a step of the optimiser, in one go. If the optimiser accumulates, each n-th call makes the step, with
+ * the mean of the gradients. */
 void program_train(struct program *, const void *const *inputs, uint64_t seed, uint64_t draw, struct optim *,
                    struct run_report *);
-/* Output i of the graph, all rows, row-major, of this type (F32 for halves); until the next run. */
-const void *program_output(const struct program *, int i, struct tensor *like);
+/* Output i of the graph, all rows, row-major, until the next run. type, shape: its own; may be NULL. */
+const void *program_output(const struct program *, int i, enum tensor_type *type, struct shape *shape);
 
 /* The plan, for logs and tests. */
 struct program_facts {
     int ranks;
     int64_t rows;
     size_t steps;
-    int64_t memory;     /* bytes: arenas of all ranks, inputs not counted */
+    int64_t memory;        /* bytes: arenas of all ranks, inputs not counted */
     int64_t memory_params; /* masters, halves, gradients */
-    double flops;       /* of one run, all ranks */
+    double flops;          /* of one run, all ranks */
 };
 struct program_facts program_facts(const struct program *);
 /* Profile: for step i of rank 0, its times summed over the runs since program_new. */

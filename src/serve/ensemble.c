@@ -19,7 +19,7 @@ struct step {
     struct wire *in, *out;
     size_t in_n, out_n;
 };
-struct graph {
+struct wiring {
     struct str names[NAMES_MAX]; /* of tensors */
     int8_t maker[NAMES_MAX];     /* step that makes it; -1: the request */
     bool taken[NAMES_MAX];
@@ -29,7 +29,7 @@ struct graph {
     size_t answer[TENSORS_MAX], answer_n; /* tensors that are the answer */
 };
 
-static err tensor_at(struct graph *g, struct str name, size_t *out)
+static err tensor_at(struct wiring *g, struct str name, size_t *out)
 {
     size_t i = 0;
     while (i < g->names_n && !str_eq(g->names[i], name))
@@ -45,7 +45,7 @@ static err tensor_at(struct graph *g, struct str name, size_t *out)
     return NULL;
 }
 
-static err wires_read(struct graph *g, struct arena *a, const struct pairs *in, struct wire **out, size_t *n)
+static err wires_read(struct wiring *g, struct arena *a, const struct pairs *in, struct wire **out, size_t *n)
 {
     *out = NEW_N(a, struct wire, in->n + 1);
     *n = in->n;
@@ -56,7 +56,7 @@ static err wires_read(struct graph *g, struct arena *a, const struct pairs *in, 
     return NULL;
 }
 
-static err step_read(struct graph *g, struct arena *a, const struct ensemble_step *in)
+static err step_read(struct wiring *g, struct arena *a, const struct ensemble_step *in)
 {
     size_t n = g->steps_n++;
     struct step *s = &g->step[n];
@@ -85,7 +85,7 @@ static err step_read(struct graph *g, struct arena *a, const struct ensemble_ste
 }
 
 /* Are all tensors that step n takes there, once the steps in done have run? */
-static bool may_run(const struct graph *g, size_t n, uint64_t done)
+static bool may_run(const struct wiring *g, size_t n, uint64_t done)
 {
     for (size_t i = 0; i < g->step[n].in_n; i++) {
         int8_t maker = g->maker[g->step[n].in[i].at];
@@ -95,7 +95,7 @@ static bool may_run(const struct graph *g, size_t n, uint64_t done)
     return true;
 }
 
-static err order_find(struct graph *g)
+static err order_find(struct wiring *g)
 {
     uint64_t done = 0;
     for (size_t k = 0; k < g->steps_n; k++) {
@@ -112,7 +112,7 @@ static err order_find(struct graph *g)
     return NULL;
 }
 
-static err answer_find(struct graph *g, const struct strs *want)
+static err answer_find(struct wiring *g, const struct strs *want)
 {
     for (size_t i = 0; i < want->n; i++) {
         size_t at = 0;
@@ -134,7 +134,7 @@ static err answer_find(struct graph *g, const struct strs *want)
     return NULL;
 }
 
-static err graph_read(struct graph *g, struct arena *a, const struct ensemble *spec)
+static err wiring_read(struct wiring *g, struct arena *a, const struct ensemble *spec)
 {
     const struct ensemble_step *step = spec->steps.v;
     for (size_t i = 0; i < spec->steps.n; i++)
@@ -145,7 +145,7 @@ static err graph_read(struct graph *g, struct arena *a, const struct ensemble *s
 
 err ensemble_check(struct arena *a, const struct ensemble *spec)
 {
-    err e = spec->steps.n ? graph_read(NEW(a, struct graph), a, spec) : NULL;
+    err e = spec->steps.n ? wiring_read(NEW(a, struct wiring), a, spec) : NULL;
     return e ? err_field(err_wrap(e, "spec.ensemble"), S("spec.ensemble")) : NULL;
 }
 
@@ -156,7 +156,7 @@ struct ensemble_session {
     struct serve *s;
     struct arena *a;
     struct str project, text; /* text: of what it was made */
-    struct graph g;
+    struct wiring g;
     struct session_info info;
 };
 
@@ -322,7 +322,7 @@ static err ensemble_run(struct session *session, struct run_control *control, st
                         const struct tensor *in, size_t n_in, struct tensor *out, size_t n_out)
 {
     struct ensemble_session *e = (struct ensemble_session *)session;
-    struct graph *g = &e->g;
+    struct wiring *g = &e->g;
     struct tensor *t = NEW_N(a, struct tensor, g->names_n);
     for (size_t i = 0; i < n_in; i++)
         for (size_t k = 0; k < g->names_n; k++)
@@ -393,7 +393,7 @@ static err face_of(const struct step *step, const struct wire *w, bool input, co
 /* Inputs: what no step makes. Outputs: the answer. */
 static err faces_find(struct ensemble_session *e, const struct model *const *models)
 {
-    struct graph *g = &e->g;
+    struct wiring *g = &e->g;
     struct tensor_spec *in = NEW_N(e->a, struct tensor_spec, g->names_n + 1);
     struct tensor_spec *out = NEW_N(e->a, struct tensor_spec, g->answer_n + 1);
     bool known[NAMES_MAX] = { 0 };
@@ -443,7 +443,7 @@ static err look_up_open(struct ensemble_session *e, struct step *step)
 static err session_make(struct ensemble_session *e, const struct ensemble *spec)
 {
     const struct model *models[STEPS_MAX] = { 0 };
-    TRY(graph_read(&e->g, e->a, spec));
+    TRY(wiring_read(&e->g, e->a, spec));
     for (size_t i = 0; i < e->g.steps_n; i++) {
         struct step *step = &e->g.step[i];
         bool comes = false;
@@ -541,7 +541,7 @@ struct model *ensemble_want(struct serve *s, struct arena *a, struct str project
 
 /* ---- its steps, told ---- */
 
-static void wires_write(struct json *j, const char *key, const struct graph *g, const struct wire *v,
+static void wires_write(struct json *j, const char *key, const struct wiring *g, const struct wire *v,
                         size_t n)
 {
     json_key(j, str_of(key));
@@ -556,7 +556,7 @@ static void wires_write(struct json *j, const char *key, const struct graph *g, 
 /* A look-up goes by its service's name. */
 void ensemble_write(struct json *j, struct session *session)
 {
-    const struct graph *g = &((struct ensemble_session *)session)->g;
+    const struct wiring *g = &((struct ensemble_session *)session)->g;
     json_key(j, S("ensemble_scheduling"));
     json_obj(j);
     json_key(j, S("step"));

@@ -28,14 +28,14 @@ enum param_kind { PARAM_BOOL, PARAM_WHOLE, PARAM_NAME, PARAM_REFUSED };
 // clang-format on
 
 #define P(whose, kind, T, name) ROW_##name,
-enum param { PARAMS(P) };
+enum request_param { PARAMS(P) };
 #undef P
-struct params {
+struct request_params {
 #define P(whose, kind, T, name) T name;
     PARAMS(P)
 #undef P
     unsigned whose;
-    uint32_t given; /* bits of enum param */
+    uint32_t given; /* bits of enum request_param */
 };
 static const struct param_row {
     struct str name;
@@ -44,13 +44,13 @@ static const struct param_row {
     size_t offset;
 } param_rows[] = {
 #define P(whose, kind, T, name) \
-    { { #name, sizeof #name - 1 }, whose, PARAM_##kind, offsetof(struct params, name) },
+    { { #name, sizeof #name - 1 }, whose, PARAM_##kind, offsetof(struct request_params, name) },
     PARAMS(P)
 #undef P
 };
 enum { PARAM_ROWS = sizeof param_rows / sizeof *param_rows };
 
-static bool is_given(const struct params *p, enum param which)
+static bool is_given(const struct request_params *p, enum request_param which)
 {
     return p->given >> which & 1;
 }
@@ -80,7 +80,7 @@ static err param_set(void *at, enum param_kind kind, struct str name, const stru
 
 static err param_read(void *self, struct json_in *in, struct str key)
 {
-    struct params *p = self;
+    struct request_params *p = self;
     struct scalar v;
     size_t i = 0;
     TRY(json_in_scalar(in, &v));
@@ -97,11 +97,11 @@ static err param_read(void *self, struct json_in *in, struct str key)
     return NULL;
 }
 
-static err params_read(struct json_in *in, unsigned whose, struct params *out)
+static err params_read(struct json_in *in, unsigned whose, struct request_params *out)
 {
     uint32_t seen;
     struct scalar v;
-    *out = (struct params){ .whose = whose };
+    *out = (struct request_params){ .whose = whose };
     if (json_in_peek(in) == 'n')
         return json_in_scalar(in, &v);
     return json_in_object(in, S("parameters"), NULL, 0, out, param_read, &seen);
@@ -111,7 +111,7 @@ static err parameters_read(void *self, struct json_in *in)
 {
     struct infer *c = self;
     struct rest *x = c->adapter;
-    struct params p;
+    struct request_params p;
     TRY(params_read(in, OF_REQUEST, &p));
     bool none = str_is(p.sequence_id, "0");
     if (p.priority > UINT32_MAX)
@@ -135,7 +135,7 @@ struct input {
     struct named *to;
     struct str data; /* where it came before its type and shape */
     bool shaped, filled;
-    struct params p;
+    struct request_params p;
 };
 
 static err input_name(void *self, struct json_in *in)
@@ -258,7 +258,7 @@ static err inputs_read(void *self, struct json_in *in)
 
 struct output {
     struct str name;
-    struct params p;
+    struct request_params p;
 };
 
 static err output_name(void *self, struct json_in *in)

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/cpu/cpu.h"
+
+static const struct cpu_kernel *const groups[] = { cpu_math,  cpu_shape,    cpu_matrix,
+                                                   cpu_image, cpu_sequence, cpu_loss };
+
+static const struct cpu_kernel *kernel_of(const struct op *op)
+{
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        for (const struct cpu_kernel *k = groups[i]; k->bind; k++)
+            if (k->op == op->id)
+                return k;
+    return NULL;
+}
+
+err cpu_no_kernel(const struct bind *b)
+{
+    struct tensor *t = bind_in(b, 0) ? bind_in(b, 0) : bind_out(b, 0);
+    return err_new(UNSUPPORTED, "%s '%.*s' has no kernel for %.*s of rank %d here", b->step->op->name,
+                   STR(b->step->name), STR(tensor_onnx_name(t ? t->type : TENSOR_NONE)), t ? t->rank : 0);
+}
+
+static err cpu_open(void)
+{
+    return NULL;
+}
+
+static err cpu_bind(struct bind *b)
+{
+    const struct cpu_kernel *k = kernel_of(b->step->op);
+    return k ? k->bind(b) : cpu_no_kernel(b);
+}
+
+static unsigned cpu_in_place(const struct graph *g, const struct node *n)
+{
+    (void)g;
+    const struct cpu_kernel *k = kernel_of(n->op);
+    return k ? k->in_place : 0;
+}
+
+static bool cpu_view(const struct op *op)
+{
+    const struct cpu_kernel *k = kernel_of(op);
+    return k && k->view;
+}
+
+const struct device_ops device_cpu = {
+    .name = "cpu",
+    .open = cpu_open,
+    .alloc = pages_new,
+    .free = pages_free,
+    .bind = cpu_bind,
+    .view = cpu_view,
+    .in_place = cpu_in_place,
+};

@@ -1,0 +1,496 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/program.h"
+#include "engine/grad.h"
+#include "engine/plan.h"
+#include "engine/precision.h"
+
+/* What one rank runs: its rows' graph, its steps, its memory. */
+struct share {
+    int64_t from, rows; /* of the batch */
+    const struct compiled *compiled;
+    struct tensor *tensors; /* by value */
+    struct step *steps;
+    struct rank rank;
+    double loss;
+    double *seconds; /* by step, if profiled */
+};
+/* A graph for one number of rows; ranks with equally many rows share it. */
+struct compiled {
+    int64_t rows;
+    struct graph *g;
+    struct memory_plan memory;
+    int loss, seed, *grads; /* values; grads by params->v */
+    struct compiled *next;
+};
+struct program {
+    struct arena *a;
+    const struct device_ops *device;
+    const struct graph *source;
+    struct params *params;
+    struct program_options options;
+    struct rows_plan rows;
+    struct compiled *all;
+    struct share *shares;
+    int ranks;
+    void **outputs; /* by source->outputs: all rows */
+    float scale;    /* what the gradient of the loss starts from */
+    size_t arena_bytes, scratch_bytes;
+    int64_t runs;
+    /* Of the run that is under way. */
+    const void *const *inputs;
+    struct optim *optim;
+    struct run_report *report;
+};
+
+static int batch_symbol(const struct graph *g)
+{
+    for (size_t i = 0; i < g->symbols.n; i++)
+        if (str_is(g->symbols.v[i], "batch"))
+            return (int)i;
+    return -1;
+}
+
+static int64_t *sizes_for(const struct program *p, struct arena *a, int64_t rows)
+{
+    const struct graph *g = p->source;
+    int64_t *sizes = NEW_N(a, int64_t, g->symbols.n + 1);
+    for (size_t i = 0; i < g->symbols.n; i++)
+        sizes[i] = p->options.sizes ? p->options.sizes[i] : 1;
+    if (batch_symbol(g) >= 0)
+        sizes[batch_symbol(g)] = rows;
+    return sizes;
+}
+
+/* ---- compiling ---- */
+
+static err gradients(struct program *p, struct compiled *c)
+{
+    struct params *params = p->params;
+    int *wrt = NEW_N(p->a, int, params->count + 1), *grads = NEW_N(p->a, int, params->count + 1);
+    size_t n = 0;
+    c->grads = NEW_N(p->a, int, params->count + 1);
+    for (size_t i = 0; i < params->count; i++) {
+        c->grads[i] = -1;
+        if (!params->v[i].frozen)
+            wrt[n++] = params->v[i].value;
+    }
+    TRY(grad_build(c->g, c->loss, wrt, n, grads, &c->seed));
+    for (size_t i = 0, k = 0; i < params->count; i++)
+        if (!params->v[i].frozen)
+            c->grads[i] = grads[k++];
+    return NULL;
+}
+
+/* Two parameters with one gradient, or a gradient that is a parameter or an output: a node of its own gives it a place. */
+static void own_gradients(struct program *p, struct compiled *c)
+{
+    for (size_t i = 0; i < p->params->count; i++) {
+        int g = c->grads[i];
+        if (g < 0)
+            continue;
+        bool taken = value_at(c->g, g)->kind != VALUE_NODE || g == c->loss;
+        for (size_t k = 0; k < i && !taken; k++)
+            taken = c->grads[k] == g;
+        for (size_t k = 0; k < c->g->outputs.n && !taken; k++)
+            taken = c->g->outputs.v[k] == g;
+        if (taken)
+            c->grads[i] = graph_node(c->g, OP_Identity, g);
+    }
+}
+
+static err compile(struct program *p, int64_t rows, const struct compiled **out)
+{
+    for (struct compiled *c = p->all; c; c = c->next)
+        if (c->rows == rows) {
+            *out = c;
+            return NULL;
+        }
+    struct compiled *c = NEW(p->a, struct compiled);
+    const struct program_options *o = &p->options;
+    *c = (struct compiled){ .rows = rows, .loss = o->loss, .seed = -1, .next = p->all };
+    TRY(graph_bind(p->source, p->a, sizes_for(p, p->a, rows), &c->g));
+    if (o->precision != PRECISION_F32)
+        TRY(precision_lower(c->g, o->precision == PRECISION_BF16 ? TENSOR_BF16 : TENSOR_F16));
+    size_t n_outputs = c->g->outputs.n;
+    if (o->loss >= 0) {
+        push(c->g->a, &c->g->outputs, c->loss); /* what is asked for must outlive the rewrites */
+        TRY(gradients(p, c));
+        own_gradients(p, c);
+        for (size_t i = 0; i < p->params->count; i++)
+            if (c->grads[i] >= 0)
+                push(c->g->a, &c->g->outputs, c->grads[i]);
+        if (o->precision != PRECISION_F32)
+            precision_gradients(c->g, c->grads, p->params->count);
+    }
+    TRY(graph_error(c->g));
+    graph_prune(c->g);
+    if (p->device->lower)
+        TRY(p->device->lower(c->g, o->loss >= 0));
+    TRY(graph_error(c->g));
+    graph_prune(c->g);
+    bool *fixed = NEW_N(p->a, bool, c->g->values.n + 1);
+    for (size_t i = 0; i < c->g->values.n; i++)
+        fixed[i] = c->g->values.v[i].kind != VALUE_NODE;
+    for (size_t i = 0; i < n_outputs; i++)
+        fixed[c->g->outputs.v[i]] = true;
+    for (size_t i = 0; o->loss >= 0 && i < p->params->count; i++)
+        if (c->grads[i] >= 0)
+            fixed[c->grads[i]] = true;
+    for (size_t i = 0; i < c->g->nodes.n; i++) /* the halves of parameters stand in params->half */
+        if (precision_of_param(c->g, &c->g->nodes.v[i]))
+            fixed[c->g->nodes.v[i].out[0]] = true;
+    /* The loss and updates are read after the run. */
+    if (o->loss >= 0)
+        fixed[c->loss] = true;
+    for (size_t i = 0; i < c->g->updates.n; i++)
+        fixed[c->g->updates.v[i].from] = true;
+    TRY(plan_memory(c->g, p->device, p->a, fixed, &c->memory));
+    p->all = c;
+    *out = c;
+    return NULL;
+}
+
+/* ---- places ---- */
+
+static size_t bytes_of(const struct value *v)
+{
+    return (size_t)shape_count(&v->shape) * tensor_size(v->type);
+}
+
+static void output_places(struct program *p, struct share *s)
+{
+    for (size_t i = 0; i < p->source->outputs.n; i++) {
+        int v = p->source->outputs.v[i];
+        if (s->tensors[v].p)
+            continue; /* an input or a constant that is handed through */
+        size_t row = s->rows > 0 ? bytes_of(value_at(s->compiled->g, v)) / (size_t)s->rows : 0;
+        s->tensors[v].p = p->rows.split[v] ? (char *)p->outputs[i] + (size_t)s->from * row : NULL;
+    }
+}
+
+static void param_places(struct program *p, struct share *s, int index)
+{
+    const struct graph *g = s->compiled->g;
+    for (size_t i = 0; i < p->params->count; i++) {
+        struct param *q = &p->params->v[i];
+        s->tensors[q->value].p = p->params->w + q->at;
+        if (s->compiled->grads && s->compiled->grads[i] >= 0)
+            s->tensors[s->compiled->grads[i]].p = p->params->grads[index] + q->at;
+        for (size_t k = 0; k < g->nodes.n && p->params->half; k++)
+            if (precision_of_param(g, &g->nodes.v[k]) && g->nodes.v[k].in[0] == q->value)
+                s->tensors[g->nodes.v[k].out[0]].p = p->params->half + q->at;
+    }
+    for (size_t i = 0; i < p->params->n_states; i++)
+        s->tensors[p->params->states[i].value].p = p->params->states[i].p;
+}
+
+static err tensors_new(struct program *p, struct share *s, int index)
+{
+    const struct compiled *c = s->compiled;
+    const struct graph *g = c->g;
+    char *arena = device_block(p->a, p->device, c->memory.bytes);
+    if (!arena)
+        FAIL(TOO_LARGE, "the device has no %zu bytes left for activations", c->memory.bytes);
+    p->arena_bytes += c->memory.bytes;
+    s->tensors = NEW_N(p->a, struct tensor, g->values.n + 1);
+    for (size_t i = 0; i < g->values.n; i++) {
+        const struct value *v = &g->values.v[i];
+        struct tensor *t = &s->tensors[i];
+        *t = (struct tensor){ .type = v->type,
+                              .nhwc = v->nhwc,
+                              .rank = v->shape.rank < 0 ? 0 : v->shape.rank,
+                              .n = shape_count(&v->shape) };
+        memcpy(t->d, v->shape.d, sizeof t->d);
+        if (v->kind == VALUE_CONST)
+            t->p = (void *)v->data;
+    }
+    param_places(p, s, index);
+    if (c->seed >= 0)
+        s->tensors[c->seed].p = &p->scale;
+    output_places(p, s);
+    for (size_t i = 0; i < g->values.n; i++) {
+        struct tensor *t = &s->tensors[i];
+        if (g->values.v[i].kind != VALUE_NODE || t->n < 0)
+            continue;
+        if (c->memory.at[i].home == HOME_ARENA)
+            t->p = arena + c->memory.at[i].offset;
+        else if (!t->p && c->memory.at[i].root == (int)i)
+            t->p = arena_alloc(p->a, bytes_of(&g->values.v[i]) + 64, 64);
+    }
+    /* Views of what lies elsewhere: of parameters, of outputs, … */
+    for (size_t i = 0; i < g->values.n; i++)
+        if (c->memory.at[i].home == HOME_FIXED && c->memory.at[i].root != (int)i)
+            s->tensors[i].p = s->tensors[c->memory.at[i].root].p;
+    return NULL;
+}
+
+static err steps_new(struct program *p, struct share *s)
+{
+    const struct graph *g = s->compiled->g;
+    s->steps = NEW_N(p->a, struct step, g->nodes.n + 1);
+    s->seconds = p->options.profile ? NEW_N(p->a, double, g->nodes.n + 1) : NULL;
+    for (size_t i = 0; i < g->nodes.n; i++) {
+        const struct node *n = &g->nodes.v[i];
+        struct step *step = &s->steps[i];
+        *step = (struct step){ .op = n->op, .name = n->name, .n_in = n->n_in, .n_out = n->n_out };
+        step->in = NEW_N(p->a, struct tensor *, n->n_in + 1);
+        step->out = NEW_N(p->a, struct tensor *, n->n_out + 1);
+        for (int k = 0; k < n->n_in; k++)
+            if (n->in[k] >= 0)
+                step->in[k] = &s->tensors[n->in[k]];
+        for (int k = 0; k < n->n_out; k++)
+            if (n->out[k] >= 0)
+                step->out[k] = &s->tensors[n->out[k]];
+        for (int k = 0; k < n->n_in; k++)
+            step->bytes += step->in[k] ? (double)step->in[k]->n * (double)tensor_size(step->in[k]->type) : 0;
+        for (int k = 0; k < n->n_out; k++)
+            step->bytes += step->out[k] ? (double)step->out[k]->n * (double)tensor_size(step->out[k]->type)
+                                        : 0;
+        if (precision_of_param(g, n)) {
+            step->run = NULL;
+            continue;
+        }
+        struct bind b = { .a = p->a, .g = g, .n = n, .step = step, .rows_from = s->from, .ordinal = (int)i };
+        TRY(p->device->bind(&b));
+        if (step->scratch > p->scratch_bytes)
+            p->scratch_bytes = step->scratch;
+    }
+    return NULL;
+}
+
+/* Inputs that never change place keep their kernels' in[] valid: only the tensor's pointer moves. */
+static void inputs_set(struct program *p, struct share *s)
+{
+    const struct graph *g = p->source;
+    for (size_t i = 0; i < g->inputs.n; i++) {
+        int v = g->inputs.v[i];
+        struct tensor *t = &s->tensors[v];
+        size_t row = p->rows.split[v] && s->rows > 0 ? (size_t)(t->n / s->rows) * tensor_size(t->type) : 0;
+        t->p = (char *)p->inputs[i] + (size_t)s->from * row;
+    }
+    const struct memory_plan *m = &s->compiled->memory;
+    for (size_t i = 0; i < s->compiled->g->values.n; i++)
+        if (m->at[i].root != (int)i && value_at(s->compiled->g, m->at[i].root)->kind == VALUE_INPUT)
+            s->tensors[i].p = s->tensors[m->at[i].root].p;
+}
+
+/* ---- making ---- */
+
+static err over_budget(const struct program *p, int64_t need)
+{
+    auto_arena struct arena *a = arena_new(0);
+    return err_hint(err_new(TOO_LARGE, "a step of %lld rows needs %.*s, and the budget is %.*s",
+                            (long long)p->options.rows, STR(size_text(a, need)),
+                            STR(size_text(a, p->options.memory_max))),
+                    "a smaller batch, a lower precision or recomputing activations needs less");
+}
+
+static void shares_cut(struct program *p)
+{
+    for (int i = 0; i < p->ranks; i++) {
+        p->shares[i].from = p->options.rows * i / p->ranks;
+        p->shares[i].rows = p->options.rows * (i + 1) / p->ranks - p->shares[i].from;
+        p->shares[i].rank = (struct rank){ .team = p->options.team, .index = i, .size = p->ranks };
+    }
+}
+
+static err outputs_new(struct program *p)
+{
+    const struct graph *g = p->source;
+    p->outputs = NEW_N(p->a, void *, g->outputs.n + 1);
+    struct graph *whole;
+    TRY(graph_bind(g, p->a, sizes_for(p, p->a, p->options.rows), &whole));
+    for (size_t i = 0; i < g->outputs.n; i++) {
+        size_t bytes = bytes_of(value_at(whole, g->outputs.v[i]));
+        p->outputs[i] = device_block(p->a, p->device, bytes + 64);
+        if (!p->outputs[i])
+            FAIL(TOO_LARGE, "the device has no %zu bytes left for outputs", bytes);
+    }
+    return NULL;
+}
+
+err program_new(struct arena *a, const struct graph *g, struct params *params,
+                const struct program_options *options, struct program **out)
+{
+    struct program *p = NEW(a, struct program);
+    *p = (struct program){
+        .a = a, .device = params->device, .source = g, .params = params, .options = *options, .scale = 1
+    };
+    TRY(graph_error(g));
+    if (options->rows < 1)
+        FAIL(INVALID, "a batch of %lld rows", (long long)options->rows);
+    int want = options->ranks > 0 ? options->ranks : team_size(options->team);
+    want = want < team_size(options->team) ? want : team_size(options->team);
+    want = options->loss >= 0 && want > params->ranks ? params->ranks : want;
+    TRY(plan_rows(g, a, sizes_for(p, a, options->rows), batch_symbol(g), &p->rows));
+    p->ranks = !p->rows.ranks_ok || want < 1 ? 1 : options->rows < want ? (int)options->rows : want;
+    p->shares = arena_alloc(a, arena_mul((size_t)p->ranks, sizeof *p->shares), 64);
+    shares_cut(p);
+    if (options->precision != PRECISION_F32)
+        TRY(params_half(params, a, options->precision == PRECISION_BF16 ? TENSOR_BF16 : TENSOR_F16));
+    TRY(outputs_new(p));
+    int64_t need = (int64_t)(params->n * sizeof(float)) * (1 + p->ranks);
+    for (int i = 0; i < p->ranks; i++) {
+        TRY(compile(p, p->shares[i].rows, &p->shares[i].compiled));
+        need += (int64_t)p->shares[i].compiled->memory.bytes;
+    }
+    if (options->memory_max > 0 && need > options->memory_max)
+        return over_budget(p, need);
+    for (int i = 0; i < p->ranks; i++) {
+        TRY(tensors_new(p, &p->shares[i], i));
+        TRY(steps_new(p, &p->shares[i]));
+    }
+    for (int i = 0; i < p->ranks; i++) {
+        p->shares[i].rank.scratch = device_block(a, p->device, p->scratch_bytes + 64);
+        if (!p->shares[i].rank.scratch)
+            FAIL(TOO_LARGE, "the device has no %zu bytes left for scratch", p->scratch_bytes);
+    }
+    *out = p;
+    return NULL;
+}
+
+/* ---- running ---- */
+
+static void share_run(struct program *p, struct share *s)
+{
+    const struct step *steps = s->steps;
+    size_t n = s->compiled->g->nodes.n;
+    if (!s->seconds) {
+        for (size_t i = 0; i < n; i++)
+            if (steps[i].run)
+                steps[i].run(&steps[i], &s->rank);
+        return;
+    }
+    int64_t then = mono_ns(), now;
+    for (size_t i = 0; i < n; i++, then = now) {
+        if (steps[i].run)
+            steps[i].run(&steps[i], &s->rank);
+        now = mono_ns();
+        s->seconds[i] += (double)(now - then) * 1e-9;
+    }
+    (void)p;
+}
+
+static void states_update(struct program *p, struct share *s)
+{
+    const struct graph *g = s->compiled->g;
+    for (size_t i = 0; i < g->updates.n && !p->options.frozen_states; i++) {
+        const struct tensor *from = &s->tensors[g->updates.v[i].from],
+                            *to = &s->tensors[g->updates.v[i].state];
+        memcpy(to->p, from->p, (size_t)to->n * tensor_size(to->type));
+    }
+}
+
+static void rank_main(void *arg, int index)
+{
+    struct program *p = arg;
+    struct share *s = &p->shares[index];
+    inputs_set(p, s);
+    share_run(p, s);
+    if (p->options.loss < 0)
+        return;
+    const struct tensor *loss = &s->tensors[s->compiled->loss];
+    s->loss = loss->type == TENSOR_F64 ? *(double *)loss->p : *(float *)loss->p;
+    if (!p->optim)
+        return;
+    if (s->compiled->g->updates.n > 0) {
+        team_barrier(&s->rank); /* others may still read the states */
+        if (index == 0)
+            states_update(p, s);
+    }
+    optim_apply(p->optim, &s->rank, p->report);
+}
+
+static void run(struct program *p, const void *const *inputs, uint64_t seed, uint64_t draw, struct optim *o,
+                struct run_report *out)
+{
+    struct run_report nobody;
+    *(out ? out : &nobody) = (struct run_report){ 0 };
+    p->inputs = inputs;
+    p->optim = o;
+    p->report = out ? out : &nobody;
+    p->scale = o ? (float)o->loss_scale : 1;
+    p->runs++;
+    for (int i = 0; i < p->ranks; i++) {
+        struct rank *r = &p->shares[i].rank;
+        r->seed = seed, r->draw = draw, r->overflow = false;
+    }
+    team_run(p->options.team, p->ranks, rank_main, p);
+    for (int i = 0; i < p->ranks; i++)
+        p->report->loss += p->shares[i].loss;
+}
+
+void program_run(struct program *p, const void *const *inputs, uint64_t seed, uint64_t draw,
+                 struct run_report *out)
+{
+    run(p, inputs, seed, draw, NULL, out);
+}
+
+void program_train(struct program *p, const void *const *inputs, uint64_t seed, uint64_t draw,
+                   struct optim *o, struct run_report *out)
+{
+    run(p, inputs, seed, draw, o, out);
+}
+
+const void *program_output(const struct program *p, int i, enum tensor_type *type, struct shape *shape)
+{
+    int v = p->source->outputs.v[i];
+    const struct share *s = &p->shares[0];
+    const struct value *like = value_at(s->compiled->g, v);
+    bool cut = p->rows.split[v] && s->rows > 0;
+    if (type)
+        *type = like->type;
+    if (shape) {
+        *shape = like->shape;
+        if (cut)
+            shape->d[0] = shape->d[0] / s->rows * p->options.rows;
+    }
+    return cut ? p->outputs[i] : s->tensors[v].p;
+}
+
+/* ---- facts ---- */
+
+struct program_facts program_facts(const struct program *p)
+{
+    struct program_facts f = { .ranks = p->ranks,
+                               .rows = p->options.rows,
+                               .steps = p->shares[0].compiled->g->nodes.n };
+    f.memory = (int64_t)(p->arena_bytes + p->scratch_bytes * (size_t)p->ranks);
+    f.memory_params = (int64_t)(p->params->n * sizeof(float)) * (1 + p->params->ranks);
+    for (int i = 0; i < p->ranks; i++)
+        for (size_t k = 0; k < p->shares[i].compiled->g->nodes.n; k++)
+            f.flops += p->shares[i].steps[k].flops;
+    return f;
+}
+
+static struct str step_shapes(struct arena *a, const struct step *s)
+{
+    struct buf b = buf_new(a);
+    for (int i = 0; i < s->n_in + 1; i++) {
+        const struct tensor *t = i < s->n_in ? s->in[i] : s->n_out > 0 ? s->out[0] : NULL;
+        if (!t)
+            continue;
+        buf_str(&b, i == 0 ? S("[") : i == s->n_in ? S(" → [") : S(" × ["));
+        for (int k = 0; k < t->rank; k++)
+            buf_fmt(&b, k ? ",%lld" : "%lld", (long long)t->d[k]);
+        buf_str(&b, S("]"));
+    }
+    return buf_get(&b);
+}
+
+size_t program_times(const struct program *p, struct arena *a, const struct step_time **out)
+{
+    const struct share *s = &p->shares[0];
+    size_t n = s->seconds ? s->compiled->g->nodes.n : 0;
+    struct step_time *v = NEW_N(a, struct step_time, n + 1);
+    for (size_t i = 0; i < n; i++)
+        v[i] = (struct step_time){ s->steps[i].name,
+                                   s->steps[i].op,
+                                   s->seconds[i],
+                                   s->steps[i].flops,
+                                   s->steps[i].bytes,
+                                   p->runs,
+                                   step_shapes(a, &s->steps[i]) };
+    *out = v;
+    return n;
+}
