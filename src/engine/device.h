@@ -38,7 +38,6 @@ struct bind {
     const struct node *n;
     struct step *step;
     int64_t rows_from; /* first row of this rank in the whole batch, for numbers drawn by place (Dropout) */
-    int ordinal;       /* of the node, the same in every rank and run: the key of its random stream */
 };
 
 struct device_ops {

@@ -208,7 +208,7 @@ int graph_add(struct graph *g, const struct op *op, const int *in, int n_in, int
 {
     if (graph_error(g))
         return -1;
-    struct node n = { .op = op, .n_in = n_in, .n_out = n_out };
+    struct node n = { .op = op, .n_in = n_in, .n_out = n_out, .ordinal = (int)g->nodes.n };
     n.name = fmt(g->a, "%s_%zu", op->name, g->nodes.n);
     n.in = NEW_N(g->a, int, n_in > 0 ? n_in : 1);
     n.out = NEW_N(g->a, int, n_out > 0 ? n_out : 1);
@@ -319,8 +319,8 @@ static bool *live_nodes(const struct graph *g, struct arena *a)
         value[g->updates.v[i].from] = true;
     for (size_t i = g->nodes.n; i-- > 0;) {
         const struct node *n = &g->nodes.v[i];
-        for (int k = 0; k < n->n_out; k++)
-            node[i] |= n->out[k] >= 0 && value[n->out[k]];
+        for (int k = 0; k < n->n_out; k++) /* what was folded needs no node */
+            node[i] |= n->out[k] >= 0 && value[n->out[k]] && value_at(g, n->out[k])->kind != VALUE_CONST;
         for (int k = 0; k < n->n_in && node[i]; k++)
             if (n->in[k] >= 0)
                 value[n->in[k]] = true;

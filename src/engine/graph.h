@@ -54,6 +54,7 @@ struct node {
     int n_in, n_out;
     struct attr *attrs;
     size_t n_attrs;
+    int ordinal; /* its place when it was made; kept by copies, so that a copy draws the same random numbers */
 };
 struct graph_update { /* at the end of a training run state becomes what `from` is */
     int state, from;

@@ -3,6 +3,7 @@
 #include "engine/grad.h"
 #include "engine/plan.h"
 #include "engine/precision.h"
+#include "engine/recompute.h"
 
 /* What one rank runs: its rows' graph, its steps, its memory. */
 struct share {
@@ -32,6 +33,7 @@ struct program {
     struct compiled *all;
     struct share *shares;
     int ranks;
+    int segments;   /* of activations that are computed again; 1: all are kept */
     void **outputs; /* by source->outputs: all rows */
     float scale;    /* what the gradient of the loss starts from */
     size_t arena_bytes, scratch_bytes;
@@ -111,16 +113,18 @@ static err compile(struct program *p, int64_t rows, const struct compiled **out)
     TRY(graph_bind(p->source, p->a, sizes_for(p, p->a, rows), &c->g));
     if (o->precision != PRECISION_F32)
         TRY(precision_lower(c->g, o->precision == PRECISION_BF16 ? TENSOR_BF16 : TENSOR_F16));
-    size_t n_outputs = c->g->outputs.n;
+    size_t n_outputs = c->g->outputs.n, n_forward = c->g->nodes.n;
     if (o->loss >= 0) {
         push(c->g->a, &c->g->outputs, c->loss); /* what is asked for must outlive the rewrites */
         TRY(gradients(p, c));
+        if (o->precision != PRECISION_F32)
+            precision_gradients(c->g, c->grads, p->params->count);
         own_gradients(p, c);
+        if (p->segments > 1)
+            TRY(graph_recompute(c->g, n_forward, p->segments));
         for (size_t i = 0; i < p->params->count; i++)
             if (c->grads[i] >= 0)
                 push(c->g->a, &c->g->outputs, c->grads[i]);
-        if (o->precision != PRECISION_F32)
-            precision_gradients(c->g, c->grads, p->params->count);
     }
     TRY(graph_error(c->g));
     graph_prune(c->g);
@@ -250,7 +254,7 @@ static err steps_new(struct program *p, struct share *s)
             step->run = NULL;
             continue;
         }
-        struct bind b = { .a = p->a, .g = g, .n = n, .step = step, .rows_from = s->from, .ordinal = (int)i };
+        struct bind b = { .a = p->a, .g = g, .n = n, .step = step, .rows_from = s->from };
         TRY(p->device->bind(&b));
         if (step->scratch > p->scratch_bytes)
             p->scratch_bytes = step->scratch;
@@ -276,13 +280,49 @@ static void inputs_set(struct program *p, struct share *s)
 
 /* ---- making ---- */
 
+/* Bytes that a step needs: parameters, gradients, and the activations of all ranks. */
+static err compile_all(struct program *p, int segments, int64_t *need)
+{
+    p->segments = segments;
+    p->all = NULL;
+    *need = (int64_t)(p->params->n * sizeof(float)) * (1 + (p->options.loss >= 0 ? p->ranks : 0));
+    for (int i = 0; i < p->ranks; i++) {
+        TRY(compile(p, p->shares[i].rows, &p->shares[i].compiled));
+        *need += (int64_t)p->shares[i].compiled->memory.bytes;
+    }
+    return NULL;
+}
+
 static err over_budget(const struct program *p, int64_t need)
 {
     auto_arena struct arena *a = arena_new(0);
     return err_hint(err_new(TOO_LARGE, "a step of %lld rows needs %.*s, and the budget is %.*s",
                             (long long)p->options.rows, STR(size_text(a, need)),
                             STR(size_text(a, p->options.memory_max))),
-                    "a smaller batch, a lower precision or recomputing activations needs less");
+                    "a smaller batch or bf16 needs less");
+}
+
+/* Keeps all activations if the budget allows; else computes them again in ever more segments until it does. */
+static err compile_within(struct program *p)
+{
+    int64_t need, least = INT64_MAX, budget = p->options.memory_max;
+    int best = 1;
+    if (!p->options.recompute) {
+        TRY(compile_all(p, 1, &need));
+        if (budget <= 0 || need <= budget)
+            return NULL;
+        least = need;
+    }
+    for (int segments = 2; segments <= 64 && p->options.loss >= 0; segments *= 2) {
+        TRY(compile_all(p, segments, &need));
+        if (need < least)
+            least = need, best = segments;
+        if (budget > 0 && need <= budget)
+            return NULL;
+    }
+    if (budget > 0)
+        return over_budget(p, least);
+    return compile_all(p, best, &need);
 }
 
 static void shares_cut(struct program *p)
@@ -329,13 +369,7 @@ err program_new(struct arena *a, const struct graph *g, struct params *params,
     if (options->precision != PRECISION_F32)
         TRY(params_half(params, a, options->precision == PRECISION_BF16 ? TENSOR_BF16 : TENSOR_F16));
     TRY(outputs_new(p));
-    int64_t need = (int64_t)(params->n * sizeof(float)) * (1 + p->ranks);
-    for (int i = 0; i < p->ranks; i++) {
-        TRY(compile(p, p->shares[i].rows, &p->shares[i].compiled));
-        need += (int64_t)p->shares[i].compiled->memory.bytes;
-    }
-    if (options->memory_max > 0 && need > options->memory_max)
-        return over_budget(p, need);
+    TRY(compile_within(p));
     for (int i = 0; i < p->ranks; i++) {
         TRY(tensors_new(p, &p->shares[i], i));
         TRY(steps_new(p, &p->shares[i]));

@@ -19,7 +19,9 @@ struct program_options {
         sizes; /* of the graph's other symbols, by symbol; NULL if there are none (that of "batch" is not read) */
     int loss; /* train: value of the graph, a scalar; −1: inference */
     enum precision precision;
-    int64_t memory_max; /* bytes of the plan, parameters included; 0: no bound */
+    int64_t
+        memory_max; /* bytes of parameters, gradients and plan; 0: no bound. Where they do not suffice for all activations,
+                           some are computed again in the backward pass */
     bool frozen_states; /* train: running statistics are not updated */
     bool
         recompute; /* forget activations and compute them again in the backward pass, where that saves memory */
@@ -51,6 +53,7 @@ struct program_facts {
     int ranks;
     int64_t rows;
     size_t steps;
+    int segments;          /* more than 1: activations are computed again, segment by segment */
     int64_t memory;        /* bytes: arenas of all ranks, inputs not counted */
     int64_t memory_params; /* masters, halves, gradients */
     double flops;          /* of one run, all ranks */
