@@ -293,10 +293,22 @@ bool value_i64s(const struct graph *g, struct arena *a, int id, const int64_t **
 
 /* ---- inference and binding ---- */
 
+/* All sizes are numbers, and their product is none. */
+static bool absurd(const struct shape *s)
+{
+    for (int i = 0; i < s->rank; i++)
+        if (s->d[i] < 0)
+            return false;
+    return s->rank >= 0 && shape_count(s) < 0;
+}
+
 err graph_infer(struct graph *g, int i)
 {
     struct node *n = &g->nodes.v[i];
     TRY(n->op->shape(g, n));
+    for (int k = 0; k < n->n_out; k++)
+        if (n->out[k] >= 0 && absurd(&value_at(g, n->out[k])->shape))
+            return node_err(g, n, "the size of its output %d is absurd", k);
     return fold_node(g, i);
 }
 

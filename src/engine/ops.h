@@ -12,6 +12,9 @@
 enum split {
     SPLIT_NONE, /* it must see all rows */
     SPLIT_EACH, /* element by element with broadcasting, or pieces joined along another axis */
+    /* Batches are cut where every value's axis 0 grows with the batch, or does not grow at all (plan_rows): so rows pass
+     * through Reshape [B,T,C] → [B T,C] and back, as axis 0 lies outermost on both sides, and not through what turns,
+     * cuts or repeats along axis 0 (shape_mixes_rows). */
     SPLIT_FIRST, /* axis 0 of input 0 stays axis 0 of the outputs; other inputs are the same for all rows, or cut alike */
     SPLIT_TEAM, /* as FIRST; the kernel sums over the team what it needs of all rows (BatchNormalization, losses) */
 };
@@ -56,8 +59,8 @@ const struct op *op_find(struct str domain, struct str name);
 struct value *node_in(const struct graph *, const struct node *, int i);  /* NULL if it is not there */
 struct value *node_out(const struct graph *, const struct node *, int i); /* NULL if nobody wants it */
 /* "Conv 'conv1': what" */
-__attribute__((format(printf, 3, 4))) err node_err(const struct graph *, const struct node *, const char *f,
-                                                   ...);
+__attribute__((format(printf, 3, 4), returns_nonnull)) err node_err(const struct graph *, const struct node *,
+                                                                    const char *f, ...);
 /* Sizes under numpy's rule; INVALID if they do not fit. */
 err shape_broadcast(const struct graph *, const struct node *, const struct shape *, const struct shape *,
                     struct shape *out);

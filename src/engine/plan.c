@@ -19,6 +19,8 @@ static bool axis_is_0_by_default(const struct op *op)
 /* An op that is fed rows on input 0 and works along axis 0 mixes them. */
 static bool along_rows(const struct graph *g, const struct node *n, bool first_split)
 {
+    if (first_split && shape_mixes_rows(g, n))
+        return true;
     int axis, rank = n->n_in > 0 && n->in[0] >= 0 ? value_at(g, n->in[0])->shape.rank : 0;
     if (!first_split || !attr_find(n, "axis"))
         return first_split && axis_is_0_by_default(n->op);

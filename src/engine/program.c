@@ -447,11 +447,13 @@ static void run(struct program *p, const void *const *inputs, uint64_t seed, uin
     p->runs++;
     for (int i = 0; i < p->ranks; i++) {
         struct rank *r = &p->shares[i].rank;
-        r->seed = seed, r->draw = draw, r->overflow = false;
+        r->seed = seed, r->draw = draw, r->overflow = false, r->bad_indices = 0;
     }
     team_run(p->options.team, p->ranks, rank_main, p);
-    for (int i = 0; i < p->ranks; i++)
+    for (int i = 0; i < p->ranks; i++) {
         p->report->loss += p->shares[i].loss;
+        p->report->bad_indices += p->shares[i].rank.bad_indices;
+    }
 }
 
 void program_run(struct program *p, const void *const *inputs, uint64_t seed, uint64_t draw,

@@ -34,9 +34,10 @@ void program_free(struct program *); /* NULL is fine; else the arena frees it */
 
 /* What a run met. */
 struct run_report {
-    double loss;      /* sum over ranks of the graph's loss */
-    double grad_norm; /* before clipping; 0 if nobody asked */
-    bool overflow;    /* a gradient was infinite or NaN: parameters are as before */
+    double loss;         /* sum over ranks of the graph's loss */
+    double grad_norm;    /* before clipping; 0 if nobody asked */
+    bool overflow;       /* a gradient was infinite or NaN: parameters are as before */
+    int64_t bad_indices; /* indices (labels, categories, tokens) outside of their range, all ranks together */
 };
 /* inputs: by graph->inputs, row-major, all rows; read in place. draw: of random numbers, one for each run (the step). */
 void program_run(struct program *, const void *const *inputs, uint64_t seed, uint64_t draw,

@@ -15,6 +15,7 @@ struct rank {
     void *scratch;       /* at least what the steps of the program want */
     uint64_t seed, draw; /* of the run: key and counter of random numbers */
     bool overflow;       /* a kernel met infinity or NaN where none may be */
+    int64_t bad_indices; /* that kernels met outside of their range: they read as zeros and write nothing */
 };
 
 /* size threads, the caller's among them. 0: cpu_count(). */
