@@ -55,14 +55,16 @@ err shape_matmul(struct graph *g, struct node *n)
 
 err shape_matmul_t(struct graph *g, struct node *n)
 {
-    return product_shape(g, n, attr_i(n, "transA", 0) != 0, attr_i(n, "transB", 0) != 0, attr_i(n, "sum", 0) != 0);
+    return product_shape(g, n, attr_i(n, "transA", 0) != 0, attr_i(n, "transB", 0) != 0,
+                         attr_i(n, "sum", 0) != 0);
 }
 
 err shape_gemm(struct graph *g, struct node *n)
 {
     const struct value *va = node_in(g, n, 0), *vb = node_in(g, n, 1), *vc = node_in(g, n, 2);
     struct value *out = node_out(g, n, 0);
-    if (va && vb && ((va->shape.rank >= 0 && va->shape.rank != 2) || (vb->shape.rank >= 0 && vb->shape.rank != 2)))
+    if (va && vb &&
+        ((va->shape.rank >= 0 && va->shape.rank != 2) || (vb->shape.rank >= 0 && vb->shape.rank != 2)))
         return node_err(g, n, "takes matrices of two axes");
     TRY(product_shape(g, n, attr_i(n, "transA", 0) != 0, attr_i(n, "transB", 0) != 0, false));
     if (vc && vc->type != va->type)
@@ -84,8 +86,8 @@ err shape_gemm(struct graph *g, struct node *n)
 static int product(struct graph *g, int x, int y, bool ta, bool tb, bool sum, float alpha)
 {
     return graph_node_with(g, OP_MatMulT,
-                           ATTRS({ "transA", ATTR_INT, .i = ta }, { "transB", ATTR_INT, .i = tb }, { "sum", ATTR_INT, .i = sum },
-                                 { "alpha", ATTR_FLOAT, .f = alpha }),
+                           ATTRS({ "transA", ATTR_INT, .i = ta }, { "transB", ATTR_INT, .i = tb },
+                                 { "sum", ATTR_INT, .i = sum }, { "alpha", ATTR_FLOAT, .f = alpha }),
                            x, y);
 }
 
@@ -93,7 +95,8 @@ static int reshaped(struct graph *g, int x, const struct shape *s)
 {
     if (x < 0 || shape_same(&value_at(g, x)->shape, s))
         return x;
-    return graph_node(g, OP_Reshape, x, graph_i64s(g, s->d, (size_t)s->rank));
+    return graph_add(g, op_find(S(""), S("Reshape")), GRAPH_IDS(x, graph_i64s(g, s->d, (size_t)s->rank)), 1,
+                     NULL);
 }
 
 err grad_matmul(struct grad *d)
@@ -131,9 +134,11 @@ err grad_gemm(struct grad *d)
     const float alpha = attr_f(n, "alpha", 1), beta = attr_f(n, "beta", 1);
     const int a = n->in[0], b = n->in[1], dy = d->dy[0];
     if (d->need[0])
-        d->dx[0] = ta ? product(g, b, dy, tb, true, false, alpha) : product(g, dy, b, false, !tb, false, alpha);
+        d->dx[0] = ta ? product(g, b, dy, tb, true, false, alpha)
+                      : product(g, dy, b, false, !tb, false, alpha);
     if (d->need[1])
-        d->dx[1] = tb ? product(g, dy, a, true, ta, false, alpha) : product(g, a, dy, !ta, false, false, alpha);
+        d->dx[1] = tb ? product(g, dy, a, true, ta, false, alpha)
+                      : product(g, a, dy, !ta, false, false, alpha);
     if (n->n_in > 2 && n->in[2] >= 0 && d->need[2]) {
         int dc = grad_sum_to(g, dy, n->in[2]);
         if (beta != 1) {
@@ -143,7 +148,7 @@ err grad_gemm(struct grad *d)
                 c = graph_const(g, TENSOR_F64, one, &(double){ (double)beta });
             else
                 c = graph_f32(g, beta);
-            dc = graph_node(g, OP_Mul, dc, c);
+            dc = graph_add(g, op_find(S(""), S("Mul")), GRAPH_IDS(dc, c), 1, NULL);
         }
         d->dx[2] = dc;
     }

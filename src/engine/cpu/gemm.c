@@ -26,24 +26,24 @@ struct gemm_loops {
     void (*dot)(int64_t m, int64_t k, const float *a, int64_t lda, const float *b, float *out);
 };
 
-#define VL            4
+#define VL 4
 #define TARGET
-#define NAME(x)       x##_portable
-#define WIDE          0
+#define NAME(x) x##_portable
+#define WIDE 0
 #define MADD(c, a, b) ((c) + (a) * (b))
 #include "engine/cpu/gemm_tile.h"
 
 #if defined __x86_64__
-#define VL            8
-#define TARGET        __attribute__((target("avx2,fma")))
-#define NAME(x)       x##_avx2
-#define WIDE          0
+#define VL 8
+#define TARGET __attribute__((target("avx2,fma")))
+#define NAME(x) x##_avx2
+#define WIDE 0
 #define MADD(c, a, b) ((c) + (a) * (b))
 #include "engine/cpu/gemm_tile.h"
 
 #define AVX512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"
-static inline __attribute__((always_inline, target(AVX512))) void transpose16(const char *src, int64_t stride, char *out,
-                                                                              int64_t out_k)
+static inline __attribute__((always_inline, target(AVX512))) void transpose16(const char *src, int64_t stride,
+                                                                              char *out, int64_t out_k)
 {
     __m512 r[16], s[16];
 #pragma GCC unroll 16
@@ -62,11 +62,13 @@ static inline __attribute__((always_inline, target(AVX512))) void transpose16(co
             r[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(lo, hi));
             r[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(lo, hi));
         }
-    /* r[4q + c] holds column c of each quarter for rows 4q … 4q + 3. */
+        /* r[4q + c] holds column c of each quarter for rows 4q … 4q + 3. */
 #pragma GCC unroll 4
     for (int c = 0; c < 4; c++) {
-        __m512 lo = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88), hi = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
-        __m512 lo2 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88), hi2 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
+        __m512 lo = _mm512_shuffle_f32x4(r[c], r[4 + c], 0x88),
+               hi = _mm512_shuffle_f32x4(r[c], r[4 + c], 0xdd);
+        __m512 lo2 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0x88),
+               hi2 = _mm512_shuffle_f32x4(r[8 + c], r[12 + c], 0xdd);
         _mm512_storeu_ps(out + c * out_k, _mm512_shuffle_f32x4(lo, lo2, 0x88));
         _mm512_storeu_ps(out + (8 + c) * out_k, _mm512_shuffle_f32x4(lo, lo2, 0xdd));
         _mm512_storeu_ps(out + (4 + c) * out_k, _mm512_shuffle_f32x4(hi, hi2, 0x88));
@@ -74,20 +76,20 @@ static inline __attribute__((always_inline, target(AVX512))) void transpose16(co
     }
 }
 
-#define VL            16
-#define TARGET        __attribute__((target(AVX512)))
-#define NAME(x)       x##_avx512
-#define WIDE          1
+#define VL 16
+#define TARGET __attribute__((target(AVX512)))
+#define NAME(x) x##_avx512
+#define WIDE 1
 #define MADD(c, a, b) ((c) + (a) * (b))
-#define TRANSPOSE     transpose16
+#define TRANSPOSE transpose16
 #include "engine/cpu/gemm_tile.h"
 
-#define VL            16
-#define TARGET        __attribute__((target(AVX512 ",avx512bf16")))
-#define NAME(x)       x##_bf16
-#define WIDE          1
+#define VL 16
+#define TARGET __attribute__((target(AVX512 ",avx512bf16")))
+#define NAME(x) x##_bf16
+#define WIDE 1
 #define MADD(c, a, b) ((v_bf16)_mm512_dpbf16_ps((__m512)(c), (__m512bh)_mm512_set1_ps(a), (__m512bh)(b)))
-#define TRANSPOSE     transpose16
+#define TRANSPOSE transpose16
 #include "engine/cpu/gemm_tile.h"
 #endif
 
@@ -124,16 +126,20 @@ static const struct gemm_loops *loops_of(const struct gemm *g)
     return &loops_portable;
 }
 
-struct gemm gemm_of(enum tensor_type in, enum tensor_type out, int64_t m, int64_t n, int64_t k, bool ta, bool tb)
+struct gemm gemm_of(enum tensor_type in, enum tensor_type out, int64_t m, int64_t n, int64_t k, bool ta,
+                    bool tb)
 {
-    return (struct gemm){ .m = m, .n = n, .k = k, .ta = ta, .tb = tb, .alpha = 1, .in = in, .out = out, .isa = gemm_isa_best() };
+    return (struct gemm){
+        .m = m, .n = n, .k = k, .ta = ta, .tb = tb, .alpha = 1, .in = in, .out = out, .isa = gemm_isa_best()
+    };
 }
 
 enum {
-    K_BLOCK = 2048,          /* lanes of k that a panel of B holds: 64 × 2048 floats are half of a second-level cache */
-    DIRECT_B = 32,           /* rows of C from which packing B costs less than reading it far apart */
-    DIRECT_K = 256,          /* columns of A that are read in place across */
-    STRIDE_NEAR = 2048,      /* bytes from row to row that the hardware's prefetch follows well */
+    K_BLOCK =
+        2048, /* lanes of k that a panel of B holds: 64 × 2048 floats are half of a second-level cache */
+    DIRECT_B = 32,      /* rows of C from which packing B costs less than reading it far apart */
+    DIRECT_K = 256,     /* columns of A that are read in place across */
+    STRIDE_NEAR = 2048, /* bytes from row to row that the hardware's prefetch follows well */
 };
 
 static size_t round64(size_t n)
@@ -181,7 +187,8 @@ void gemm_plan(struct gemm *g)
     /* A product with one column is the transposed one with one row where that reads A along its rows. */
     g->swap = g->in == TENSOR_F32 && g->n == 1 && g->ldc == 1 && g->ta;
     g->column = g->in == TENSOR_F32 && g->n == 1 && !g->ta && (g->tb || g->ldb == 1);
-    int64_t size = pairs(g) ? 2 : 4, lda = g->widen ? (g->ta ? g->m : g->k) : g->lda, ldb = g->widen ? (g->tb ? g->k : g->n) : g->ldb;
+    int64_t size = pairs(g) ? 2 : 4, lda = g->widen ? (g->ta ? g->m : g->k) : g->lda,
+            ldb = g->widen ? (g->tb ? g->k : g->n) : g->ldb;
     bool far_a = g->ta && g->k > 32 && (g->k > DIRECT_K || lda * size % 4096 == 0);
     g->pack_a = pairs(g) ? g->ta || g->k % 2 != 0 : far_a && g->n > 16;
     g->pack_b = pairs(g) || g->tb || (g->m >= DIRECT_B && g->k > 64 && ldb * size > STRIDE_NEAR);
@@ -217,8 +224,8 @@ static void interleave(const char *lo, const char *hi, int64_t n, uint32_t *out)
 }
 
 /* Lanes [k0, k0 + kn) of columns [j0, j0 + n) of op(B), as rows of `width` lanes, zeros behind n. */
-static void pack_b(const struct gemm *g, const struct gemm_loops *l, const char *b, int64_t j0, int64_t n, int64_t k0, int64_t kn,
-                   int64_t width, char *out)
+static void pack_b(const struct gemm *g, const struct gemm_loops *l, const char *b, int64_t j0, int64_t n,
+                   int64_t k0, int64_t kn, int64_t width, char *out)
 {
     const int64_t size = pairs(g) ? 2 : 4, per = 4 / size, row = width * 4;
     if (!g->tb) {
@@ -227,7 +234,8 @@ static void pack_b(const struct gemm *g, const struct gemm_loops *l, const char 
             if (per == 1)
                 memcpy(out + kk * row, p, (size_t)n * 4);
             else
-                interleave(p, (k0 + kk) * 2 + 1 < g->k ? p + g->ldb * 2 : NULL, n, (uint32_t *)(void *)(out + kk * row));
+                interleave(p, (k0 + kk) * 2 + 1 < g->k ? p + g->ldb * 2 : NULL, n,
+                           (uint32_t *)(void *)(out + kk * row));
             if (n < width)
                 memset(out + kk * row + n * 4, 0, (size_t)(width - n) * 4);
         }
@@ -255,7 +263,8 @@ static void pack_b(const struct gemm *g, const struct gemm_loops *l, const char 
 }
 
 /* Lanes [k0, k0 + kn) of rows [i0, i0 + n) of op(A), as columns of n lanes. */
-static void pack_a(const struct gemm *g, const char *a, int64_t i0, int64_t n, int64_t k0, int64_t kn, char *out)
+static void pack_a(const struct gemm *g, const char *a, int64_t i0, int64_t n, int64_t k0, int64_t kn,
+                   char *out)
 {
     const int64_t size = pairs(g) ? 2 : 4, per = 4 / size;
     for (int64_t kk = 0; kk < kn; kk++, out += n * 4) {
@@ -291,8 +300,9 @@ static int height(const struct gemm_loops *l, int nv, int64_t rows, gemm_tile **
 }
 
 /* One panel of columns [j0, j0 + n) over lanes [k0, k0 + kn), from b (rows of b_k bytes) into o (its first row). */
-static void panel(const struct gemm *g, const struct gemm_loops *l, int nv, int64_t k0, int64_t kn, const char *a,
-                  const char *packed_a, const char *b, int64_t b_k, struct gemm_tile_out o, int last)
+static void panel(const struct gemm *g, const struct gemm_loops *l, int nv, int64_t k0, int64_t kn,
+                  const char *a, const char *packed_a, const char *b, int64_t b_k, struct gemm_tile_out o,
+                  int last)
 {
     const int64_t size = pairs(g) ? 2 : 4, per = 4 / size;
     for (int64_t i = 0; i < g->m;) {
@@ -312,7 +322,8 @@ static void panel(const struct gemm *g, const struct gemm_loops *l, int nv, int6
 }
 
 /* The heights of tiles depend on a panel's width, so packed columns of A do, too. */
-static void pack_all_a(const struct gemm *g, const struct gemm_loops *l, int nv, const char *a, int64_t k0, int64_t kn, char *out)
+static void pack_all_a(const struct gemm *g, const struct gemm_loops *l, int nv, const char *a, int64_t k0,
+                       int64_t kn, char *out)
 {
     for (int64_t i = 0; i < g->m;) {
         gemm_tile *tile;
@@ -322,7 +333,8 @@ static void pack_all_a(const struct gemm *g, const struct gemm_loops *l, int nv,
     }
 }
 
-static void run_lanes(const struct gemm *g, const char *a, const char *b, void *c, const struct gemm_more *more, char *scratch)
+static void run_lanes(const struct gemm *g, const char *a, const char *b, void *c,
+                      const struct gemm_more *more, char *scratch)
 {
     const struct gemm_loops *l = loops_of(g);
     const struct parts p = parts_of(g);
@@ -360,7 +372,9 @@ static void run_lanes(const struct gemm *g, const char *a, const char *b, void *
             }
             if (in_sum || (p.sum && !first)) {
                 /* Blocks of k are added up in F32; the last one takes the sum from there through the loop below. */
-                o = (struct gemm_tile_out){ .c = sum, .ldc = width_max, .alpha = g->alpha, .beta = first ? 0 : 1 };
+                o = (struct gemm_tile_out){
+                    .c = sum, .ldc = width_max, .alpha = g->alpha, .beta = first ? 0 : 1
+                };
             }
             panel(g, l, nv, k0, kn, a, g->pack_a ? a_pack : NULL, rows, b_k, o, last);
         }
@@ -388,7 +402,8 @@ static void run_lanes(const struct gemm *g, const char *a, const char *b, void *
 }
 
 /* One column: a dot product for each row. */
-static void run_column(const struct gemm *g, const float *a, const float *b, float *c, const struct gemm_more *more, float *sum)
+static void run_column(const struct gemm *g, const float *a, const float *b, float *c,
+                       const struct gemm_more *more, float *sum)
 {
     loops_of(g)->dot(g->m, g->k, a, g->lda, b, sum);
     const float bias = more && more->bias ? *(const float *)more->bias : 0;
@@ -403,11 +418,14 @@ static void run_column(const struct gemm *g, const float *a, const float *b, flo
 }
 
 /* Types without loops of their own: A and B become floats first. */
-static void run_wide(const struct gemm *g, const char *a, const char *b, void *c, const struct gemm_more *more, char *scratch)
+static void run_wide(const struct gemm *g, const char *a, const char *b, void *c,
+                     const struct gemm_more *more, char *scratch)
 {
     struct parts p = parts_of(g);
-    float *wa = (float *)(void *)scratch, *wb = (float *)(void *)(scratch + p.wide_a), *wc = (float *)(void *)(scratch + p.wide_a + p.wide_b);
-    int64_t ar = g->ta ? g->k : g->m, ac = g->ta ? g->m : g->k, br = g->tb ? g->n : g->k, bc = g->tb ? g->k : g->n;
+    float *wa = (float *)(void *)scratch, *wb = (float *)(void *)(scratch + p.wide_a),
+          *wc = (float *)(void *)(scratch + p.wide_a + p.wide_b);
+    int64_t ar = g->ta ? g->k : g->m, ac = g->ta ? g->m : g->k, br = g->tb ? g->n : g->k,
+            bc = g->tb ? g->k : g->n;
     for (int64_t i = 0; i < ar; i++)
         floats_of(g->in, a + i * g->lda * 2, ac, wa + i * ac);
     for (int64_t i = 0; i < br; i++)
@@ -427,7 +445,8 @@ static void run_wide(const struct gemm *g, const char *a, const char *b, void *c
     if (g->beta != 0)
         for (int64_t i = 0; i < g->m; i++)
             floats_of(g->out, (const char *)c + i * g->ldc * 2, g->n, wc + i * g->n);
-    run_lanes(&w, (const char *)wa, (const char *)wb, wc, more && more->bias ? &(struct gemm_more){ .bias = more->bias } : NULL, rest);
+    run_lanes(&w, (const char *)wa, (const char *)wb, wc,
+              more && more->bias ? &(struct gemm_more){ .bias = more->bias } : NULL, rest);
     for (int64_t i = 0; i < g->m; i++) {
         float *row = wc + i * g->n;
         for (int64_t j = 0; j < g->n; j++)
@@ -443,13 +462,15 @@ static void run_wide(const struct gemm *g, const char *a, const char *b, void *c
 }
 
 /* For checks of gradients: exactness matters here, speed does not. */
-static void run_f64(const struct gemm *g, const double *a, const double *b, double *c, const struct gemm_more *more)
+static void run_f64(const struct gemm *g, const double *a, const double *b, double *c,
+                    const struct gemm_more *more)
 {
     for (int64_t i = 0; i < g->m; i++)
         for (int64_t j = 0; j < g->n; j++) {
             double s = 0;
             for (int64_t kk = 0; kk < g->k; kk++)
-                s += (g->ta ? a[kk * g->lda + i] : a[i * g->lda + kk]) * (g->tb ? b[j * g->ldb + kk] : b[kk * g->ldb + j]);
+                s += (g->ta ? a[kk * g->lda + i] : a[i * g->lda + kk]) *
+                     (g->tb ? b[j * g->ldb + kk] : b[kk * g->ldb + j]);
             double *y = &c[i * g->ldc + j];
             s = (double)g->alpha * s + (g->beta != 0 ? (double)g->beta * *y : 0);
             if (more && more->bias)
@@ -462,7 +483,8 @@ static void run_f64(const struct gemm *g, const double *a, const double *b, doub
         }
 }
 
-void gemm_run(const struct gemm *g, const void *a, const void *b, void *c, const struct gemm_more *more, void *scratch)
+void gemm_run(const struct gemm *g, const void *a, const void *b, void *c, const struct gemm_more *more,
+              void *scratch)
 {
     if (g->in == TENSOR_F64) {
         run_f64(g, a, b, c, more);

@@ -33,14 +33,16 @@ struct gemm {
 
 enum gemm_isa gemm_isa_best(void);
 /* A plan with isa, alpha = 1 and beta = 0 filled in. */
-struct gemm gemm_of(enum tensor_type in, enum tensor_type out, int64_t m, int64_t n, int64_t k, bool ta, bool tb);
+struct gemm gemm_of(enum tensor_type in, enum tensor_type out, int64_t m, int64_t n, int64_t k, bool ta,
+                    bool tb);
 void gemm_plan(struct gemm *);
 /* What is added to and multiplied with each tile; NULL: nothing. */
 struct gemm_more {
     const void *bias; /* n, in F32 (F64 for F64) */
     const void *mask; /* GEMM_MASK: m × n, of C's type, rows as in C */
 };
-void gemm_run(const struct gemm *, const void *a, const void *b, void *c, const struct gemm_more *, void *scratch);
+void gemm_run(const struct gemm *, const void *a, const void *b, void *c, const struct gemm_more *,
+              void *scratch);
 
 /* ---- halves, by rows of n; used wherever a kernel has no half arithmetic ---- */
 void floats_of(enum tensor_type, const void *p, int64_t n, float *out);

@@ -14,7 +14,8 @@ typedef uint32_t NAME(vw) __attribute__((vector_size(VL * 4)));
 typedef uint16_t NAME(vh) __attribute__((vector_size(VL * 2), aligned(2), may_alias));
 
 /* `lanes` floats at p, or as many bfloat16. */
-static inline __attribute__((always_inline)) TARGET void NAME(load)(NAME(v) * out, const void *p, bool half, int lanes)
+static inline __attribute__((always_inline)) TARGET void NAME(load)(NAME(v) * out, const void *p, bool half,
+                                                                    int lanes)
 {
     NAME(v) x = { 0 };
     if (!half && lanes == VL) {
@@ -61,9 +62,11 @@ static inline __attribute__((always_inline)) TARGET void NAME(store)(NAME(v) x, 
 }
 
 /* mr × (nv · VL) of C. a_row, a_k: from lane to lane of A; one of them is 4 (`rows`: a_k is). b: nv vectors at each k. */
-static inline __attribute__((always_inline)) TARGET void NAME(tile)(const int mr, const int nv, const bool rows, int64_t k,
-                                                                    const char *a, int64_t a_stride, const char *b,
-                                                                    int64_t b_k, const struct gemm_tile_out *o, int last)
+static inline __attribute__((always_inline)) TARGET void NAME(tile)(const int mr, const int nv,
+                                                                    const bool rows, int64_t k, const char *a,
+                                                                    int64_t a_stride, const char *b,
+                                                                    int64_t b_k,
+                                                                    const struct gemm_tile_out *o, int last)
 {
     NAME(v) acc[14][4];
 #pragma GCC unroll 14
@@ -120,14 +123,15 @@ static inline __attribute__((always_inline)) TARGET void NAME(tile)(const int mr
         }
 }
 
-#define TILE(mr, nv)                                                                                                       \
-    static TARGET void NAME(tile_##mr##_##nv)(bool rows, int64_t k, const char *a, int64_t a_stride, const char *b,        \
-                                              int64_t b_k, const struct gemm_tile_out *o, int last)                       \
-    {                                                                                                                      \
-        if (rows)                                                                                                          \
-            NAME(tile)(mr, nv, true, k, a, a_stride, b, b_k, o, last);                                                     \
-        else                                                                                                               \
-            NAME(tile)(mr, nv, false, k, a, a_stride, b, b_k, o, last);                                                    \
+#define TILE(mr, nv)                                                                                     \
+    static TARGET void NAME(tile_##mr##_##nv)(bool rows, int64_t k, const char *a, int64_t a_stride,     \
+                                              const char *b, int64_t b_k, const struct gemm_tile_out *o, \
+                                              int last)                                                  \
+    {                                                                                                    \
+        if (rows)                                                                                        \
+            NAME(tile)(mr, nv, true, k, a, a_stride, b, b_k, o, last);                                   \
+        else                                                                                             \
+            NAME(tile)(mr, nv, false, k, a, a_stride, b, b_k, o, last);                                  \
     }
 // clang-format off
 TILE(1, 1) TILE(2, 1) TILE(4, 1)
@@ -142,8 +146,9 @@ TILE(6, 1) TILE(6, 2)
 // clang-format on
 #undef TILE
 
-/* out[i] = the product of row i of A and b. */
-static TARGET void NAME(dot)(int64_t m, int64_t k, const float *a, int64_t lda, const float *b, float *out)
+    /* out[i] = the product of row i of A and b. */
+    static TARGET
+    void NAME(dot)(int64_t m, int64_t k, const float *a, int64_t lda, const float *b, float *out)
 {
     for (int64_t i = 0; i < m; i += 4) {
         const int64_t n = m - i < 4 ? m - i : 4;

@@ -8,9 +8,9 @@
 struct product {
     struct gemm g;
     int64_t batches, *a_at, *b_at;
-    int64_t c_step;     /* 0: all batches are added up in one place */
-    struct gemm first;  /* of several that are added up: writes, the others add */
-    bool addend;        /* input 2 is C of Gemm, laid into Y before */
+    int64_t c_step;       /* 0: all batches are added up in one place */
+    struct gemm first;    /* of several that are added up: writes, the others add */
+    bool addend;          /* input 2 is C of Gemm, laid into Y before */
     int64_t c_row, c_col; /* its strides in elements; 0: broadcast */
     float c_scale;
     size_t bias_at; /* in scratch, where the bias becomes floats; gemm's own part lies before */
@@ -18,24 +18,25 @@ struct product {
 
 /* ---- whole numbers, which folding may need ---- */
 
-#define WHOLE(name, T)                                                                                              \
-    static void whole_##name(const struct gemm *g, const void *a_, const void *b_, void *c_)                        \
-    {                                                                                                               \
-        const T *a = a_, *b = b_;                                                                                   \
-        T *c = c_;                                                                                                  \
-        for (int64_t i = 0; i < g->m; i++)                                                                          \
-            for (int64_t j = 0; j < g->n; j++) {                                                                    \
-                T s = g->beta != 0 ? c[i * g->ldc + j] : 0;                                                         \
-                for (int64_t k = 0; k < g->k; k++)                                                                  \
-                    s += (g->ta ? a[k * g->lda + i] : a[i * g->lda + k]) * (g->tb ? b[j * g->ldb + k] : b[k * g->ldb + j]); \
-                c[i * g->ldc + j] = s;                                                                              \
-            }                                                                                                       \
+#define WHOLE(name, T)                                                                       \
+    static void whole_##name(const struct gemm *g, const void *a_, const void *b_, void *c_) \
+    {                                                                                        \
+        const T *a = a_, *b = b_;                                                            \
+        T *c = c_;                                                                           \
+        for (int64_t i = 0; i < g->m; i++)                                                   \
+            for (int64_t j = 0; j < g->n; j++) {                                             \
+                T s = g->beta != 0 ? c[i * g->ldc + j] : 0;                                  \
+                for (int64_t k = 0; k < g->k; k++)                                           \
+                    s += (g->ta ? a[k * g->lda + i] : a[i * g->lda + k]) *                   \
+                         (g->tb ? b[j * g->ldb + k] : b[k * g->ldb + j]);                    \
+                c[i * g->ldc + j] = s;                                                       \
+            }                                                                                \
     }
 WHOLE(u32, uint32_t)
 WHOLE(u64, uint64_t)
 
-static void run_one(const struct product *p, const struct gemm *g, const char *a, const char *b, char *c, const struct gemm_more *more,
-                    void *scratch)
+static void run_one(const struct product *p, const struct gemm *g, const char *a, const char *b, char *c,
+                    const struct gemm_more *more, void *scratch)
 {
     (void)p;
     /* Signed and unsigned wrap alike. */
@@ -53,7 +54,8 @@ static void lay_addend(const struct product *p, const struct tensor *c, const st
     const size_t size = tensor_size(y->type);
     for (int64_t i = 0; i < p->g.m; i++)
         for (int64_t j = 0; j < p->g.n; j++)
-            memcpy((char *)y->p + (size_t)(i * p->g.n + j) * size, (const char *)c->p + (size_t)(i * p->c_row + j * p->c_col) * size, size);
+            memcpy((char *)y->p + (size_t)(i * p->g.n + j) * size,
+                   (const char *)c->p + (size_t)(i * p->c_row + j * p->c_col) * size, size);
 }
 
 static void run_product(const struct step *s, struct rank *r)
@@ -128,7 +130,8 @@ static err bind_product(struct bind *b, bool ta, bool tb, bool sum, struct produ
     TRY(check_types(b));
     const struct tensor *x = bind_in(b, 0), *y = bind_in(b, 1), *z = bind_out(b, 0);
     struct product *p = NEW(b->a, struct product);
-    int64_t m = x->rank == 1 ? 1 : x->d[x->rank - (ta ? 1 : 2)], k = x->rank == 1 ? x->d[0] : x->d[x->rank - (ta ? 2 : 1)];
+    int64_t m = x->rank == 1 ? 1 : x->d[x->rank - (ta ? 1 : 2)],
+            k = x->rank == 1 ? x->d[0] : x->d[x->rank - (ta ? 2 : 1)];
     int64_t n = y->rank == 1 ? 1 : y->d[y->rank - (tb ? 2 : 1)];
     int64_t bx = batch_count(x), by = batch_count(y), d[TENSOR_RANK_MAX], batches = 1;
     int rank = (x->rank > y->rank ? x->rank : y->rank) - 2;
@@ -190,7 +193,8 @@ static err bind_matmul(struct bind *b)
 static err bind_matmul_t(struct bind *b)
 {
     struct product *p;
-    TRY(bind_product(b, attr_i(b->n, "transA", 0) != 0, attr_i(b->n, "transB", 0) != 0, attr_i(b->n, "sum", 0) != 0, &p));
+    TRY(bind_product(b, attr_i(b->n, "transA", 0) != 0, attr_i(b->n, "transB", 0) != 0,
+                     attr_i(b->n, "sum", 0) != 0, &p));
     p->g.alpha = attr_f(b->n, "alpha", 1);
     p->g.act = (enum gemm_act)attr_i(b->n, "act", GEMM_LINEAR);
     bind_done(b, p);
