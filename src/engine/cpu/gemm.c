@@ -14,7 +14,8 @@ struct gemm_tile_out {
     const float *bias;
     const void *mask;
     enum gemm_act act;
-    bool half; /* C and mask are BF16, else F32 */
+    bool half;  /* C and mask are BF16, else F32 */
+    bool plain; /* F32, alpha 1, beta 0, no mask */
 };
 typedef void gemm_tile(bool rows, int64_t k, const char *a, int64_t a_stride, const char *b, int64_t b_k,
                        const struct gemm_tile_out *, int last);
@@ -376,6 +377,7 @@ static void run_lanes(const struct gemm *g, const char *a, const char *b, void *
                     .c = sum, .ldc = width_max, .alpha = g->alpha, .beta = first ? 0 : 1
                 };
             }
+            o.plain = !o.half && o.alpha == 1 && o.beta == 0 && o.act != GEMM_MASK;
             panel(g, l, nv, k0, kn, a, g->pack_a ? a_pack : NULL, rows, b_k, o, last);
         }
         if (p.sum)

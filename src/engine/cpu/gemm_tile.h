@@ -61,6 +61,34 @@ static inline __attribute__((always_inline)) TARGET void NAME(store)(NAME(v) x, 
         memcpy(p, &h, (size_t)lanes * 2);
 }
 
+/* The end of a tile that is not plain: scaled, added to what stands there, masked, in halves, or cut off at the right. */
+static __attribute__((noinline)) TARGET void NAME(finish)(int mr, int nv, const NAME(v) * sums,
+                                                          const struct gemm_tile_out *o, int last)
+{
+    const int size = o->half ? 2 : 4;
+    for (int i = 0; i < mr; i++)
+        for (int j = 0; j < nv; j++) {
+            int lanes = j == nv - 1 ? last : VL;
+            size_t at = (size_t)(i * o->ldc + j * VL) * (size_t)size;
+            NAME(v) x = sums[i * nv + j] * o->alpha, y;
+            if (o->beta != 0) {
+                NAME(load)(&y, (char *)o->c + at, o->half, lanes);
+                x += y * o->beta;
+            }
+            if (o->bias) {
+                NAME(load)(&y, o->bias + j * VL, false, lanes);
+                x += y;
+            }
+            if (o->act == GEMM_RELU) {
+                x = (NAME(v))((NAME(vi))x & ~(x <= 0));
+            } else if (o->act == GEMM_MASK) {
+                NAME(load)(&y, (const char *)o->mask + at, o->half, lanes);
+                x = (NAME(v))((NAME(vi))x & (y > 0));
+            }
+            NAME(store)(x, (char *)o->c + at, o->half, lanes);
+        }
+}
+
 /* mr × (nv · VL) of C. a_row, a_k: from lane to lane of A; one of them is 4 (`rows`: a_k is). b: nv vectors at each k. */
 static inline __attribute__((always_inline)) TARGET void NAME(tile)(const int mr, const int nv,
                                                                     const bool rows, int64_t k, const char *a,
@@ -97,30 +125,32 @@ static inline __attribute__((always_inline)) TARGET void NAME(tile)(const int mr
         if (!rows)
             a += a_stride;
     }
-    const int size = o->half ? 2 : 4;
+    if (o->plain && last == VL) {
+        NAME(v) bias[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < nv; j++)
+            if (o->bias)
+                bias[j] = *(const NAME(vu) *)(o->bias + j * VL);
+            else
+                bias[j] = (NAME(v)){ 0 };
+        const NAME(vi) keep = (NAME(vi)){ 0 } - (o->act == GEMM_LINEAR);
+#pragma GCC unroll 14
+        for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < nv; j++) {
+                NAME(v) x = acc[i][j] + bias[j];
+                x = (NAME(v))((NAME(vi))x & (~(x <= 0) | keep)); /* a Relu that lets NaN pass */
+                *(NAME(vu) *)((float *)o->c + i * o->ldc + j * VL) = x;
+            }
+        return;
+    }
+    NAME(v) sums[14 * 4];
 #pragma GCC unroll 14
     for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
-        for (int j = 0; j < nv; j++) {
-            int lanes = j == nv - 1 ? last : VL;
-            size_t at = (size_t)(i * o->ldc + j * VL) * (size_t)size;
-            NAME(v) x = acc[i][j] * o->alpha, y;
-            if (o->beta != 0) {
-                NAME(load)(&y, (char *)o->c + at, o->half, lanes);
-                x += y * o->beta;
-            }
-            if (o->bias) {
-                NAME(load)(&y, o->bias + j * VL, false, lanes);
-                x += y;
-            }
-            if (o->act == GEMM_RELU) {
-                x = (NAME(v))((NAME(vi))x & ~(x <= 0)); /* NaN stays */
-            } else if (o->act == GEMM_MASK) {
-                NAME(load)(&y, (const char *)o->mask + at, o->half, lanes);
-                x = (NAME(v))((NAME(vi))x & (y > 0));
-            }
-            NAME(store)(x, (char *)o->c + at, o->half, lanes);
-        }
+        for (int j = 0; j < nv; j++)
+            sums[i * nv + j] = acc[i][j];
+    NAME(finish)(mr, nv, sums, o, last);
 }
 
 #define TILE(mr, nv)                                                                                     \
