@@ -13,6 +13,7 @@
 #include "engine/onnx.h"
 #include "engine/ops.h"
 #include "engine/program.h"
+#include "engine/safetensors.h"
 #include "engine/sequential.h"
 #include "engine/tensor.h"
 #include "engine/trees.h"
