@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/internal.h"
 
-SCHEMA_TABLE(trees_with, TREES_WITH, "Gradient-boosted trees.");
-SCHEMA_TABLE(train_model, TRAIN_MODEL, "What to train.");
-SCHEMA_TABLE(train_resources, TRAIN_RESOURCES, "What a job may use.");
-SCHEMA_TABLE(train_with, TRAIN_WITH, "Parameters of `train`.");
-SCHEMA_TABLE(train_outputs, TRAIN_OUTPUTS, "What `train` gives.");
-
 /* ---- in the daemon ---- */
 
 static err prepare(struct job_context *ctx, const struct job *job, struct json *spec)

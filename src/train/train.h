@@ -10,45 +10,8 @@
 #pragma once
 #include "feature/feature.h"
 #include "train/runtime.h"
+#include "train/spec.h"
 
-// clang-format off
-#define TREES_WITH(F, O, L, T)                                                                                            \
-    F(T, I64, rounds,           0, "Trees at most.", .def = "100", .min = 1, .max = 10000)                                \
-    F(T, I64, depth,            0, "Depth of a tree.", .def = "6", .min = 1, .max = 16)                                   \
-    F(T, F64, learning_rate,    0, "Weight of each new tree.", .def = "0.1", .min = 1e-4, .max = 1)                       \
-    F(T, F64, subsample,        0, "Share of the rows that each tree sees.", .def = "1", .min = 0.01, .max = 1)           \
-    F(T, F64, columns,          0, "Share of the features that each tree sees.", .def = "1", .min = 0.01, .max = 1)       \
-    F(T, F64, min_child_weight, 0, "Least sum of second derivatives in a leaf.", .def = "1", .min = 0, .max = 1e9)        \
-    F(T, F64, l2,               0, "L2 penalty on leaves (XGBoost's lambda).", .def = "1", .min = 0, .max = 1e9)          \
-    F(T, I64, stop_after,       0, "Rounds without a better valid.logloss before it stops; 0: never.", .def = "0", .min = 0, .max = 10000) \
-    F(T, I64, bins,             0, "Bins of a feature's histogram.", .def = "256", .min = 2, .max = 1024)                 \
-    F(T, I64, seed,             0, "Seed of the samples; the same seed gives the same model.", .def = "1", .min = 0, .max = 2147483647)
-#define TRAIN_MODEL(F, O, L, T)                                                                                           \
-    O(T, trees_with, trees, REQUIRED, "Gradient-boosted trees (XGBoost, histograms), logistic loss.")
-#define TRAIN_RESOURCES(F, O, L, T)                                                                                       \
-    F(T, I64,  cpu,    0, "Cores of the job that a pipeline makes of this step; a Job says it in its own spec.", .def = "0", .min = 0, .max = 4096) \
-    F(T, SIZE, memory, 0, "Memory of that job.", .def = "0", .min = 0, .max = 1e15)
-#define TRAIN_WITH(F, O, L, T)                                                                                            \
-    F(T, REF,      rows,    REQUIRED, "The training set's version to learn from.", .ref = "DatasetVersion")               \
-    F(T, DURATION, holdout, REQUIRED, "The last part of it, by event time, that is held out for validation.", .min = 1000, .max = 1e12) \
-    O(T, train_model, model, REQUIRED, "What to train.")                                                                  \
-    O(T, train_resources, resources, 0, "What it may use.")
-/* What a run gives, in Job.status.result: texts, some of them JSON. */
-#define TRAIN_OUTPUTS(F, O, L, T)                                                                                         \
-    F(T, STR, rows,      REQUIRED, "The training set's version it learned from.")                                         \
-    F(T, STR, onnx,      REQUIRED, "Blob: the model as ONNX.", .len_max = 64)                                             \
-    F(T, STR, native,    REQUIRED, "Blob: the model as XGBoost's JSON.", .len_max = 64)                                   \
-    F(T, STR, baseline,  REQUIRED, "Blob: baseline.json of the training rows (engine/baseline.h).", .len_max = 64)        \
-    F(T, STR, signature, REQUIRED, "JSON: {inputs, outputs: [{name, type, shape}], features: [names in order]}.", .len_max = 1048576) \
-    F(T, STR, params,    REQUIRED, "JSON: parameters of the model, defaults included.", .len_max = 65536)                 \
-    F(T, STR, metrics,   REQUIRED, "JSON: auc, logLoss, calibrationError, … on the rows held out; trainLogLoss.", .len_max = 65536) \
-    F(T, STR, facts,     REQUIRED, "JSON: rounds, bestRound, trainSeconds, trainRows, validRows, notYetKnownRows, from, split, until, xgboost.", .len_max = 65536)
-// clang-format on
-SCHEMA(trees_with, TREES_WITH);
-SCHEMA(train_model, TRAIN_MODEL);
-SCHEMA(train_resources, TRAIN_RESOURCES);
-SCHEMA(train_with, TRAIN_WITH);
-SCHEMA(train_outputs, TRAIN_OUTPUTS);
 extern const struct worker_type train_worker;
 
 /* ---- labelled rows in memory: what train learns from and evaluate judges on ---- */
