@@ -1,0 +1,108 @@
+/* net: networks from a line of YAML: one row of a table per family, which builds the body of the graph; what stands before it
+ * (filling, normalising, embeddings) and behind it (last layer, loss, probabilities) is the same for all.
+ * Flow     train_model + inputs + task --net_build(NET_TRAIN)--> a graph with its loss; NET_EVAL: the same without dropout and
+ *          with running statistics; NET_EXPORT: NET_EVAL that takes raw numbers. Parameters have the same names in all three.
+ * Names    "block.weight", "block.bias", "block.scale"; symbol "batch" is the number of rows.
+ * Owns     nothing; graphs live in the arena given. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "engine/engine.h"
+#include "train/spec.h"
+
+enum net_mode { NET_TRAIN, NET_EVAL, NET_EXPORT };
+enum net_kind { NET_NUMBERS, NET_CATEGORIES, NET_ARRAY, NET_IDS };
+
+/* One tensor of a batch: [batch, shape…]. */
+struct net_tensor {
+    struct str name;
+    enum net_kind kind; /* NUMBERS, ARRAY: F32; CATEGORIES, IDS: I64 */
+    int rank;           /* of one row */
+    int64_t shape[4];
+    /* NUMBERS, ARRAY: raw x becomes (x − shift[i / each]) × scale[i / each], and fill[i / each] where it is missing, then, with
+     * indicator, as many columns that say so. NULL: nothing to do. */
+    const float *shift, *scale, *fill;
+    int64_t each;
+    bool indicator;
+    const int64_t *sizes; /* CATEGORIES: rows of each column's embedding */
+    int64_t ids;          /* IDS: how many there are */
+};
+struct net_task {
+    enum task kind; /* CLASSIFICATION with binary: one output, its probability; without: one for each class */
+    enum loss_kind loss;
+    bool binary;
+    int64_t outputs; /* classes, columns of the label, ids of the vocabulary */
+    double label_smoothing;
+    const float *class_weights; /* outputs of them (binary: one, of the positive); NULL */
+    bool weighted, grouped;     /* there is an input of the rows' weights, of their groups */
+};
+struct net {
+    struct graph *g;
+    enum net_mode mode;
+    uint64_t seed; /* of what params_init does not fill */
+    const struct net_tensor *inputs;
+    size_t n_inputs;
+    const struct net_task *task;
+    const struct train_model *model;
+    int *x;     /* values by input, as the body sees them */
+    int loss;   /* NET_TRAIN; else −1 */
+    int output; /* before the last activation */
+    int dropouts;
+};
+/* Its inputs are those given, in order, then (NET_TRAIN) label, weight, group as the task says. NET_EVAL and NET_EXPORT have one
+ * output: "probability", "value" or "logits". INVALID that says what the family wants. */
+err net_build(struct arena *a, const struct train_model *, const struct field *chosen,
+              const struct net_tensor *, size_t n, const struct net_task *, enum net_mode, uint64_t seed,
+              struct net *out);
+/* Model bytes for onnx: {…}; those of the other families need none. */
+struct net_onnx {
+    struct str bytes;
+};
+/* Does the family stand for images, sequences of ids, …: what inputs it wants where the form says none. */
+enum net_wants { WANTS_TABLE, WANTS_IMAGE, WANTS_SEQUENCE, WANTS_STREAM, WANTS_ANY };
+enum net_wants net_wants(const struct field *chosen);
+/* A learning rate that fits the family; 0: the optimiser's own. */
+double net_rate(const struct field *chosen);
+
+/* ---- for the families: builder calls pass −1 on, errors stay in the graph ---- */
+#define NN(n, op, ...) net_op((n), (op), NULL, 1, GRAPH_IDS(__VA_ARGS__))
+#define NN_WITH(n, op, attrs, ...) net_op((n), (op), (attrs), 1, GRAPH_IDS(__VA_ARGS__))
+/* A node by name, of ONNX or else our own. */
+int net_op(struct net *, const char *op, const struct attr *, int n_out, const int *in, int n_in);
+void net_fail(struct net *, err);
+/* Filled with numbers of standard deviation std (0: with zeros), or as params_init does (std < 0). */
+int net_param(struct net *, struct str name, struct shape, double std);
+int64_t net_last(const struct net *, int x); /* size of the last axis */
+/* x W + b over the last axis. std: of W, below 0: He. */
+int net_dense(struct net *, const char *name, int x, int64_t width, double std);
+int net_conv(struct net *, const char *name, int x, int64_t channels, int64_t kernel, int64_t stride,
+             int64_t groups, bool bias);
+int net_batch_norm(struct net *, const char *name, int x);
+int net_layer_norm(struct net *, const char *name, int x);
+int net_norm(struct net *, enum layer_norm, const char *name, int x);
+int net_activate(struct net *, enum activation, int x);
+int net_dropout(struct net *, double share, int x);
+int net_reshape(struct net *, int x, const int64_t *sizes, size_t n); /* 0: as it is, −1: the rest */
+/* Rows of a table by id. */
+int net_embed(struct net *, const char *name, int ids, int64_t rows, int64_t width, double std);
+/* All inputs side by side as [batch, k]: numbers, arrays flattened, embedded categories. */
+int net_table(struct net *, int64_t embedding);
+/* The image, [batch, channels, height, width]. */
+int net_image(struct net *);
+/* The sequence as [batch, time, width]; ids are embedded. */
+int net_sequence(struct net *, int64_t embedding, double std);
+const char *net_name(struct net *, const char *f, ...) __attribute__((format(printf, 2, 3)));
+
+struct net_family {
+    const char *key; /* of model: {…} */
+    enum net_wants wants;
+    double rate;
+    int (*build)(
+        struct net *,
+        const void *with); /* gives what the last layer takes, or with `whole` the last layer's output */
+    bool whole;
+};
+int net_mlp(struct net *, const void *), net_tabular_resnet(struct net *, const void *),
+    net_autoencoder(struct net *, const void *), net_cnn(struct net *, const void *),
+    net_resnet(struct net *, const void *), net_mobilenet(struct net *, const void *),
+    net_lstm(struct net *, const void *), net_transformer_encoder(struct net *, const void *),
+    net_gpt(struct net *, const void *);
