@@ -121,7 +121,6 @@ enum sweep_kind { SWEEP_GRID, SWEEP_RANDOM, SWEEP_HALVING };
     F(T, STR,  path,   0, "One file: Parquet, CSV, text.", .len_max = 4096)                                               \
     L(T, train_file, files, 0, "Or several.", .len_max = 1000)                                                            \
     F(T, STRS, categories, 0, "Columns whose values are categories (text, codes), for embeddings.")                       \
-    F(T, STRS, ignore, 0, "Columns that are not learned from.")                                                           \
     F(T, SIZE, memory, 0, "Rows kept in memory; what is more is read again in each epoch.", .def = "2Gi", .min = 1048576, .max = 1e15)
 #define TRAIN_INPUT(F, O, L, T)                                                                                           \
     F(T, STR,  name,       REQUIRED, "Its name in the model.", .len_max = 200)                                            \

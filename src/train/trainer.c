@@ -1,0 +1,679 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/trainer_internal.h"
+
+#include <math.h>
+
+enum {
+    LOOK_NS = 100000000, /* between two looks at the clock for the listener */
+    EVAL_MAX = 1024,     /* rows of a batch on which nothing is learned */
+    OVERFLOWS_MAX = 100, /* in a row */
+    LOSS_POINTS = 200,   /* of the curve of a whole training */
+};
+
+/* ---- parameters under another graph ---- */
+
+err params_under(struct arena *a, const struct params *p, const struct graph *g, struct params **out)
+{
+    struct params *to = NEW(a, struct params);
+    *to = *p;
+    to->half = NULL;
+    to->half_type = TENSOR_F32;
+    to->v = NEW_N(a, struct param, p->count + 1);
+    to->states = NEW_N(a, struct state_block, p->n_states + 1);
+    for (size_t i = 0; i < p->count; i++) {
+        to->v[i] = p->v[i];
+        to->v[i].value = graph_find(g, p->v[i].name);
+        if (to->v[i].value < 0 || !shape_same(&value_at(g, to->v[i].value)->shape, &p->v[i].shape))
+            FAIL(INTERNAL, "parameter '%.*s' is not in both graphs", STR(p->v[i].name));
+    }
+    for (size_t i = 0; i < p->n_states; i++) {
+        to->states[i] = p->states[i];
+        to->states[i].value = graph_find(g, p->states[i].name);
+        if (to->states[i].value < 0)
+            FAIL(INTERNAL, "state '%.*s' is not in both graphs", STR(p->states[i].name));
+    }
+    *out = to;
+    return NULL;
+}
+
+/* ---- setting up ---- */
+
+static struct optim_spec optim_words(const struct training_net *t)
+{
+    const struct train_optimizer *o = &t->with->optimizer;
+    const struct train_schedule *s = &t->with->schedule;
+    int64_t steps = t->steps / (o->accumulate > 1 ? o->accumulate : 1);
+    double factor = s->factor, warmup = s->warmup < 1 ? s->warmup * (double)steps : s->warmup;
+    if (isnan(factor))
+        factor = s->kind == RATE_STEP ? 0.1 : s->kind == RATE_ONE_CYCLE ? 25 : 0;
+    return (struct optim_spec){ .kind = (enum optim_kind)o->kind,
+                                .rate = t->rate,
+                                .momentum = o->momentum,
+                                .beta1 = o->beta1,
+                                .beta2 = o->beta2,
+                                .epsilon = o->epsilon,
+                                .decay = o->decay,
+                                .nesterov = o->nesterov,
+                                .clip_norm = o->clip,
+                                .ema = o->ema,
+                                .accumulate = (int)o->accumulate,
+                                .loss_scaling = t->precision == PRECISION_F16,
+                                .schedule = { .kind = (enum schedule_kind)s->kind,
+                                              .warmup = (int64_t)warmup,
+                                              .steps = steps,
+                                              .every = s->every > 0 ? s->every : steps / 3 + 1,
+                                              .factor = factor } };
+}
+
+static double rate_of(const struct train_with *w, const struct field *chosen)
+{
+    static const double by_kind[] = { [OPTIM_SGD] = 0.1,
+                                      [OPTIM_ADAM] = 1e-3,
+                                      [OPTIM_ADAMW] = 1e-3,
+                                      [OPTIM_LAMB] = 2e-3,
+                                      [OPTIM_ADAGRAD] = 1e-2 };
+    if (w->optimizer.rate > 0)
+        return w->optimizer.rate;
+    bool like_adam = w->optimizer.kind == OPTIM_ADAM || w->optimizer.kind == OPTIM_ADAMW;
+    return like_adam && net_rate(chosen) > 0 ? net_rate(chosen) : by_kind[w->optimizer.kind];
+}
+
+static err program_make(struct training_net *t)
+{
+    struct program_options o = { .team = t->team,
+                                 .rows = t->batch,
+                                 .loss = t->net.loss,
+                                 .precision = t->precision,
+                                 .memory_max = t->with->memory > 0 ? t->with->memory : t->job->memory,
+                                 .profile = t->with->profile };
+    return program_new(t->a, t->net.g, t->params, &o, &t->program);
+}
+
+/* Of the rows held out: batches of one size, and one for the rest. */
+static err eval_make(struct training_net *t)
+{
+    int64_t rows = t->set.facts.rows[LOADER_VALID], batch = t->batch < EVAL_MAX ? t->batch : EVAL_MAX;
+    struct program_options o = { .team = t->team, .rows = batch, .loss = -1 };
+    TRY(net_build(t->a, &t->with->model, t->job->chosen, t->set.in, t->set.n_in, &t->set.task, NET_EVAL,
+                  (uint64_t)t->with->seed, &t->eval_net));
+    TRY(params_under(t->a, t->params, t->eval_net.g, &t->eval_params));
+    if (t->optim->ema)
+        t->eval_params->w = t->optim->ema;
+    if (rows == 0)
+        return NULL;
+    if (rows < batch)
+        batch = o.rows = rows;
+    TRY(program_new(t->a, t->eval_net.g, t->eval_params, &o, &t->eval));
+    t->rest_rows = rows % batch;
+    o.rows = t->rest_rows;
+    if (t->rest_rows)
+        TRY(program_new(t->a, t->eval_net.g, t->eval_params, &o, &t->eval_rest));
+    struct feed_options f = { .part = LOADER_VALID, .rows = batch, .once = true };
+    return feed_open(t->set.loader, t->a, &f, &t->valid);
+}
+
+static void team_end(void *team)
+{
+    team_free(team);
+}
+
+static err steps_count(struct training_net *t)
+{
+    t->per_epoch = feed_steps(t->feed);
+    if (t->per_epoch < 1)
+        FAIL(INVALID, "an epoch has no whole batch");
+    t->epochs = t->with->epochs;
+    t->steps = t->with->steps;
+    if (t->steps > 0)
+        t->epochs = (t->steps + t->per_epoch - 1) / t->per_epoch;
+    else if (__builtin_mul_overflow(t->epochs, t->per_epoch, &t->steps))
+        FAIL(INVALID, "there are too many steps");
+    return NULL;
+}
+
+static err set_up(struct training_net *t)
+{
+    int threads = t->with->threads > 0 ? (int)t->with->threads : t->job->threads;
+    TRY(train_set_open(t->a, t->job, t->listener, &t->set));
+    t->rate = rate_of(t->with, t->job->chosen);
+    TRY(team_new(threads, &t->team));
+    arena_defer(t->a, team_end, t->team);
+    TRY(net_build(t->a, &t->with->model, t->job->chosen, t->set.in, t->set.n_in, &t->set.task, NET_TRAIN,
+                  (uint64_t)t->with->seed, &t->net));
+    TRY(params_new(t->a, &device_cpu, t->net.g, team_size(t->team), (uint64_t)t->with->seed, &t->params));
+    TRY(train_choose(t));
+    struct feed_options f = {
+        .part = LOADER_TRAIN, .rows = t->batch, .shuffle = true, .seed = (uint64_t)t->with->seed
+    };
+    TRY(feed_open(t->set.loader, t->a, &f, &t->feed));
+    TRY(steps_count(t));
+    t->optim_spec = optim_words(t);
+    TRY(optim_new(t->a, t->params, &t->optim_spec, &t->optim));
+    TRY_AS(program_make(t), "model %.*s", STR(t->net.g->name));
+    TRY(eval_make(t));
+    return measuring_new(t->a, &t->set, &t->measuring);
+}
+
+static void say_start(const struct training_net *t)
+{
+    struct program_facts f = program_facts(t->program);
+    auto_arena struct arena *a = arena_new(0);
+    int64_t learned = 0;
+    for (size_t i = 0; i < t->params->count; i++)
+        learned += t->params->v[i].frozen ? 0 : (int64_t)t->params->v[i].n;
+    train_say(t->listener, "rows: %lld to learn from, %lld held out%s, read in %.2f s",
+              (long long)t->set.facts.rows[LOADER_TRAIN], (long long)t->set.facts.rows[LOADER_VALID],
+              t->set.facts.kept ? "" : " (read anew in each epoch)", t->set.facts.seconds);
+    train_say(
+        t->listener,
+        "model %.*s: %lld parameters, %.3g MFLOP a row; %lld steps of %lld rows, %s, %d threads, rate %g; "
+        "activations %.*s, parameters and gradients %.*s",
+        STR(t->net.g->name), (long long)learned, f.flops / 1e6 / (double)t->batch, (long long)t->steps,
+        (long long)t->batch, train_precisions[t->precision + 1], f.ranks, t->rate,
+        STR(size_text(a, f.memory)), STR(size_text(a, f.memory_params)));
+}
+
+/* ---- going on ---- */
+
+/* The watch on the way: what is best, what is kept. */
+struct course {
+    struct training_net *t;
+    struct checkpoints *checkpoints;
+    struct str metric;
+    bool more;
+    double best;
+    int64_t best_step, stale;
+    struct measures measures, best_measures;
+    double loss_sum; /* since the last point of the curve */
+    int64_t loss_n;
+    double epoch_sum; /* since the start of the epoch */
+    int64_t epoch_n;
+    int overflows;
+    int64_t trained_ns, looked, began; /* of steps alone; when the listener was told; the step then */
+    int64_t rows_done;
+    double waited;
+    bool enough;
+};
+
+static struct checkpoint_tensors tensors_of(const struct training_net *t)
+{
+    struct checkpoint_tensors all = { 0 };
+    const struct params *p = t->params;
+    const struct optim *o = t->optim;
+    const struct {
+        const char *prefix;
+        float *block;
+    } blocks[] = { { "", p->w }, { "m.", o->m }, { "v.", o->v }, { "ema.", o->ema } };
+    for (size_t b = 0; b < 4; b++)
+        for (size_t i = 0; blocks[b].block && i < p->count; i++) {
+            const struct param *q = &p->v[i];
+            struct checkpoint_tensor c = { .name = fmt(t->a, "%s%.*s", blocks[b].prefix, STR(q->name)),
+                                           .optim = b > 0,
+                                           .rank = (size_t)q->shape.rank,
+                                           .p = blocks[b].block + q->at };
+            memcpy(c.dims, q->shape.d, sizeof c.dims);
+            push(t->a, &all.v, c);
+        }
+    for (size_t i = 0; i < p->n_states; i++) {
+        struct checkpoint_tensor c = { .name = p->states[i].name,
+                                       .rank = (size_t)p->states[i].shape.rank,
+                                       .p = p->states[i].p };
+        memcpy(c.dims, p->states[i].shape.d, sizeof c.dims);
+        push(t->a, &all.v, c);
+    }
+    return all;
+}
+
+/* Ops, names and sizes of parameters: what must be the same for a checkpoint to fit. */
+static struct str graph_hash(const struct training_net *t, struct arena *a)
+{
+    struct buf b = buf_new(a);
+    const struct graph *g = t->net.g;
+    for (size_t i = 0; i < g->nodes.n; i++) {
+        const struct node *n = &g->nodes.v[i];
+        buf_fmt(&b, "%s(", n->op->name);
+        for (int k = 0; k < n->n_in; k++)
+            buf_fmt(&b, "%d,", n->in[k]);
+        for (size_t k = 0; k < n->n_attrs; k++)
+            buf_fmt(&b, "%s=%lld/%g,", n->attrs[k].name, (long long)n->attrs[k].i, (double)n->attrs[k].f);
+    }
+    for (size_t i = 0; i < t->params->count; i++)
+        buf_fmt(&b, "%.*s%.*s", STR(t->params->v[i].name), STR(shape_text(g, a, &t->params->v[i].shape)));
+    return sha256_hex(a, buf_get(&b));
+}
+
+static void measures_write(struct json *j, const char *key, const struct measures *m)
+{
+    json_key(j, str_of(key));
+    json_obj(j);
+    for (size_t i = 0; i < m->n; i++) {
+        json_key(j, m->name[i]);
+        json_f64(j, m->value[i]);
+    }
+    json_obj_end(j);
+}
+
+static struct str state_text(const struct course *c, struct arena *a)
+{
+    const struct training_net *t = c->t;
+    struct json j = json_new(a);
+    json_obj(&j);
+    json_kstr(&j, "format", S("dhow-training 1"));
+    json_ki64(&j, "step", t->step);
+    json_ki64(&j, "epoch", t->epoch);
+    json_ki64(&j, "seed", t->with->seed);
+    json_ki64(&j, "steps", t->steps);
+    json_ki64(&j, "batchSize", t->batch);
+    json_kstr(&j, "precision", str_of(train_precisions[t->precision + 1]));
+    json_kf64(&j, "rate", t->rate);
+    json_kstr(&j, "graph", graph_hash(t, a));
+    json_kraw(&j, "data", feed_state(t->feed, a));
+    json_ki64(&j, "optimSteps", t->optim->step);
+    json_kf64(&j, "lossScale", t->optim->loss_scale);
+    json_ki64(&j, "good", t->optim->good);
+    json_ki64(&j, "skipped", t->optim->skipped);
+    json_kf64(&j, "lossSum", c->loss_sum);
+    json_ki64(&j, "lossCount", c->loss_n);
+    json_kf64(&j, "epochSum", c->epoch_sum);
+    json_ki64(&j, "epochCount", c->epoch_n);
+    json_ki64(&j, "bestStep", c->best_step);
+    json_kf64(&j, "best", c->best);
+    json_ki64(&j, "stale", c->stale);
+    measures_write(&j, "measures", &c->measures);
+    measures_write(&j, "bestMeasures", &c->best_measures);
+    json_obj_end(&j);
+    return json_get(&j);
+}
+
+static void measures_read(struct arena *a, yyjson_val *v, struct measures *out)
+{
+    yyjson_val *key, *one;
+    size_t i, n;
+    *out = (struct measures){ 0 };
+    yyjson_obj_foreach (v, i, n, key, one) {
+        if (out->n == MEASURES_MAX)
+            break;
+        out->name[out->n] = str_dup(a, (struct str){ yyjson_get_str(key), yyjson_get_len(key) });
+        out->value[out->n++] = yyjson_is_num(one) ? yyjson_get_num(one) : NAN;
+    }
+}
+
+static int64_t whole(yyjson_val *v, const char *key)
+{
+    return yyjson_get_sint(yyjson_obj_get(v, key));
+}
+
+static double number(yyjson_val *v, const char *key)
+{
+    yyjson_val *n = yyjson_obj_get(v, key);
+    return yyjson_is_num(n) ? yyjson_get_num(n) : NAN;
+}
+
+static err state_read(struct course *c, yyjson_val *v, const char *path)
+{
+    struct training_net *t = c->t;
+    yyjson_val *hash = yyjson_obj_get(v, "graph"), *data = yyjson_obj_get(v, "data");
+    struct str mine = graph_hash(t, t->a);
+    if (!yyjson_equals_str(yyjson_obj_get(v, "format"), "dhow-training 1"))
+        FAIL(INVALID, "%s/state.json is none of ours", path);
+    if (!str_eq(mine, (struct str){ yyjson_get_str(hash), yyjson_get_len(hash) }))
+        return err_hint(
+            err_new(INVALID,
+                    "%s is of another model: its tensors are the same, what is done with them is not", path),
+            "train into another folder, or go on with the form that it was begun with");
+    if (whole(v, "seed") != t->with->seed || whole(v, "batchSize") != t->batch ||
+        whole(v, "steps") != t->steps)
+        return err_hint(
+            err_new(
+                INVALID,
+                "%s was made with seed %lld, batches of %lld and %lld steps, this form says %lld, %lld and %lld",
+                path, (long long)whole(v, "seed"), (long long)whole(v, "batchSize"),
+                (long long)whole(v, "steps"), (long long)t->with->seed, (long long)t->batch,
+                (long long)t->steps),
+            "go on with the form that it was begun with");
+    t->step = whole(v, "step");
+    t->epoch = whole(v, "epoch");
+    t->optim->step = whole(v, "optimSteps");
+    t->optim->loss_scale = number(v, "lossScale");
+    t->optim->good = whole(v, "good");
+    t->optim->skipped = whole(v, "skipped");
+    c->loss_sum = number(v, "lossSum");
+    c->loss_n = whole(v, "lossCount");
+    c->epoch_sum = number(v, "epochSum");
+    c->epoch_n = whole(v, "epochCount");
+    c->best_step = whole(v, "bestStep");
+    c->best = number(v, "best");
+    c->stale = whole(v, "stale");
+    measures_read(t->a, yyjson_obj_get(v, "measures"), &c->measures);
+    measures_read(t->a, yyjson_obj_get(v, "bestMeasures"), &c->best_measures);
+    size_t n;
+    char *text = yyjson_val_write(data, 0, &n);
+    struct str where = str_dup(t->a, (struct str){ text, text ? n : 0 });
+    free(text);
+    return feed_seek(t->feed, where);
+}
+
+static err resume(struct course *c, const char *dir)
+{
+    struct training_net *t = c->t;
+    const char *path;
+    struct strs damaged = { 0 };
+    struct str text;
+    yyjson_val *v;
+    err e = checkpoint_find(t->a, dir, &path, &damaged);
+    for (size_t i = 0; i < damaged.n; i++)
+        train_say(t->listener, "passed over: %.*s", STR(damaged.v[i]));
+    if (e && e->code == NOT_FOUND) {
+        train_say(t->listener, "there is no checkpoint to go on from: it starts anew");
+        return NULL;
+    }
+    TRY(e);
+    struct checkpoint_tensors all = tensors_of(t);
+    TRY(checkpoint_load(t->a, path, &all, false, &text));
+    TRY_AS(json_parse(t->a, text, &v), "%s/state.json", path);
+    TRY(state_read(c, v, path));
+    params_refresh(t->params);
+    train_say(t->listener, "goes on from %s", path);
+    return NULL;
+}
+
+/* ---- looking at the rows held out ---- */
+
+static void batch_inputs(const struct training_net *t, const struct batch *b, size_t n, const void **in)
+{
+    for (size_t i = 0; i < n; i++)
+        in[i] = b->data[t->set.tensor[i]];
+}
+
+static err evaluate(struct training_net *t, struct measures *out)
+{
+    struct batch b;
+    const void *in[LOADER_TENSORS_MAX];
+    struct run_report r;
+    measuring_reset(t->measuring);
+    TRY(feed_rewind(t->valid));
+    for (;;) {
+        TRY(feed_next(t->valid, &b));
+        if (!b.rows)
+            break;
+        struct program *p = b.rows == t->rest_rows && t->eval_rest ? t->eval_rest : t->eval;
+        batch_inputs(t, &b, t->set.n_in, in);
+        program_run(p, in, (uint64_t)t->with->seed, 0, &r);
+        measuring_add(t->measuring, program_output(p, 0, NULL, NULL),
+                      t->set.label < 0 ? NULL : b.data[t->set.label], in[0], b.rows);
+        if (t->listener->stopped && t->listener->stopped(t->listener->arg))
+            FAIL(CANCELLED, "stopped at step %lld", (long long)t->step);
+    }
+    measuring_end(t->measuring, out);
+    return NULL;
+}
+
+/* "logLoss" → "valid.logloss": as trees name what they tell on the way. */
+static const char *told_name(struct arena *a, const char *part, struct str name)
+{
+    if (str_is(name, "logLoss"))
+        name = S("logloss");
+    return fmtz(a, "%s.%.*s", part, STR(name));
+}
+
+static const char *train_loss_name(const struct training_net *t)
+{
+    enum task k = t->set.task.kind;
+    return k == TASK_CLASSIFICATION || k == TASK_LANGUAGE ? "train.logloss" : "train.loss";
+}
+
+static void tell(const struct training_net *t, const char *name, double v)
+{
+    if (t->listener->metric)
+        t->listener->metric(t->listener->arg, name, t->step, v);
+}
+
+static err look(struct course *c, bool *better)
+{
+    struct training_net *t = c->t;
+    auto_arena struct arena *a = arena_new(0);
+    *better = !t->valid;
+    if (!t->valid)
+        return NULL;
+    TRY(evaluate(t, &c->measures));
+    struct buf b = buf_new(a);
+    for (size_t i = 0; i < c->measures.n; i++) {
+        tell(t, told_name(a, "valid", c->measures.name[i]), c->measures.value[i]);
+        buf_fmt(&b, ", %.*s %.5g", STR(c->measures.name[i]), c->measures.value[i]);
+    }
+    double v = measure_of(&c->measures, c->metric), least = t->with->early_stop.min_delta;
+    *better = isnan(c->best) || (c->more ? v > c->best + least : v < c->best - least);
+    if (*better) {
+        c->best = v;
+        c->best_step = t->step;
+        c->best_measures = c->measures;
+        c->stale = 0;
+    } else {
+        c->stale++;
+    }
+    train_say(t->listener, "epoch %lld, step %lld: %s %.5g%.*s%s", (long long)t->epoch, (long long)t->step,
+              train_loss_name(t), c->epoch_n ? c->epoch_sum / (double)c->epoch_n : NAN, STR(buf_get(&b)),
+              *better ? "" : " (not better)");
+    if (t->with->early_stop.patience > 0 && c->stale >= t->with->early_stop.patience) {
+        train_say(t->listener, "%.*s has not become better %lld times: it stops", STR(c->metric),
+                  (long long)c->stale);
+        c->enough = true;
+    }
+    return NULL;
+}
+
+/* ---- the loop ---- */
+
+static err bad_loss(const struct course *c, double loss)
+{
+    auto_arena struct arena *a = arena_new(0);
+    const struct training_net *t = c->t;
+    (void)checkpoints_wait(c->checkpoints);
+    int64_t last = checkpoints_last(c->checkpoints);
+    err e = err_new(INVALID, "the loss became %s at step %lld", isnan(loss) ? "NaN" : "infinite",
+                    (long long)t->step + 1);
+    if (last < 0)
+        return err_hint(
+            e,
+            "no checkpoint was made before; a smaller optimizer.rate, optimizer.clip: 1 or precision: fp32 may help");
+    return err_hint(
+        e,
+        "the last good checkpoint is %s/checkpoints/step-%lld; a smaller optimizer.rate or optimizer.clip: 1 may help",
+        t->job->dir, (long long)last);
+}
+
+static err step_judge(struct course *c, const struct run_report *r)
+{
+    struct training_net *t = c->t;
+    if (r->overflow && t->optim_spec.loss_scaling && isfinite(r->loss)) {
+        train_say(t->listener, "step %lld: a gradient overflowed, the step is left out; loss scale %g",
+                  (long long)t->step + 1, t->optim->loss_scale);
+        if (++c->overflows > OVERFLOWS_MAX)
+            return bad_loss(c, INFINITY);
+        return NULL;
+    }
+    c->overflows = 0;
+    if (!isfinite(r->loss) || r->overflow)
+        return bad_loss(c, isfinite(r->loss) ? INFINITY : r->loss);
+    c->loss_sum += r->loss;
+    c->loss_n++;
+    c->epoch_sum += r->loss;
+    c->epoch_n++;
+    return NULL;
+}
+
+static void curve_point(struct course *c)
+{
+    struct training_net *t = c->t;
+    int64_t every = t->steps / LOSS_POINTS > 0 ? t->steps / LOSS_POINTS : 1;
+    if (t->step % every && t->step != t->steps)
+        return;
+    if (c->loss_n)
+        tell(t, train_loss_name(t), c->loss_sum / (double)c->loss_n);
+    tell(t, "train.rate", schedule_rate(&t->optim_spec.schedule, t->rate, t->optim->step));
+    c->loss_sum = 0;
+    c->loss_n = 0;
+}
+
+static void progress_tell(struct course *c, double loss)
+{
+    struct training_net *t = c->t;
+    int64_t now = mono_ns();
+    if (!t->listener->progress || (t->step < t->steps && now - c->looked < LOOK_NS))
+        return;
+    c->looked = now;
+    double seconds = (double)c->trained_ns / 1e9;
+    struct train_progress p = { .step = t->step,
+                                .steps = t->steps,
+                                .epoch = t->epoch + 1 < t->epochs ? t->epoch + 1 : t->epochs,
+                                .epochs = t->epochs,
+                                .loss = c->epoch_n ? c->epoch_sum / (double)c->epoch_n : loss,
+                                .rate = schedule_rate(&t->optim_spec.schedule, t->rate, t->optim->step),
+                                .rows_per_second = seconds > 0 ? (double)c->rows_done / seconds : 0,
+                                .waited = seconds > 0 ? c->waited / seconds : 0 };
+    int64_t done = t->step - c->began;
+    p.seconds_left = done > 0 ? seconds / (double)done * (double)(t->steps - t->step) : NAN;
+    t->listener->progress(t->listener->arg, &p);
+}
+
+static err save(struct course *c, bool best)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct checkpoint_tensors all = tensors_of(c->t);
+    return checkpoints_save(c->checkpoints, c->t->step, &all, state_text(c, a), best);
+}
+
+static err step_make(struct course *c)
+{
+    struct training_net *t = c->t;
+    struct batch b;
+    const void *in[LOADER_TENSORS_MAX];
+    struct run_report r = { 0 };
+    int64_t then = mono_ns();
+    TRY(feed_next(t->feed, &b));
+    batch_inputs(t, &b, (size_t)t->set.n_inputs, in);
+    program_train(t->program, in, (uint64_t)t->with->seed, (uint64_t)t->step, t->optim, &r);
+    TRY(step_judge(c, &r));
+    c->trained_ns += mono_ns() - then;
+    c->waited += (double)b.waited_ns / 1e9;
+    c->rows_done += b.rows;
+    t->step++;
+    if (b.last)
+        t->epoch++;
+    curve_point(c);
+    progress_tell(c, r.loss);
+    int64_t look_every = t->with->evaluate_every, save_every = t->with->checkpoint.every;
+    bool end = t->step == t->steps, better = false,
+         looked = look_every ? t->step % look_every == 0 || end : b.last || end;
+    bool whole_step = t->optim->pending == 0; /* gradients that wait are in no checkpoint */
+    if (looked)
+        TRY(look(c, &better));
+    if (b.last)
+        c->epoch_sum = 0, c->epoch_n = 0;
+    if (whole_step &&
+        ((looked && better) || (save_every ? t->step % save_every == 0 : b.last) || end || c->enough))
+        TRY(save(c, looked && better));
+    return NULL;
+}
+
+static err steps_run(struct course *c)
+{
+    struct training_net *t = c->t;
+    c->began = t->step;
+    while (t->step < t->steps && !c->enough) {
+        TRY(step_make(c));
+        if (t->listener->stopped && t->listener->stopped(t->listener->arg)) {
+            if (t->optim->pending == 0)
+                TRY(save(c, false));
+            TRY(checkpoints_wait(c->checkpoints));
+            return err_hint(err_new(CANCELLED, "stopped after step %lld", (long long)t->step),
+                            "--resume goes on from there");
+        }
+    }
+    return checkpoints_wait(c->checkpoints);
+}
+
+/* The parameters of the best step, for what is exported. */
+static err best_take(struct course *c, const char *dir)
+{
+    struct training_net *t = c->t;
+    const char *path;
+    struct str text;
+    if (!t->valid || c->best_step == t->step || c->best_step == 0)
+        return NULL;
+    TRY(checkpoint_best(t->a, dir, &path));
+    struct checkpoint_tensors all = tensors_of(t);
+    TRY(checkpoint_load(t->a, path, &all, false, &text));
+    train_say(t->listener, "the model of step %lld is kept: %.*s %.6g", (long long)c->best_step,
+              STR(c->metric), c->best);
+    return NULL;
+}
+
+static void checkpoints_end(void *c)
+{
+    checkpoints_close(c);
+}
+
+static void facts_write(const struct course *c, struct json *j)
+{
+    const struct training_net *t = c->t;
+    struct program_facts f = program_facts(t->program);
+    double seconds = (double)c->trained_ns / 1e9;
+    int64_t learned = 0;
+    for (size_t i = 0; i < t->params->count; i++)
+        learned += (int64_t)t->params->v[i].n;
+    json_ki64(j, "steps", t->step);
+    json_ki64(j, "epochs", t->epoch);
+    json_ki64(j, "bestStep", c->best_step);
+    json_kf64(j, "trainSeconds", seconds);
+    json_kf64(j, "rowsPerSecond", seconds > 0 ? (double)c->rows_done / seconds : 0);
+    json_kf64(j, "waitedShare", seconds > 0 ? c->waited / seconds : 0);
+    json_kf64(j, "gflopPerSecond", seconds > 0 ? f.flops * (double)(t->step - c->began) / seconds / 1e9 : 0);
+    json_ki64(j, "trainRows", t->set.facts.rows[LOADER_TRAIN]);
+    json_ki64(j, "validRows", t->set.facts.rows[LOADER_VALID]);
+    json_ki64(j, "notYetKnownRows", t->set.facts.unknown);
+    json_ki64(j, "parameters", learned);
+    json_ki64(j, "batchSize", t->batch);
+    json_kstr(j, "precision", str_of(train_precisions[t->precision + 1]));
+    json_ki64(j, "threads", team_size(t->team));
+    json_ki64(j, "skippedSteps", t->optim->skipped);
+    json_ki64(j, "memoryPlanned", f.memory + f.memory_params);
+    json_ki64(j, "memoryPeak", rss_peak_bytes());
+}
+
+err train_network(struct arena *a, const struct train_job *job, const struct train_listener *l,
+                  struct train_result *out)
+{
+    struct training_net t = { .a = a, .job = job, .with = job->with, .listener = l };
+    struct course c = { .t = &t, .best = NAN };
+    const char *dir = fmtz(a, "%s/checkpoints", job->dir);
+    int64_t start = mono_ns();
+    *out = (struct train_result){ 0 };
+    TRY(set_up(&t));
+    TRY(measure_choose(&t.set, t.with->early_stop.metric, &c.metric, &c.more));
+    say_start(&t);
+    TRY(checkpoints_open(dir, (int)t.with->checkpoint.keep, &c.checkpoints));
+    arena_defer(a, checkpoints_end, c.checkpoints);
+    if (job->resume)
+        TRY(resume(&c, dir));
+    train_say(l, "the first step begins after %.0f ms", (double)(mono_ns() - start) / 1e6);
+    TRY(steps_run(&c));
+    double seconds = (double)c.trained_ns / 1e9;
+    train_say(l, "%lld steps in %.2f s, %.4g rows a second, %.1f %% of the time waiting for data",
+              (long long)(t.step - c.began), seconds, seconds > 0 ? (double)c.rows_done / seconds : 0,
+              seconds > 0 ? 100 * c.waited / seconds : 0);
+    if (t.with->profile)
+        TRY(train_profile(&t, seconds, c.waited, out));
+    TRY(best_take(&c, dir));
+    struct json j = json_new(a);
+    json_obj(&j);
+    facts_write(&c, &j);
+    json_obj_end(&j);
+    out->facts = json_get(&j);
+    out->from = t.set.facts.from;
+    out->split = t.set.facts.split;
+    out->until = t.set.facts.until;
+    out->train_rows = t.set.facts.rows[LOADER_TRAIN];
+    out->valid_rows = t.set.facts.rows[LOADER_VALID];
+    return train_export(&t, c.best_measures.n ? &c.best_measures : &c.measures, out);
+}

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/trainer_internal.h"
+
+#include <math.h>
+
+void train_say(const struct train_listener *l, const char *f, ...)
+{
+    auto_arena struct arena *a = arena_new(0);
+    va_list ap;
+    va_start(ap, f);
+    struct str s = vfmt(a, f, ap);
+    va_end(ap);
+    if (l->say)
+        l->say(l->arg, s);
+}
+
+/* ---- the form → the loader's words ---- */
+
+struct form {
+    struct arena *a;
+    const struct train_job *job;
+    const struct train_with *with;
+    enum net_wants wants;
+    enum task task;
+    VEC(struct loader_input) inputs;
+    VEC(struct loader_file) files;
+    struct str label;
+};
+
+static enum task task_of(const struct train_with *w, enum net_wants wants, const struct field *chosen)
+{
+    if (w->task != TASK_AUTO)
+        return w->task;
+    if (str_is(chosen->name, "autoencoder"))
+        return TASK_AUTOENCODER;
+    if (wants == WANTS_STREAM)
+        return TASK_LANGUAGE;
+    if (w->loss == LOSS_PAIRWISE)
+        return TASK_RANKING;
+    return w->loss == LOSS_MSE || w->loss == LOSS_MAE || w->loss == LOSS_HUBER ? TASK_REGRESSION
+                                                                               : TASK_CLASSIFICATION;
+}
+
+static struct strs one_column(struct arena *a, struct str name)
+{
+    struct strs s = { 0 };
+    push(a, &s, name);
+    return s;
+}
+
+static err shape_read(struct arena *a, const struct train_input *in, struct loader_input *out)
+{
+    int64_t *v;
+    size_t n;
+    TRY_AS(spec_sizes(a, in->shape, "shape", 1 << 24, &v, &n), "inputs: '%.*s'", STR(in->name));
+    if (n > 4)
+        FAIL(INVALID, "inputs: '%.*s' has a shape of %zu sizes, more than 4", STR(in->name), n);
+    out->rank = (int)n;
+    for (size_t i = 0; i < n; i++)
+        out->shape[i] = v[i];
+    return NULL;
+}
+
+static err input_read(struct form *f, const struct train_input *in)
+{
+    static const enum loader_kind kinds[] = { KIND_NUMBERS, KIND_CATEGORIES, KIND_ARRAY, KIND_CLASS,
+                                              KIND_TOKENS };
+    struct loader_input out = { .name = in->name,
+                                .kind = kinds[in->kind],
+                                .columns = in->columns,
+                                .fill = in->fill,
+                                .indicator = in->indicator,
+                                .ids = in->ids,
+                                .length = in->length };
+    if (out.kind == KIND_CLASS)
+        FAIL(INVALID, "inputs: '%.*s' is of kind class, which labels are", STR(in->name));
+    enum loader_norm by_itself = out.kind == KIND_NUMBERS ? NORM_STANDARD
+                                 : out.kind == KIND_ARRAY && !in->ids && f->wants == WANTS_IMAGE ? NORM_IMAGE
+                                                                                                 : NORM_NONE;
+    out.normalise = in->normalise == TRAIN_AUTO ? by_itself : (enum loader_norm)(in->normalise - 1);
+    out.missing = in->missing == TRAIN_AUTO ? MISSING_MEAN : (enum loader_missing)(in->missing - 1);
+    TRY(shape_read(f->a, in, &out));
+    push(f->a, &f->inputs, out);
+    return NULL;
+}
+
+/* The column that is no label of the files that are arrays. */
+static struct str array_column(const struct form *f)
+{
+    for (size_t i = 0; i < f->job->n_files; i++)
+        if (f->job->files[i].column.n && !str_eq(f->job->files[i].column, f->label))
+            return f->job->files[i].column;
+    return S("image");
+}
+
+static err inputs_by_default(struct form *f)
+{
+    struct arena *a = f->a;
+    const struct train_data *d = &f->with->data;
+    switch (f->wants) {
+    case WANTS_IMAGE:
+        push(a, &f->inputs,
+             ((struct loader_input){ .name = S("image"),
+                                     .kind = KIND_ARRAY,
+                                     .columns = one_column(a, array_column(f)),
+                                     .normalise = NORM_IMAGE }));
+        return NULL;
+    case WANTS_STREAM:
+        push(a, &f->inputs,
+             ((struct loader_input){ .name = S("tokens"),
+                                     .kind = KIND_TOKENS,
+                                     .columns = one_column(a, S("text")),
+                                     .length = 64 }));
+        return NULL;
+    case WANTS_SEQUENCE:
+        return err_hint(err_new(INVALID, "this model wants `inputs`: which columns are its sequence"),
+                        "inputs: [{name: tokens, kind: array, ids: true, columns: [tokens]}]");
+    case WANTS_TABLE:
+    case WANTS_ANY:
+        break;
+    }
+    push(a, &f->inputs,
+         ((struct loader_input){ .name = S("features"),
+                                 .kind = KIND_NUMBERS,
+                                 .columns = f->job->features,
+                                 .normalise = NORM_STANDARD,
+                                 .missing = MISSING_MEAN }));
+    if (d->categories.n)
+        push(a, &f->inputs,
+             ((struct loader_input){
+                 .name = S("categories"), .kind = KIND_CATEGORIES, .columns = d->categories }));
+    return NULL;
+}
+
+static err label_add(struct form *f)
+{
+    struct loader_input label = { .name = S("label"),
+                                  .role = ROLE_LABEL,
+                                  .columns = one_column(f->a, f->label) };
+    if (f->task == TASK_AUTOENCODER)
+        return NULL;
+    if (f->task == TASK_LANGUAGE) {
+        for (size_t i = 0; i < f->inputs.n; i++)
+            if (f->inputs.v[i].kind == KIND_TOKENS) {
+                struct loader_input next = f->inputs.v[i];
+                next.name = S("label");
+                next.role = ROLE_LABEL;
+                push(f->a, &f->inputs, next);
+                return NULL;
+            }
+        FAIL(INVALID, "a language model wants an input of kind tokens");
+    }
+    if (!f->label.n)
+        return err_field(err_hint(err_new(INVALID, "the form names no label"), "label: COLUMN"), S("label"));
+    label.kind = f->task == TASK_CLASSIFICATION ? KIND_CLASS : KIND_NUMBERS;
+    label.missing = f->job->label.n ? MISSING_SKIP : MISSING_ERROR;
+    push(f->a, &f->inputs, label);
+    return NULL;
+}
+
+static err form_read(struct form *f)
+{
+    const struct train_with *w = f->with;
+    const struct train_input *in = w->inputs.v;
+    for (size_t i = 0; i < w->inputs.n; i++)
+        TRY(input_read(f, &in[i]));
+    if (!w->inputs.n)
+        TRY(inputs_by_default(f));
+    TRY(label_add(f));
+    if (w->weight.n)
+        push(f->a, &f->inputs,
+             ((struct loader_input){ .name = S("weight"),
+                                     .role = ROLE_WEIGHT,
+                                     .kind = KIND_NUMBERS,
+                                     .columns = one_column(f->a, w->weight) }));
+    if (f->task == TASK_RANKING) {
+        if (!w->split.group.n)
+            return err_field(err_new(INVALID, "ranking wants split.group: the column of the queries"),
+                             S("split.group"));
+        push(f->a, &f->inputs,
+             ((struct loader_input){ .name = S("group"),
+                                     .role = ROLE_GROUP,
+                                     .kind = KIND_CLASS,
+                                     .columns = one_column(f->a, w->split.group) }));
+    }
+    for (size_t i = 0; i < f->job->n_files; i++) {
+        const struct train_source *s = &f->job->files[i];
+        struct str column = s->column.n || f->wants != WANTS_STREAM ? s->column : S("text");
+        push(f->a, &f->files,
+             ((struct loader_file){ s->path, (enum loader_format)s->format, (enum loader_part)s->part,
+                                    column }));
+    }
+    return NULL;
+}
+
+static bool stopped(void *arg)
+{
+    const struct train_listener *l = arg;
+    return l->stopped && l->stopped(l->arg);
+}
+
+static struct loader_spec loader_words(const struct form *f, const struct train_listener *l)
+{
+    const struct train_with *w = f->with;
+    const struct train_job *j = f->job;
+    bool by_time = j->at.n > 0 || w->split.at.n > 0;
+    return (struct loader_spec){ .files = f->files.v,
+                                 .n_files = f->files.n,
+                                 .inputs = f->inputs.v,
+                                 .n_inputs = f->inputs.n,
+                                 .split = { .valid = by_time ? 0 : w->split.valid,
+                                            .test = by_time ? 0 : w->split.test,
+                                            .seed = (uint64_t)w->seed,
+                                            .group = w->split.group,
+                                            .at = j->at.n ? j->at : w->split.at,
+                                            .known = j->at.n ? j->known : w->split.known,
+                                            .holdout_ms = w->holdout,
+                                            .until_us = j->until },
+                                 .memory_max = w->data.memory,
+                                 .threads = j->threads,
+                                 .stop = stopped,
+                                 .stop_arg = (void *)(uintptr_t)l };
+}
+
+/* ---- what the loader gave → the network's words ---- */
+
+static void tensor_of(const struct loader_tensor *t, struct net_tensor *out)
+{
+    static const enum net_kind kinds[] = { [KIND_NUMBERS] = NET_NUMBERS,
+                                           [KIND_CATEGORIES] = NET_CATEGORIES,
+                                           [KIND_ARRAY] = NET_ARRAY,
+                                           [KIND_CLASS] = NET_IDS,
+                                           [KIND_TOKENS] = NET_IDS };
+    *out = (struct net_tensor){ .name = t->name,
+                                .kind = t->kind == KIND_ARRAY && t->type == TENSOR_I64 ? NET_IDS
+                                                                                       : kinds[t->kind],
+                                .rank = t->rank,
+                                .shift = t->shift,
+                                .scale = t->scale,
+                                .fill = t->fill,
+                                .each = t->each,
+                                .indicator = t->indicator,
+                                .sizes = t->sizes,
+                                .ids = t->classes };
+    memcpy(out->shape, t->shape, sizeof out->shape);
+}
+
+static err balanced(struct arena *a, const struct loader_tensor *label, float **out)
+{
+    int64_t n = 0;
+    float *w = NEW_N(a, float, label->classes + 1);
+    for (int64_t i = 0; label->counts && i < label->classes; i++)
+        n += label->counts[i];
+    for (int64_t i = 0; i < label->classes; i++) {
+        if (!label->counts || !label->counts[i])
+            FAIL(INVALID, "classWeights: balanced needs rows of each class, and class %lld has none",
+                 (long long)i);
+        w[i] = (float)((double)n / ((double)label->classes * (double)label->counts[i]));
+    }
+    *out = w;
+    return NULL;
+}
+
+static err class_weights(struct arena *a, const struct train_with *w, const struct loader_tensor *label,
+                         struct net_task *task)
+{
+    yyjson_val *v, *one;
+    size_t i, n;
+    float *out;
+    TRY_AS(json_parse(a, w->class_weights, &v), "classWeights");
+    if (yyjson_is_arr(v) && !yyjson_arr_size(v))
+        return NULL;
+    if (task->kind != TASK_CLASSIFICATION)
+        FAIL(INVALID, "classWeights are for classes, which this task has not");
+    if (yyjson_equals_str(v, "balanced")) {
+        TRY(balanced(a, label, &out));
+    } else {
+        if (!yyjson_is_arr(v) || (int64_t)yyjson_arr_size(v) != label->classes)
+            FAIL(INVALID, "classWeights is \"balanced\" or a list of %lld numbers, one a class",
+                 (long long)label->classes);
+        out = NEW_N(a, float, label->classes);
+        yyjson_arr_foreach (v, i, n, one) {
+            if (!yyjson_is_num(one) || !(yyjson_get_num(one) >= 0) || !isfinite(yyjson_get_num(one)))
+                FAIL(INVALID, "classWeights: item %zu is no number from 0", i);
+            out[i] = (float)yyjson_get_num(one);
+        }
+    }
+    if (task->binary) {
+        if (!(out[0] > 0))
+            FAIL(INVALID, "classWeights: the first of two classes wants a weight above 0");
+        out[0] = out[1] / out[0];
+    }
+    task->class_weights = out;
+    return NULL;
+}
+
+static err task_make(struct arena *a, const struct form *f, struct train_set *s)
+{
+    const struct loader_tensor *label = s->label >= 0 ? &s->t[s->label] : NULL;
+    struct net_task *t = &s->task;
+    *t = (struct net_task){ .kind = f->task,
+                            .loss = f->with->loss,
+                            .label_smoothing = f->with->label_smoothing };
+    t->weighted = loader_role(s->loader, ROLE_WEIGHT) != NULL;
+    t->grouped = f->task == TASK_RANKING;
+    s->row_elements = 1;
+    t->outputs = 1;
+    if (f->task == TASK_CLASSIFICATION) {
+        if (label->classes < 2)
+            FAIL(INVALID, "label '%.*s' has one class only", STR(f->label));
+        t->binary = label->classes == 2;
+        t->outputs = t->binary ? 1 : label->classes;
+    } else if (f->task == TASK_LANGUAGE) {
+        t->outputs = label->classes;
+        s->row_elements = label->n;
+    } else if (label) {
+        t->outputs = label->rank > 0 ? label->n : 1;
+    } else {
+        t->outputs = 0;
+        for (size_t i = 0; i < s->n_in; i++) {
+            int64_t n = 1;
+            for (int k = 0; k < s->in[i].rank; k++)
+                n *= s->in[i].shape[k];
+            t->outputs += n;
+            if (s->in[i].kind != NET_NUMBERS && s->in[i].kind != NET_ARRAY)
+                FAIL(INVALID, "an autoencoder takes numbers and arrays, not input '%.*s'",
+                     STR(s->in[i].name));
+        }
+    }
+    return label ? class_weights(a, f->with, label, t) : NULL;
+}
+
+static void set_order(struct arena *a, struct train_set *s)
+{
+    static const enum loader_role order[] = { ROLE_INPUT, ROLE_LABEL, ROLE_WEIGHT, ROLE_GROUP };
+    s->in = NEW_N(a, struct net_tensor, s->n + 1);
+    s->label = -1;
+    for (int k = 0; k < 4; k++)
+        for (size_t i = 0; i < s->n; i++) {
+            if (s->t[i].role != order[k])
+                continue;
+            s->tensor[s->n_inputs++] = (int)i;
+            if (order[k] == ROLE_INPUT)
+                tensor_of(&s->t[i], &s->in[s->n_in++]);
+            if (order[k] == ROLE_LABEL)
+                s->label = (int)i;
+        }
+}
+
+err train_set_open(struct arena *a, const struct train_job *job, const struct train_listener *l,
+                   struct train_set *out)
+{
+    struct form f = { .a = a, .job = job, .with = job->with, .wants = net_wants(job->chosen) };
+    f.label = job->label.n ? job->label : job->with->label;
+    f.task = task_of(job->with, f.wants, job->chosen);
+    struct train_set s = { 0 };
+    TRY(form_read(&f));
+    struct loader_spec words = loader_words(&f, l);
+    TRY(loader_open(a, &words, &s.loader));
+    s.facts = loader_facts(s.loader);
+    s.n = loader_tensors(s.loader, &s.t);
+    set_order(a, &s);
+    TRY(task_make(a, &f, &s));
+    if (!s.facts.rows[LOADER_TRAIN])
+        FAIL(INVALID, "there are no rows to learn from");
+    *out = s;
+    return NULL;
+}

@@ -1,0 +1,75 @@
+/* train/trainer_internal: what the parts of the trainer share. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "train/checkpoint.h"
+#include "train/loader.h"
+#include "train/net.h"
+#include "train/trainer.h"
+
+/* ---- trainer_data.c: the form as the loader wants it, and what it gave as the network wants it ---- */
+struct train_set {
+    struct loader *loader;
+    struct loader_facts facts;
+    const struct loader_tensor *t;
+    size_t n;
+    struct net_tensor *in;
+    size_t n_in;
+    int tensor[LOADER_TENSORS_MAX]; /* by input of the training graph: which tensor of a batch */
+    int n_inputs, label;            /* label: tensor; −1: none */
+    struct net_task task;
+    int64_t row_elements; /* predictions that one row gives: 1, or the places of a sequence */
+};
+err train_set_open(struct arena *a, const struct train_job *, const struct train_listener *,
+                   struct train_set *out);
+__attribute__((format(printf, 2, 3))) void train_say(const struct train_listener *, const char *f, ...);
+
+/* ---- trainer_measure.c: measures on the rows held out ---- */
+enum { MEASURES_MAX = 12 };
+struct measures {
+    struct str name[MEASURES_MAX]; /* as in gates and results: "auc", "logLoss", "rmse" */
+    double value[MEASURES_MAX];
+    size_t n;
+};
+struct measuring; /* under way */
+err measuring_new(struct arena *a, const struct train_set *, struct measuring **out);
+void measuring_reset(struct measuring *);
+/* Predictions (probabilities, values, logits) and labels of so many rows. */
+void measuring_add(struct measuring *, const float *p, const void *label, const float *inputs, int64_t rows);
+void measuring_end(struct measuring *, struct measures *out);
+/* NaN if it is not among them. */
+double measure_of(const struct measures *, struct str name);
+/* Its name, and whether more is better; the loss of the task for "". INVALID if the task does not give it. */
+err measure_choose(const struct train_set *, struct str name, struct str *out, bool *more);
+
+/* ---- trainer.c ---- */
+struct training_net {
+    struct arena *a;
+    const struct train_job *job;
+    const struct train_with *with;
+    const struct train_listener *listener;
+    struct train_set set;
+    struct team *team;
+    struct net net; /* NET_TRAIN */
+    struct params *params;
+    struct optim *optim;
+    struct program *program;
+    struct net eval_net;
+    struct params *eval_params; /* the same numbers (or their average) under the ids of eval_net */
+    struct program *eval, *eval_rest;
+    int64_t rest_rows;
+    struct feed *feed, *valid;
+    int64_t batch, steps, epochs, step, epoch, per_epoch; /* step: batches done */
+    enum precision precision;
+    double rate;
+    struct optim_spec optim_spec;
+    struct measuring *measuring;
+};
+/* Another graph of the same parameters: the same numbers by name. */
+err params_under(struct arena *a, const struct params *, const struct graph *, struct params **out);
+
+/* ---- trainer_auto.c: batch size and precision by trial ---- */
+err train_choose(struct training_net *);
+/* ---- trainer_export.c ---- */
+err train_export(struct training_net *, const struct measures *, struct train_result *out);
+/* ---- profile.c ---- */
+err train_profile(const struct training_net *, double seconds, double waited, struct train_result *out);
