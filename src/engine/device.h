@@ -38,6 +38,7 @@ struct bind {
     const struct node *n;
     struct step *step;
     int64_t rows_from; /* first row of this rank in the whole batch, for numbers drawn by place (Dropout) */
+    int64_t rows, rows_all; /* of this rank, of the whole batch; 0: not known */
 };
 
 struct device_ops {

@@ -254,7 +254,13 @@ static err steps_new(struct program *p, struct share *s)
             step->run = NULL;
             continue;
         }
-        struct bind b = { .a = p->a, .g = g, .n = n, .step = step, .rows_from = s->from };
+        struct bind b = { .a = p->a,
+                          .g = g,
+                          .n = n,
+                          .step = step,
+                          .rows_from = s->from,
+                          .rows = s->rows,
+                          .rows_all = p->options.rows };
         TRY(p->device->bind(&b));
         if (step->scratch > p->scratch_bytes)
             p->scratch_bytes = step->scratch;
@@ -448,11 +454,14 @@ static void run(struct program *p, const void *const *inputs, uint64_t seed, uin
     for (int i = 0; i < p->ranks; i++) {
         struct rank *r = &p->shares[i].rank;
         r->seed = seed, r->draw = draw, r->overflow = false, r->bad_indices = 0;
+        r->bad_label = 0;
     }
     team_run(p->options.team, p->ranks, rank_main, p);
     for (int i = 0; i < p->ranks; i++) {
         p->report->loss += p->shares[i].loss;
         p->report->bad_indices += p->shares[i].rank.bad_indices;
+        if (!p->report->bad_label)
+            p->report->bad_label = p->shares[i].rank.bad_label;
     }
 }
 

@@ -38,6 +38,8 @@ struct run_report {
     double grad_norm;    /* before clipping; 0 if nobody asked */
     bool overflow;       /* a gradient was infinite or NaN: parameters are as before */
     int64_t bad_indices; /* indices (labels, categories, tokens) outside of their range, all ranks together */
+    int64_t
+        bad_label; /* 1 + a row of the batch whose label is no class, or whose target is none; 0: there is none */
 };
 /* inputs: by graph->inputs, row-major, all rows; read in place. draw: of random numbers, one for each run (the step). */
 void program_run(struct program *, const void *const *inputs, uint64_t seed, uint64_t draw,

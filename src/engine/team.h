@@ -16,6 +16,7 @@ struct rank {
     uint64_t seed, draw; /* of the run: key and counter of random numbers */
     bool overflow;       /* a kernel met infinity or NaN where none may be */
     int64_t bad_indices; /* that kernels met outside of their range: they read as zeros and write nothing */
+    int64_t bad_label;   /* 1 + the first row of the batch whose label is none; 0: all are fine */
 };
 
 /* size threads, the caller's among them. 0: cpu_count(). */

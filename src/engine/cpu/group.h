@@ -1,0 +1,42 @@
+/* group: kernels of losses and sequences, compiled for each instruction set (engine/cpu/simd.h) as a whole: <group>_simd.c makes
+ * a table for each set, <group>.c the one that the device reads, which picks among them when a node is bound. */
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "engine/cpu/cpu.h"
+#include "engine/cpu/simd.h"
+
+struct cpu_group {
+    struct cpu_kernel rows[64];
+};
+static inline err group_bind(const struct cpu_group *group, struct bind *b)
+{
+    for (const struct cpu_kernel *k = group->rows; k->bind; k++)
+        if (k->op == b->step->op->id)
+            return k->bind(b);
+    return cpu_no_kernel(b);
+}
+
+// clang-format off
+/* op, bind, inputs in whose place output 0 may lie: a row of scores is read before its gradient is written. */
+#define LOSS_KERNELS(K)                                             \
+    K(SoftmaxCrossEntropyLoss,    bind_onnx_softmax,       0)       \
+    K(NegativeLogLikelihoodLoss,  bind_onnx_nll,           0)       \
+    K(OnnxLossGrad,               bind_onnx_grad,          1 << 1)  \
+    K(SoftmaxCrossEntropy,        bind_softmax_xent,       0)       \
+    K(SoftmaxCrossEntropyGrad,    bind_softmax_xent_grad,  1 << 1)  \
+    K(SigmoidCrossEntropy,        bind_pointwise,          0)       \
+    K(MeanSquaredError,           bind_pointwise,          0)       \
+    K(MeanAbsoluteError,          bind_pointwise,          0)       \
+    K(HuberLoss,                  bind_pointwise,          0)       \
+    K(PointwiseLossGrad,          bind_pointwise_grad,     1 << 1)  \
+    K(PairwiseRankingLoss,        bind_ranking,            0)       \
+    K(PairwiseRankingLossGrad,    bind_ranking_grad,       0)       \
+    K(TripletLoss,                bind_triplet,            0)       \
+    K(TripletLossGrad,            bind_triplet_grad,       0)
+
+#define SEQUENCE_KERNELS(K)                                   \
+    K(Softmax,         bind_softmax,           1)             \
+    K(LogSoftmax,      bind_log_softmax,       1)             \
+    K(SoftmaxGrad,     bind_softmax_grad,      1 << 0 | 1 << 1) \
+    K(LogSoftmaxGrad,  bind_log_softmax_grad,  1 << 0 | 1 << 1)
+// clang-format on

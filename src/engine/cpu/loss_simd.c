@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: Apache-2.0
+// Losses and their gradients. What a loss is divided by is found first, from labels and weights alone, so that loss and gradient
+// are one pass over the scores: a row of scores is read, and its gradient is written, while it is in the cache.
+#include "engine/cpu/group.h"
+#include "engine/cpu/rows.h"
+
+enum { POINTS = 256 };
+enum point_kind { POINT_SIGMOID, POINT_SQUARED, POINT_ABSOLUTE, POINT_HUBER };
+
+/* Where labels belong: the batch's row of label i is from + i / per_row. */
+struct place {
+    int64_t from, per_row;
+};
+struct class_loss {
+    int at;                         /* input of the scores: 1 in a gradient, behind dy */
+    int64_t rows, per_row, classes; /* rows of scores, of which per_row make one row of the batch */
+    int64_t ignore;
+    struct place place;
+    double smoothing;
+};
+struct point_loss {
+    int at;
+    enum point_kind kind;
+    int64_t per_row, columns;
+    struct place place;
+    double smoothing, delta;
+};
+
+static const struct tensor *optional(const struct step *s, int i)
+{
+    return i < s->n_in ? s->in[i] : NULL;
+}
+
+static void scalar_put(struct tensor *t, double v)
+{
+    if (t)
+        rows_put_f64(t, 0, 1, &v);
+}
+
+static struct place place_of(const struct bind *b, int64_t labels)
+{
+    int64_t rows = b->rows > 0 && labels % b->rows == 0 ? b->rows : labels;
+    return (struct place){ b->rows_from, rows > 0 ? labels / rows : 1 };
+}
+
+static void bad_label(struct rank *r, const struct place *p, int64_t label)
+{
+    if (!r->bad_label)
+        r->bad_label = 1 + p->from + label / p->per_row;
+}
+
+/* −1: ignored, or no class at all. */
+static int64_t class_label(const struct class_loss *k, struct rank *r, const struct tensor *labels, int64_t i)
+{
+    int64_t y = rows_whole(labels, i);
+    if (y >= 0 && y < k->classes && y != k->ignore)
+        return y;
+    if (y != k->ignore)
+        bad_label(r, &k->place, i);
+    return -1;
+}
+
+#define REAL float
+#define N(name) name##_f32
+#include "engine/cpu/loss_rows.h"
+#undef REAL
+#undef N
+#define REAL double
+#define N(name) name##_f64
+#include "engine/cpu/loss_rows.h"
+#undef REAL
+#undef N
+
+static bool is_float(const struct tensor *t)
+{
+    return t->type == TENSOR_F32 || t->type == TENSOR_F64 || t->type == TENSOR_BF16 || t->type == TENSOR_F16;
+}
+
+static err bind_class_loss(struct bind *b, int at)
+{
+    const struct tensor *x = bind_in(b, at);
+    struct class_loss *k = NEW(b->a, struct class_loss);
+    if (!is_float(x))
+        return cpu_no_kernel(b);
+    k->at = at;
+    k->classes = x->d[x->rank - 1];
+    k->rows = k->classes ? x->n / k->classes : 0;
+    k->per_row = x->d[0] ? k->rows / x->d[0] : 1;
+    k->place = place_of(b, k->rows);
+    k->ignore = attr_i(b->n, "ignore_index", -100);
+    k->smoothing = (double)attr_f(b->n, "label_smoothing", 0);
+    b->step->state = k;
+    b->step->run = x->type == TENSOR_F64 ? softmax_xent_f64 : softmax_xent_f32;
+    b->step->scratch = 2 * (size_t)k->classes * sizeof(double);
+    return NULL;
+}
+static err bind_softmax_xent(struct bind *b)
+{
+    return bind_class_loss(b, 0);
+}
+static err bind_softmax_xent_grad(struct bind *b)
+{
+    return bind_class_loss(b, 1);
+}
+
+static err bind_point_loss(struct bind *b, int at, struct str of)
+{
+    const struct tensor *x = bind_in(b, at);
+    struct point_loss *k = NEW(b->a, struct point_loss);
+    if (!is_float(x))
+        return cpu_no_kernel(b);
+    k->at = at;
+    k->kind = str_is(of, "SigmoidCrossEntropy") ? POINT_SIGMOID
+              : str_is(of, "MeanSquaredError")  ? POINT_SQUARED
+              : str_is(of, "MeanAbsoluteError") ? POINT_ABSOLUTE
+                                                : POINT_HUBER;
+    k->columns = x->rank > 1 ? x->d[x->rank - 1] : 1;
+    k->per_row = x->d[0] ? x->n / x->d[0] : 1;
+    k->place = place_of(b, x->n);
+    k->smoothing = (double)attr_f(b->n, "label_smoothing", 0);
+    k->delta = (double)attr_f(b->n, "delta", 1);
+    b->step->state = k;
+    b->step->run = x->type == TENSOR_F64 ? pointwise_f64 : pointwise_f32;
+    b->step->scratch = (size_t)k->columns * sizeof(double);
+    return NULL;
+}
+static err bind_pointwise(struct bind *b)
+{
+    return bind_point_loss(b, 0, str_of(b->step->op->name));
+}
+static err bind_pointwise_grad(struct bind *b)
+{
+    return bind_point_loss(b, 1, attr_s(b->n, "of", S("")));
+}
+
+/* ---- ONNX's two, over axis 1 of scores [n, classes, inner…]: few, so in double throughout ---- */
+
+struct onnx_loss {
+    int at;
+    bool softmax, has_ignore;
+    enum { MEAN, SUM, NONE } reduction;
+    int64_t outer, classes, inner, ignore;
+    struct place place;
+};
+
+/* A label as index or −1, and its weight. */
+static int64_t onnx_label(const struct onnx_loss *k, struct rank *r, const struct tensor *labels,
+                          const struct tensor *cw, int64_t i, double *w)
+{
+    int64_t y = rows_whole(labels, i);
+    bool ignored = k->has_ignore && y == k->ignore;
+    *w = 0;
+    if (!ignored && (y < 0 || y >= k->classes))
+        bad_label(r, &k->place, i);
+    if (ignored || y < 0 || y >= k->classes)
+        return -1;
+    *w = cw ? rows_one(cw, y) : 1;
+    return y;
+}
+
+/* The column's log Σ exp; 0 where scores are log probabilities already. */
+static double onnx_column(const struct onnx_loss *k, const struct tensor *x, int64_t from, double *v)
+{
+    for (int64_t c = 0; c < k->classes; c++)
+        v[c] = rows_one(x, from + c * k->inner);
+    if (!k->softmax)
+        return 0;
+    double max = rows_max_f64(v, k->classes);
+    return max + log(rows_sum_exp_f64(v, k->classes, max));
+}
+
+static void onnx_loss(const struct step *s, struct rank *r)
+{
+    const struct onnx_loss *k = s->state;
+    const struct tensor *x = s->in[k->at], *labels = s->in[k->at + 1], *cw = optional(s, k->at + 2);
+    const struct tensor *dy = k->at ? s->in[0] : NULL;
+    struct tensor *dx = k->at ? s->out[0] : NULL, *loss = k->at ? NULL : s->out[0],
+                  *logp = k->at || s->n_out < 2 ? NULL : s->out[1];
+    double *v = r->scratch, norm = 0, total = 0, w;
+    if (k->reduction == MEAN) {
+        for (int64_t i = 0; i < k->outer * k->inner; i++)
+            onnx_label(k, r, labels, cw, i, &w), norm += w;
+        team_sum(r, &norm, 1);
+    }
+    double share = k->reduction != MEAN ? 1 : norm == 0 ? 0 : 1 / norm;
+    for (int64_t i = 0; i < k->outer * k->inner; i++) {
+        int64_t from = i / k->inner * k->classes * k->inner + i % k->inner;
+        int64_t y = onnx_label(k, r, labels, cw, i, &w);
+        double lse = onnx_column(k, x, from, v), one = y < 0 ? 0 : (lse - v[y]) * w * share;
+        total += one;
+        if (loss && k->reduction == NONE)
+            rows_put_f64(loss, i, 1, &one);
+        for (int64_t c = 0; c < k->classes && logp; c++)
+            rows_put_f64(logp, from + c * k->inner, 1, &(double){ v[c] - lse });
+        double f = dx ? share * w * rows_one(dy, k->reduction == NONE ? i : 0) : 0;
+        for (int64_t c = 0; c < k->classes && dx; c++)
+            rows_put_f64(
+                dx, from + c * k->inner, 1,
+                &(double){ f == 0 ? 0 : f * ((k->softmax ? exp(v[c] - lse) : 0) - (c == y ? 1 : 0)) });
+    }
+    if (loss && k->reduction != NONE)
+        scalar_put(loss, total);
+}
+
+static err bind_onnx(struct bind *b, int at, bool softmax)
+{
+    const struct tensor *x = bind_in(b, at);
+    struct onnx_loss *k = NEW(b->a, struct onnx_loss);
+    struct str reduction = attr_s(b->n, "reduction", S("mean"));
+    if (!is_float(x))
+        return cpu_no_kernel(b);
+    *k = (struct onnx_loss){ .at = at, .softmax = softmax, .outer = x->d[0], .classes = x->d[1], .inner = 1 };
+    for (int i = 2; i < x->rank; i++)
+        k->inner *= x->d[i];
+    if (x->n == 0)
+        k->outer = 0, k->inner = 1;
+    k->has_ignore = attr_find(b->n, "ignore_index");
+    k->ignore = attr_i(b->n, "ignore_index", 0);
+    k->reduction = str_is(reduction, "mean") ? MEAN : str_is(reduction, "sum") ? SUM : NONE;
+    k->place = place_of(b, k->outer * k->inner);
+    b->step->state = k;
+    b->step->run = onnx_loss;
+    b->step->scratch = (size_t)k->classes * sizeof(double);
+    return NULL;
+}
+static err bind_onnx_softmax(struct bind *b)
+{
+    return bind_onnx(b, 0, true);
+}
+static err bind_onnx_nll(struct bind *b)
+{
+    return bind_onnx(b, 0, false);
+}
+static err bind_onnx_grad(struct bind *b)
+{
+    return bind_onnx(b, 1, attr_i(b->n, "softmax", 0) != 0);
+}
+
+/* ---- pairs of a group ---- */
+
+/* A group may reach over several ranks, so each rank gets all rows. It makes the gradients of its own, and the losses of the
+ * pairs whose more relevant row is its own. */
+struct ranking {
+    int at;
+    bool hinge;
+    double margin;
+    int64_t rows, from, all; /* this rank's, its first one, the whole batch */
+};
+
+/* v holds a number for each row of the batch, this rank's are set: afterwards all are. A double is three floats' worth. */
+static void gather(const struct ranking *k, struct rank *r, double *v, float *parts, float *scratch)
+{
+    int64_t n = k->all;
+    if (r->size == 1)
+        return;
+    memset(parts, 0, 3 * (size_t)n * sizeof *parts);
+    for (int64_t i = k->from; i < k->from + k->rows; i++) {
+        double rest = v[i];
+        for (int p = 0; p < 3; p++) {
+            parts[3 * i + p] = (float)rest;
+            rest -= (double)parts[3 * i + p];
+        }
+    }
+    team_sum_f32(r, parts, 3 * (size_t)n, scratch);
+    for (int64_t i = 0; i < n; i++)
+        v[i] = (double)parts[3 * i] + (double)parts[3 * i + 1] + (double)parts[3 * i + 2];
+}
+
+/* The loss of a pair whose scores are d apart, and its slope. */
+static double pair_loss(const struct ranking *k, double d, double *slope)
+{
+    if (k->hinge) {
+        *slope = d < k->margin ? -1 : 0;
+        return d < k->margin ? k->margin - d : 0;
+    }
+    double e = exp(d < 0 ? d : -d);
+    *slope = d < 0 ? -1 / (1 + e) : -e / (1 + e);
+    return log1p(e) + (d < 0 ? -d : 0);
+}
+
+static void ranking(const struct step *s, struct rank *r)
+{
+    const struct ranking *k = s->state;
+    const struct tensor *x = s->in[k->at], *relevance = s->in[k->at + 1], *groups = s->in[k->at + 2];
+    double *score = r->scratch, *rel = score + k->all, *group_low = rel + k->all,
+           *group_high = group_low + k->all;
+    float *parts = (float *)(group_high + k->all), *scratch = parts + 3 * k->all;
+    double pairs = 0, total = 0, dy = k->at ? rows_one(s->in[0], 0) : 0;
+    for (int64_t i = 0, to = k->from; i < k->rows; i++, to++) {
+        uint64_t id = (uint64_t)rows_whole(groups, i);
+        score[to] = rows_one(x, i), rel[to] = rows_one(relevance, i);
+        group_low[to] = (double)(id & 0xffffffffu), group_high[to] = (double)(id >> 32);
+    }
+    gather(k, r, score, parts, scratch);
+    gather(k, r, rel, parts, scratch);
+    gather(k, r, group_low, parts, scratch);
+    gather(k, r, group_high, parts, scratch);
+    for (int64_t i = k->from; i < k->from + k->rows; i++)
+        for (int64_t j = 0; j < k->all; j++)
+            pairs += rel[i] > rel[j] && group_low[i] == group_low[j] && group_high[i] == group_high[j];
+    team_sum(r, &pairs, 1);
+    double mean = pairs == 0 ? 0 : 1 / pairs;
+    for (int64_t i = k->from; i < k->from + k->rows; i++) {
+        double d = 0, slope;
+        for (int64_t j = 0; j < k->all; j++) {
+            if (rel[i] == rel[j] || group_low[i] != group_low[j] || group_high[i] != group_high[j])
+                continue;
+            if (rel[i] > rel[j]) {
+                total += pair_loss(k, score[i] - score[j], &slope);
+                d += slope;
+            } else if (rel[i] < rel[j]) {
+                pair_loss(k, score[j] - score[i], &slope);
+                d -= slope;
+            }
+        }
+        if (k->at)
+            rows_put_f64(s->out[0], i - k->from, 1, &(double){ d * mean * dy });
+    }
+    if (!k->at)
+        scalar_put(s->out[0], total * mean);
+}
+
+static err bind_ranking_at(struct bind *b, int at)
+{
+    const struct tensor *x = bind_in(b, at);
+    struct ranking *k = NEW(b->a, struct ranking);
+    if (!is_float(x))
+        return cpu_no_kernel(b);
+    k->at = at;
+    k->hinge = attr_i(b->n, "hinge", 0) != 0;
+    k->margin = (double)attr_f(b->n, "margin", 1);
+    k->rows = x->n;
+    k->from = b->rows_from;
+    k->all = b->rows_all > 0 ? b->rows_all : x->n;
+    if (k->from + k->rows > k->all)
+        return err_new(UNSUPPORTED, "%s '%.*s': its rows are not the batch's", b->step->op->name,
+                       STR(b->step->name));
+    b->step->state = k;
+    b->step->run = ranking;
+    b->step->scratch = (size_t)k->all * (4 * sizeof(double) + 6 * sizeof(float));
+    return NULL;
+}
+static err bind_ranking(struct bind *b)
+{
+    return bind_ranking_at(b, 0);
+}
+static err bind_ranking_grad(struct bind *b)
+{
+    return bind_ranking_at(b, 1);
+}
+
+/* ---- triplets ---- */
+
+struct triplet {
+    int at;
+    int64_t rows, columns;
+    double margin;
+};
+
+static void triplet(const struct step *s, struct rank *r)
+{
+    const struct triplet *k = s->state;
+    const struct tensor *sw = optional(s, k->at + 3);
+    double *buf = r->scratch, norm = 0, total = 0, dy = k->at ? rows_one(s->in[0], 0) : 0;
+    for (int64_t i = 0; i < k->rows; i++)
+        norm += sw ? rows_one(sw, i) : 1;
+    team_sum(r, &norm, 1);
+    for (int64_t i = 0; i < k->rows; i++) {
+        const double *v[3];
+        double near = 0, far = 0, share = norm == 0 ? 0 : (sw ? rows_one(sw, i) : 1) / norm;
+        for (int q = 0; q < 3; q++)
+            v[q] = rows_get_f64(s->in[k->at + q], i * k->columns, k->columns, buf + q * k->columns);
+        for (int64_t c = 0; c < k->columns; c++) {
+            near += (v[0][c] - v[1][c]) * (v[0][c] - v[1][c]);
+            far += (v[0][c] - v[2][c]) * (v[0][c] - v[2][c]);
+        }
+        near = sqrt(near), far = sqrt(far);
+        double loss = near - far + k->margin;
+        total += loss > 0 ? share * loss : 0;
+        double fp = loss > 0 && near > 0 ? share * dy / near : 0,
+               fn = loss > 0 && far > 0 ? share * dy / far : 0;
+        for (int64_t c = 0; c < k->columns && k->at; c++) {
+            double dp = (v[0][c] - v[1][c]) * fp, dn = (v[0][c] - v[2][c]) * fn, d[3] = { dp - dn, -dp, dn };
+            for (int q = 0; q < 3; q++)
+                if (s->out[q])
+                    rows_put_f64(s->out[q], i * k->columns + c, 1, &d[q]);
+        }
+    }
+    if (!k->at)
+        scalar_put(s->out[0], total);
+}
+
+static err bind_triplet_at(struct bind *b, int at)
+{
+    const struct tensor *x = bind_in(b, at);
+    struct triplet *k = NEW(b->a, struct triplet);
+    if (!is_float(x))
+        return cpu_no_kernel(b);
+    *k = (struct triplet){ at, x->d[0], x->d[1], (double)attr_f(b->n, "margin", 1) };
+    b->step->state = k;
+    b->step->run = triplet;
+    b->step->scratch = 3 * (size_t)k->columns * sizeof(double);
+    return NULL;
+}
+static err bind_triplet(struct bind *b)
+{
+    return bind_triplet_at(b, 0);
+}
+static err bind_triplet_grad(struct bind *b)
+{
+    return bind_triplet_at(b, 1);
+}
+
+#define K(op, fn, in_place) { OP_##op, fn, in_place },
+const struct cpu_group SIMD(loss_group) = { { LOSS_KERNELS(K){ 0 } } };
+#undef K
