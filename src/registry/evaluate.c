@@ -165,7 +165,7 @@ static err rows_select(struct worker *w, struct rows *rows)
     TRY(rows_read(w, yyjson_get_sint(yyjson_obj_get(w->spec, "memory")), rows));
     if (with->holdout) {
         struct rows_split split;
-        TRY(rows_split(rows, with->holdout, w->a, &split));
+        TRY(rows_split(rows, with->holdout, &split));
         rows_keep(rows, split.train, split.valid);
     }
     rows_between(rows, with->from, with->until);

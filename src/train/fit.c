@@ -50,13 +50,31 @@ static double mean_label(const float *y, size_t n)
     return sum / (double)n;
 }
 
+/* Where the bins of a feature begin is a matter of its distribution, which a hundred thousand rows, evenly taken, tell as
+ * well as all: a bin of 256 then holds 0.39 % ± 0.02 % of the rows. Finding it is the dearest part of making bins. */
+static err binned(struct fitting *f, const struct xgb_table *t, struct xgb_data **out)
+{
+    enum { ENOUGH = 131072 };
+    auto_arena struct arena *scratch = arena_new(0);
+    struct xgb_table some = *t;
+    struct xgb_data *edges = NULL;
+    some.y = NULL;
+    some.every = t->n / ENOUGH;
+    if (some.every >= 2) {
+        some.n = t->n / some.every;
+        TRY(xgb_bins_new(f->xgb, scratch, &some, (int)f->with->bins, f->threads, NULL, &edges));
+    }
+    return xgb_bins_new(f->xgb, f->a, t, (int)f->with->bins, f->threads, edges, out);
+}
+
 static err fitting_start(struct fitting *f)
 {
     const struct rows *r = f->rows;
     size_t train = f->split->train, valid = f->split->valid;
-    TRY(xgb_data_new(f->xgb, f->a, r->x, train, r->features, r->y, f->threads, &f->train));
-    TRY(xgb_data_new(f->xgb, f->a, r->x + train * r->features, valid, r->features, r->y + train, f->threads,
-                     &f->valid));
+    struct xgb_table learn = { r->x, r->y, train, r->features, 1 },
+                     held = { r->x + train * r->features, r->y + train, valid, r->features, 1 };
+    TRY_AS(binned(f, &learn, &f->train), "binning");
+    TRY_AS(xgb_bins_new(f->xgb, f->a, &held, (int)f->with->bins, f->threads, f->train, &f->valid), "binning");
     TRY(xgb_model_new(f->xgb, f->a, (struct xgb_data *const[]){ f->train, f->valid }, 2, &f->model));
     /* Given, as 1.7 would start at one half and later versions at an estimate. */
     return params_set(f, mean_label(r->y, train));
@@ -99,12 +117,14 @@ static err rounds_run(struct fitting *f)
 /* Scores of all rows by the rounds that are kept. */
 static err scores_make(struct fitting *f)
 {
-    struct xgb_model *kept;
+    struct xgb_model *kept = f->model;
     const float *p;
     size_t train = f->split->train, valid = f->split->valid;
     f->out->score = NEW_N(f->a, float, train + valid);
-    TRY(xgb_model_load(f->xgb, f->a, f->out->native, &kept));
-    TRY(xgb_model_set(kept, "nthread", fmtz(f->a, "%d", f->threads)));
+    if (f->out->best < f->out->rounds) { /* else XGBoost still knows them */
+        TRY(xgb_model_load(f->xgb, f->a, f->out->native, &kept));
+        TRY(xgb_model_set(kept, "nthread", fmtz(f->a, "%d", f->threads)));
+    }
     TRY(xgb_model_predict(kept, f->train, &p));
     memcpy(f->out->score, p, train * sizeof *p);
     TRY(xgb_model_predict(kept, f->valid, &p));
@@ -137,6 +157,7 @@ err fit_trees(struct arena *a, const struct rows *rows, const struct rows_split 
     out->version = xgb_version_text(f.xgb, a);
     int64_t start = mono_ns();
     TRY(fitting_start(&f));
+    out->bin_seconds = (double)(mono_ns() - start) / 1e9;
     TRY(rounds_run(&f));
     out->seconds = (double)(mono_ns() - start) / 1e9;
     if (out->best == 0)

@@ -7,6 +7,10 @@
 /* A version's table → rows, by the roles of its columns. Names are borrowed from spec. */
 err rows_from(struct arena *a, const struct columns *in, const struct dataset_version_spec *spec,
               struct rows *out);
+/* The same of Parquet files with spec->rows rows at most, each thread of the machine reading some of the columns straight into
+ * place. */
+err rows_load(struct arena *a, const struct strs *paths, const struct dataset_version_spec *spec,
+              struct rows *out);
 
 /* What one training gave. */
 struct fit {
@@ -15,6 +19,7 @@ struct fit {
     int rounds, best;   /* rounds run; rounds kept */
     double train_loss;  /* of the rounds kept */
     double seconds;     /* from binning to the last round */
+    double bin_seconds; /* of them, until the first round */
     float *score;       /* of all rows (train, then valid), by the rounds kept */
     struct str version; /* of XGBoost */
 };

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/internal.h"
 
+#include <malloc.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 /* ---- reading ---- */
@@ -10,76 +12,108 @@ err rows_prepare(struct job_context *ctx, struct str project, struct str dataset
     return version_put(ctx->store, ctx->a, project, dataset_version, "rows", spec);
 }
 
-/* Columns of the version that are wanted here. */
+/* Columns of the version that are wanted here, and what becomes of each. */
+struct target {
+    struct str name;
+    enum column_role role;
+    size_t feature;
+};
 struct layout {
+    struct target *v;
+    size_t n, cap;
     struct strs features;
-    struct str label, at, known;
+    bool label, at, known;
 };
 
 static void layout_read(struct arena *a, const struct dataset_version_spec *spec, struct layout *out)
 {
     *out = (struct layout){ 0 };
     const struct version_column *columns = spec->columns.v;
-    for (size_t i = 0; i < spec->columns.n; i++)
-        switch (columns[i].role) {
-        case IS_FEATURE:
+    for (size_t i = 0; i < spec->columns.n; i++) {
+        enum column_role role = columns[i].role;
+        if (role != IS_FEATURE && role != IS_LABEL && role != IS_EVENT_TIME && role != IS_KNOWN_AT)
+            continue;
+        push(a, out, (struct target){ columns[i].name, role, out->features.n });
+        if (role == IS_FEATURE)
             push(a, &out->features, columns[i].name);
-            break;
-        case IS_LABEL:
-            out->label = columns[i].name;
-            break;
-        case IS_EVENT_TIME:
-            out->at = columns[i].name;
-            break;
-        case IS_KNOWN_AT:
-            out->known = columns[i].name;
-            break;
-        default:
-            break;
-        }
+        out->label |= role == IS_LABEL;
+        out->at |= role == IS_EVENT_TIME;
+        out->known |= role == IS_KNOWN_AT;
+    }
 }
 
 static err layout_check(const struct layout *l, struct str version)
 {
-    if (l->label.n == 0 || l->features.n == 0 || l->at.n == 0)
+    if (!l->label || l->features.n == 0 || !l->at)
         return err_hint(err_new(INVALID, "'%.*s' has no %s column", STR(version),
-                                l->label.n == 0 ? "label"
-                                : l->at.n == 0  ? "event time"
-                                                : "feature"),
+                                !l->label ? "label"
+                                : !l->at  ? "event time"
+                                          : "feature"),
                         "train on a version of a TrainingSet");
     return NULL;
 }
 
-static err feature_copy(const struct column *c, struct rows *out, size_t feature)
+static err feature_take(const struct column *c, size_t n, size_t stride, float *to)
 {
     if (c->type == COL_STR || c->type == COL_TIME)
         FAIL(INVALID, "feature '%.*s' is no number", STR(c->name));
-    float *to = out->x + feature;
-    for (size_t i = 0; i < out->n; i++, to += out->features) {
+    for (size_t i = 0; i < n; i++, to += stride) {
         float v = (float)column_f64(c, i);
         *to = isfinite(v) ? v : NAN;
     }
     return NULL;
 }
 
-static err label_copy(const struct column *c, struct rows *out)
+static err label_take(const struct column *c, size_t n, size_t row, float *to)
 {
-    for (size_t i = 0; i < out->n; i++) {
+    for (size_t i = 0; i < n; i++) {
         double v = c->type == COL_STR ? 2 : column_f64(c, i);
         if (!isnan(v) && v != 0 && v != 1)
-            FAIL(INVALID, "label '%.*s' is neither 0 nor 1 in row %zu", STR(c->name), i);
-        out->y[i] = (float)v;
+            FAIL(INVALID, "label '%.*s' is neither 0 nor 1 in row %zu", STR(c->name), row + i);
+        to[i] = (float)v;
     }
     return NULL;
 }
 
-static err time_copy(const struct column *c, size_t n, int64_t *out)
+static err time_take(const struct column *c, size_t n, int64_t *to)
 {
     if (c->type != COL_TIME && c->type != COL_I64)
         FAIL(INVALID, "column '%.*s' is no time", STR(c->name));
     for (size_t i = 0; i < n; i++)
-        out[i] = column_null(c, i) ? INT64_MIN : c->i[i];
+        to[i] = column_null(c, i) ? INT64_MIN : c->i[i];
     return NULL;
+}
+
+/* n rows of a column become rows from `row` on. */
+static err column_take(const struct target *t, const struct column *c, size_t n, size_t row, struct rows *out)
+{
+    switch (t->role) {
+    case IS_FEATURE:
+        return feature_take(c, n, out->features, out->x + row * out->features + t->feature);
+    case IS_LABEL:
+        return label_take(c, n, row, out->y + row);
+    case IS_EVENT_TIME:
+        return time_take(c, n, out->at + row);
+    default:
+        return time_take(c, n, out->known + row);
+    }
+}
+
+static void rows_new(struct arena *a, const struct layout *l, size_t n, int64_t until, struct rows *out)
+{
+    *out = (struct rows){ .n = n, .features = l->features.n, .names = l->features.v, .until = until };
+    out->x = NEW_N(a, float, arena_mul(n, l->features.n));
+    out->y = NEW_N(a, float, n);
+    out->at = NEW_N(a, int64_t, n);
+    out->known = l->known ? NEW_N(a, int64_t, n) : out->at;
+}
+
+/* What follows from the rows once they are all there. */
+static void rows_finish(struct rows *out, bool open)
+{
+    for (size_t i = 0; open && i < out->n; i++)
+        if (out->at[i] >= out->until)
+            out->until = out->at[i] + 1;
 }
 
 err rows_from(struct arena *a, const struct columns *in, const struct dataset_version_spec *spec,
@@ -88,34 +122,21 @@ err rows_from(struct arena *a, const struct columns *in, const struct dataset_ve
     struct layout l;
     const struct column *c;
     layout_read(a, spec, &l);
-    size_t n = in->rows;
-    *out = (struct rows){ .n = n, .features = l.features.n, .names = l.features.v, .until = spec->until };
-    out->x = NEW_N(a, float, arena_mul(n, l.features.n));
-    out->y = NEW_N(a, float, n);
-    out->at = NEW_N(a, int64_t, n);
-    out->known = NEW_N(a, int64_t, n);
-    for (size_t i = 0; i < l.features.n; i++) {
-        TRY(columns_need(in, l.features.v[i], &c));
-        TRY(feature_copy(c, out, i));
+    TRY(layout_check(&l, S("the table")));
+    rows_new(a, &l, in->rows, spec->until, out);
+    for (size_t i = 0; i < l.n; i++) {
+        TRY(columns_need(in, l.v[i].name, &c));
+        TRY(column_take(&l.v[i], c, in->rows, 0, out));
     }
-    TRY(columns_need(in, l.label, &c));
-    TRY(label_copy(c, out));
-    TRY(columns_need(in, l.at, &c));
-    TRY(time_copy(c, n, out->at));
-    if (l.known.n > 0)
-        TRY(columns_need(in, l.known, &c));
-    TRY(time_copy(c, n, out->known));
-    for (size_t i = 0; i < n && spec->until == 0; i++)
-        if (out->at[i] >= out->until)
-            out->until = out->at[i] + 1;
+    rows_finish(out, spec->until == 0);
     return NULL;
 }
 
-/* Bytes that reading needs at most: the table, the floats and one copy of them for the split. */
+/* Bytes that learning needs at most: the floats, a copy of those that the split moves, and their bins. */
 static err size_check(const struct dataset_version_spec *spec, size_t columns, int64_t bytes_max)
 {
     int64_t need;
-    if (spec->rows < 0 || __builtin_mul_overflow(spec->rows, (int64_t)columns * 17 + 64, &need) ||
+    if (spec->rows < 0 || __builtin_mul_overflow(spec->rows, (int64_t)columns * 10 + 64, &need) ||
         need > INT64_MAX / 2 || (bytes_max > 0 && need > bytes_max))
         return err_hint(err_new(TOO_LARGE, "%lld rows of %zu columns do not fit into the job's memory",
                                 (long long)spec->rows, columns),
@@ -123,28 +144,123 @@ static err size_check(const struct dataset_version_spec *spec, size_t columns, i
     return NULL;
 }
 
+/* Some columns of the files, read by a thread of their own: a file is often one row group, of which DuckDB gives no two
+ * threads work, but any number of readers may each take columns. Chunks go straight to where the rows are kept. */
+enum { READERS_MAX = 16 };
+struct share {
+    pthread_t thread;
+    struct arena *a;
+    const struct strs *paths;
+    const struct target *targets;
+    size_t n, rows; /* rows: that were read */
+    struct rows *out;
+    err e;
+};
+
+static err share_open(struct share *p, struct reader **out)
+{
+    struct duck *d;
+    struct buf names = buf_new(p->a);
+    TRY(duck_open(p->a,
+                  &(struct duck_config){ .threads = 1, .memory_bytes = (int64_t)1 << 40, .files = *p->paths },
+                  &d));
+    for (size_t i = 0; i < p->n; i++) {
+        buf_str(&names, i ? S(", ") : S(""));
+        buf_str(&names, sql_name(p->a, p->targets[i].name));
+    }
+    return duck_read(
+        d, p->a, fmt(p->a, "SELECT %.*s FROM %.*s", STR(buf_get(&names)), STR(sql_parquet(p->a, p->paths))),
+        out);
+}
+
+static err share_read(struct share *p)
+{
+    struct reader *reader;
+    struct columns chunk;
+    TRY(share_open(p, &reader));
+    for (;;) {
+        TRY(reader_next(reader, &chunk));
+        if (chunk.rows == 0)
+            return NULL;
+        if (chunk.rows > p->out->n - p->rows)
+            FAIL(INVALID, "the files have more rows than the %zu that the version says", p->out->n);
+        for (size_t i = 0; i < p->n; i++)
+            TRY(column_take(&p->targets[i], &chunk.v[i], chunk.rows, p->rows, p->out));
+        p->rows += chunk.rows;
+    }
+}
+
+static void *share_run(void *arg)
+{
+    struct share *p = arg;
+    err e = share_read(p);
+    p->e = e ? err_copy(e, p->a) : NULL;
+    err_reset();
+    return NULL;
+}
+
+static err shares_end(struct share *shares, size_t n, struct arena *a)
+{
+    for (size_t i = 0; i < n; i++)
+        if (shares[i].e)
+            return err_copy(shares[i].e, a);
+    for (size_t i = 1; i < n; i++)
+        if (shares[i].rows != shares[0].rows)
+            FAIL(INTERNAL, "columns have %zu and %zu rows", shares[0].rows, shares[i].rows);
+    return NULL;
+}
+
+static err shares_read(struct arena *a, const struct strs *paths, const struct layout *l, size_t readers,
+                       struct rows *out)
+{
+    struct share shares[READERS_MAX] = { 0 };
+    size_t started = 0;
+    err e = NULL;
+    for (size_t from = 0; !e && started < readers; started += !e) {
+        struct share *p = &shares[started];
+        size_t n = (l->n - from) / (readers - started);
+        *p = (struct share){ .a = arena_new(0), .paths = paths, .targets = l->v + from, .n = n, .out = out };
+        from += n;
+        e = thread_start("rows", share_run, p, &p->thread);
+        if (e)
+            arena_free(p->a);
+    }
+    for (size_t i = 0; i < started; i++)
+        pthread_join(shares[i].thread, NULL);
+    if (!e)
+        e = shares_end(shares, started, a);
+    out->n = started ? shares[0].rows : 0;
+    for (size_t i = 0; i < started; i++)
+        arena_free(shares[i].a);
+    return e;
+}
+
+err rows_load(struct arena *a, const struct strs *paths, const struct dataset_version_spec *spec,
+              struct rows *out)
+{
+    struct layout l;
+    size_t readers = (size_t)cpu_count();
+    layout_read(a, spec, &l);
+    TRY(layout_check(&l, S("the table")));
+    readers = readers < l.n ? readers : l.n;
+    rows_new(a, &l, (size_t)spec->rows, spec->until, out);
+    TRY(shares_read(a, paths, &l, readers < READERS_MAX ? readers : READERS_MAX, out));
+    malloc_trim(0); /* what DuckDB's readers leave is a third of the rows' own memory */
+    rows_finish(out, spec->until == 0);
+    return NULL;
+}
+
 err rows_read(struct worker *w, int64_t bytes_max, struct rows *out)
 {
     struct version_in version;
     struct layout l;
-    struct strs names = { 0 };
     TRY(version_get(w->blobs, w->a, yyjson_obj_get(w->spec, "rows"), &version));
-    auto_arena struct arena *scratch = arena_new(0);
-    layout_read(scratch, &version.spec, &l);
+    layout_read(w->a, &version.spec, &l);
     TRY(layout_check(&l, version.name));
-    for (size_t i = 0; i < l.features.n; i++)
-        push(scratch, &names, l.features.v[i]);
-    push(scratch, &names, l.label);
-    push(scratch, &names, l.at);
-    if (l.known.n > 0)
-        push(scratch, &names, l.known);
-    else
+    if (!l.known)
         worker_say(w, "no column says when a label became known: every row before the split is learned from");
-    TRY(size_check(&version.spec, names.n, bytes_max));
-    struct columns table;
-    TRY_AS(parquet_load(scratch, &version.paths, names.v, names.n, &table), "reading '%.*s'",
-           STR(version.name));
-    TRY_AS(rows_from(w->a, &table, &version.spec, out), "reading '%.*s'", STR(version.name));
+    TRY(size_check(&version.spec, l.n, bytes_max));
+    TRY_AS(rows_load(w->a, &version.paths, &version.spec, out), "reading '%.*s'", STR(version.name));
     return NULL;
 }
 
@@ -176,21 +292,45 @@ static int by_place(const void *x, const void *y)
     return (a->row > b->row) - (a->row < b->row);
 }
 
-static void rows_move(struct rows *r, struct arena *a, const struct place *places)
+/* Rows from `first` on go to their places; those before are there already. */
+static void rows_move(struct rows *r, const struct place *places, size_t first)
 {
-    struct rows to = *r;
-    to.x = NEW_N(a, float, arena_mul(r->n, r->features));
-    to.y = NEW_N(a, float, r->n);
-    to.at = NEW_N(a, int64_t, r->n);
-    to.known = NEW_N(a, int64_t, r->n);
-    for (size_t i = 0; i < r->n; i++) {
-        size_t from = places[i].row;
-        memcpy(to.x + i * r->features, r->x + from * r->features, r->features * sizeof *r->x);
-        to.y[i] = r->y[from];
-        to.at[i] = r->at[from];
-        to.known[i] = r->known[from];
+    auto_arena struct arena *scratch = arena_new(0);
+    size_t n = r->n - first, width = r->features * sizeof *r->x;
+    char *x = arena_alloc(scratch, arena_mul(n, width), 64);
+    float *y = NEW_N(scratch, float, n);
+    int64_t *at = NEW_N(scratch, int64_t, n), *known = NEW_N(scratch, int64_t, n);
+    for (size_t i = 0; i < n; i++) {
+        size_t from = places[first + i].row;
+        memcpy(x + i * width, r->x + from * r->features, width);
+        y[i] = r->y[from];
+        at[i] = r->at[from];
+        known[i] = r->known[from];
     }
-    *r = to;
+    memcpy(r->x + first * r->features, x, n * width);
+    memcpy(r->y + first, y, n * sizeof *y);
+    memcpy(r->at + first, at, n * sizeof *at);
+    memcpy(r->known + first, known, n * sizeof *known);
+}
+
+/* Where each row goes. Tables are mostly in order of time, and then three ascending runs need no sorting. */
+static void places_make(const struct rows *r, int64_t split, struct place *places)
+{
+    bool ordered = true;
+    size_t at[REST + 1] = { 0 };
+    for (size_t i = 0; i < r->n; i++) {
+        ordered &= i == 0 || r->at[i - 1] <= r->at[i];
+        at[part_of(r, i, split)]++;
+    }
+    at[REST] = at[LEARN] + at[HELD_OUT];
+    at[HELD_OUT] = at[LEARN];
+    at[LEARN] = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        enum part part = part_of(r, i, split);
+        places[at[part]++] = (struct place){ part, (uint32_t)i, r->at[i] };
+    }
+    if (!ordered)
+        qsort(places, r->n, sizeof *places, by_place);
 }
 
 static err both_classes(const float *y, size_t n, const char *what, struct str when)
@@ -205,7 +345,7 @@ static err both_classes(const float *y, size_t n, const char *what, struct str w
     return NULL;
 }
 
-err rows_split(struct rows *r, int64_t holdout_ms, struct arena *a, struct rows_split *out)
+err rows_split(struct rows *r, int64_t holdout_ms, struct rows_split *out)
 {
     if (r->n == 0 || r->n > UINT32_MAX)
         FAIL(INVALID, "%zu rows cannot be split", r->n);
@@ -215,12 +355,13 @@ err rows_split(struct rows *r, int64_t holdout_ms, struct arena *a, struct rows_
     if (__builtin_mul_overflow(holdout_ms, 1000, &out->split) ||
         __builtin_sub_overflow(r->until, out->split, &out->split))
         FAIL(INVALID, "the holdout is out of range");
-    for (size_t i = 0; i < r->n; i++)
-        places[i] = (struct place){ part_of(r, i, out->split), (uint32_t)i, r->at[i] };
-    qsort(places, r->n, sizeof *places, by_place);
+    places_make(r, out->split, places);
+    size_t first = 0;
+    while (first < r->n && places[first].row == first)
+        first++;
     for (size_t i = 0; i < r->n; i++)
         ++*(places[i].part == LEARN ? &out->train : places[i].part == HELD_OUT ? &out->valid : &out->unknown);
-    rows_move(r, a, places);
+    rows_move(r, places, first);
     struct str split = time_text(scratch, out->split), until = time_text(scratch, out->until);
     TRY(both_classes(r->y, out->train, "to learn from", fmt(scratch, "known before %.*s", STR(split))));
     TRY(both_classes(r->y + out->train, out->valid, "held out",

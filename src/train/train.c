@@ -207,7 +207,7 @@ static err run(struct worker *w)
     int threads = threads_of(w);
     worker_progress(w, 0, t.with->model.trees.rounds, "reading rows");
     TRY(rows_read(w, spec_number(w, "memory"), &t.rows));
-    TRY_AS(rows_split(&t.rows, t.with->holdout, w->a, &t.split), "splitting '%.*s'", STR(t.with->rows));
+    TRY_AS(rows_split(&t.rows, t.with->holdout, &t.split), "splitting '%.*s'", STR(t.with->rows));
     say_start(&t, threads);
     TRY(fit_trees(w->a, &t.rows, &t.split, &t.with->model.trees, threads, &watch, &t.fit));
     worker_say(w, "%d rounds in %.1f s, the best is %d", t.fit.rounds, t.fit.seconds, t.fit.best);

@@ -17,11 +17,12 @@ extern const struct worker_type train_worker;
 /* ---- labelled rows in memory: what train learns from and evaluate judges on ---- */
 struct rows {
     size_t n, features;
-    struct str *names;   /* of the features, in the model's order */
-    float *x;            /* n × features, row-major; NaN for null */
-    float *y;            /* labels, 0 or 1; NaN: none */
-    int64_t *at, *known; /* event time and when the label became known, µs since 1970; INT64_MIN: none */
-    int64_t until;       /* the version's end (exclusive), else just after the newest row */
+    struct str *names; /* of the features, in the model's order */
+    float *x;          /* n × features, row-major; NaN for null */
+    float *y;          /* labels, 0 or 1; NaN: none */
+    int64_t *at,
+        *known; /* event time and when the label became known (may be the same array), µs since 1970; INT64_MIN: none */
+    int64_t until; /* the version's end (exclusive), else just after the newest row */
 };
 /* Adds key "rows" (the version: blob hashes, columns and their roles) to the open object; in prepare, in the daemon. */
 err rows_prepare(struct job_context *, struct str project, struct str dataset_version, struct json *spec);
@@ -33,9 +34,9 @@ struct rows_split {
     int64_t from, split, until;   /* from: the oldest row that is learned from */
     size_t train, valid, unknown; /* rows; unknown: older, but the label came later or never */
 };
-/* INVALID if one side is empty or has one class only. Moves rows (new arrays in a): first those to learn from, then
- * those held out, then the rest; each part in order of event time, then of place. */
-err rows_split(struct rows *, int64_t holdout_ms, struct arena *a, struct rows_split *out);
+/* INVALID if one side is empty or has one class only. Moves rows in place: first those to learn from, then those held out,
+ * then the rest; each part in order of event time, then of place. */
+err rows_split(struct rows *, int64_t holdout_ms, struct rows_split *out);
 
 /* ---- parity: does the exported model say what the trained one says? ---- */
 struct parity {

@@ -11,6 +11,9 @@ typedef uint64_t bst_ulong;
 // clang-format off
 #define XGB_CALLS(C) /* name, parameters; all return 0 when all went well */                              \
     C(XGDMatrixCreateFromDense, (const char *array, const char *config, void **out))                      \
+    C(XGProxyDMatrixCreate,     (void **out))                                                             \
+    C(XGProxyDMatrixSetDataDense, (void *proxy, const char *array))                                       \
+    C(XGQuantileDMatrixCreateFromCallback, (void *batches, void *proxy, void *like, void (*reset)(void *), int (*next)(void *), const char *config, void **out)) \
     C(XGDMatrixSetFloatInfo,    (void *data, const char *field, const float *v, bst_ulong n))             \
     C(XGDMatrixNumRow,          (void *data, bst_ulong *out))                                             \
     C(XGDMatrixFree,            (void *data))                                                             \
@@ -45,7 +48,7 @@ static const struct library library = {
     "XGBoost",
     "DHOW_XGBOOST_LIB",
     (const char *const[]){ "libxgboost.so", "libxgboost.so.0", NULL },
-    "install Debian's libxgboost0, or set DHOW_XGBOOST_LIB to the path of libxgboost.so",
+    "run `make setup`, install Debian's libxgboost0, or set DHOW_XGBOOST_LIB to the path of libxgboost.so",
 };
 
 static const struct library_function functions[] = {
@@ -124,6 +127,52 @@ err xgb_data_new(struct xgb *x, struct arena *a, const float *v, size_t n, size_
     arena_defer(a, data_free, d);
     if (y)
         CALL(x, INVALID, "take the labels", XGDMatrixSetFloatInfo, d->handle, "label", y, n);
+    *out = d;
+    return NULL;
+}
+
+/* XGBoost asks for batches and starts again as often as it likes; ours is one, the whole table where it lies. */
+struct batches {
+    struct xgb *xgb;
+    void *proxy;
+    const char *array;
+    bool given;
+};
+
+static void batches_reset(void *arg)
+{
+    ((struct batches *)arg)->given = false;
+}
+
+static int batches_next(void *arg)
+{
+    struct batches *b = arg;
+    if (b->given || b->xgb->XGProxyDMatrixSetDataDense(b->proxy, b->array) != 0)
+        return 0;
+    return b->given = true;
+}
+
+err xgb_bins_new(struct xgb *x, struct arena *a, const struct xgb_table *t, int bins, int threads,
+                 const struct xgb_data *like, struct xgb_data **out)
+{
+    struct xgb_data *d = NEW(a, struct xgb_data);
+    struct batches b = { .xgb = x };
+    b.array = fmtz(
+        a,
+        "{\"data\":[%llu,true],\"shape\":[%zu,%zu],\"strides\":[%zu,%zu],\"typestr\":\"<f4\",\"version\":3}",
+        (unsigned long long)(uintptr_t)t->x, t->n, t->features, t->every * t->features * sizeof *t->x,
+        sizeof *t->x);
+    const char *config = fmtz(a, "{\"missing\":NaN,\"nthread\":%d,\"max_bin\":%d}", threads, bins);
+    CALL(x, INTERNAL, "make a proxy", XGProxyDMatrixCreate, &b.proxy);
+    int state = x->XGQuantileDMatrixCreateFromCallback(&b, b.proxy, like ? like->handle : NULL, batches_reset,
+                                                       batches_next, config, &d->handle);
+    err e = state == 0 ? NULL : failed(x, INVALID, "bin the rows");
+    x->XGDMatrixFree(b.proxy);
+    TRY(e);
+    d->xgb = x;
+    arena_defer(a, data_free, d);
+    if (t->y)
+        CALL(x, INVALID, "take the labels", XGDMatrixSetFloatInfo, d->handle, "label", t->y, t->n);
     *out = d;
     return NULL;
 }

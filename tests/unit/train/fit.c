@@ -59,9 +59,42 @@ TEST(a_stop_is_cancelled)
     struct fit fit;
     struct trees_with with = sample_params(a, 50);
     sample_rows(a, 500, 3, 3, &rows);
-    CHECK_OK(rows_split(&rows, 100000, a, &split));
+    CHECK_OK(rows_split(&rows, 100000, &split));
     CHECK_ERR(fit_trees(a, &rows, &split, &with, 1, &(struct fit_watch){ stop_at_three }, &fit), CANCELLED);
     CHECK(fit.rounds == 4);
+}
+
+/* So many rows that the edges of bins come from a part of them. */
+TEST(many_rows_are_learned_as_well)
+{
+    NEED_XGBOOST();
+    auto_arena struct arena *a = arena_new(0);
+    struct rows rows;
+    struct rows_split split;
+    struct fit fit;
+    struct trees_with with = sample_params(a, 10);
+    with.learning_rate = 0.5;
+    sample_rows(a, 340000, 3, 5, &rows);
+    for (size_t i = 0; i < rows.n; i++) /* a value so rare that it is in no part */
+        rows.x[3 * i + 2] = i % 100000 == 77 ? 1e9f : NAN;
+    CHECK_OK(sample_fit(a, &rows, &with, &split, &fit));
+    CHECK(split.train > 262144);
+    CHECK(metric_auc(a, fit.score + split.train, rows.y + split.train, split.valid) > 0.75);
+}
+
+/* Debian's is some years older than the one that set-up fetches. */
+TEST(each_version_of_the_library_will_do)
+{
+    setenv("DHOW_XGBOOST_LIB", "libxgboost.so.0", 1);
+    NEED_XGBOOST();
+    auto_arena struct arena *a = arena_new(0);
+    struct rows rows;
+    struct rows_split split;
+    struct fit fit;
+    struct trees_with with = sample_params(a, 20);
+    sample_rows(a, 3000, 5, 3, &rows);
+    CHECK_OK(sample_fit(a, &rows, &with, &split, &fit));
+    CHECK(metric_auc(a, fit.score + split.train, rows.y + split.train, split.valid) > 0.8);
 }
 
 TEST(a_missing_library_is_named)

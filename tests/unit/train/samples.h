@@ -53,7 +53,7 @@ static inline err sample_fit(struct arena *a, struct rows *rows, const struct tr
                              struct rows_split *split, struct fit *out)
 {
     double last[3];
-    TRY(rows_split(rows, (int64_t)rows->n * 1000 / 5, a, split));
+    TRY(rows_split(rows, (int64_t)rows->n * 1000 / 5, split));
     return fit_trees(a, rows, split, with, 2, &(struct fit_watch){ sample_round, last }, out);
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Trees as the main job trains and serves them: bench/train [ROWS [ROUNDS]]. One round of `train` is one tree of depth 7
+/* Trees as the main job trains and serves them: bench/trees [ROWS [ROUNDS]]. One round of `train` is one tree of depth 7
  * over 24 features; of `score`, one row through ONNX Runtime on one thread, beside XGBoost's own prediction of the same
- * rows, its matrix included. Figures are medians of three. */
+ * rows, its matrix included. Figures are medians of three.
+ * bench/trees FILE.parquet ROUNDS MODEL: 100 rounds from a file to saved models, once, as bench/train does it with others:
+ * features x0, x1, …; label y; event time t in seconds, the last 100,000 of which are held out. One line, seconds by part. */
 #include "train/internal.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,7 +96,7 @@ static err bench_score(const struct rows *r, struct str native, struct session *
         TRY(native_score(r, n, native, &theirs[i]));
     }
     char name[64];
-    snprintf(name, sizeof name, "train.score.b%zu", batch);
+    snprintf(name, sizeof name, "trees.score.b%zu", batch);
     line(name, median(ours), "us/row", "XGBoost alone, all rows at once, 1 thread", median(theirs));
     return NULL;
 }
@@ -114,7 +116,7 @@ static err bench_serve(struct arena *a, const struct rows *r, const struct fit *
         if (i + 1 < TIMES)
             session_unload(s);
     }
-    line("train.load", median(load), "ms", NULL, 0);
+    line("trees.load", median(load), "ms", NULL, 0);
     TRY(parity_check(a, fit->native, s, r->x, n, FEATURES, cpu_count(), &p));
     fprintf(stderr, "bench: ONNX Runtime and XGBoost differ by %.2g at most over %zu rows\n", p.max_abs,
             p.rows);
@@ -140,7 +142,7 @@ static err bench_fit(struct arena *a, const struct rows *r, const struct rows_sp
     }
     fprintf(stderr, "bench: %zu rows to learn from, %zu held out, XGBoost %.*s, %d threads\n", split->train,
             split->valid, STR(fit->version), cpu_count());
-    line("train.round", median(ms), "ms", NULL, 0);
+    line("trees.round", median(ms), "ms", NULL, 0);
     return NULL;
 }
 
@@ -152,14 +154,14 @@ static err bench(struct arena *a, size_t n, int64_t rounds)
     struct str onnx;
     double ms[TIMES];
     rows_make(a, n, &r);
-    TRY(rows_split(&r, (int64_t)n * 100, a, &split)); /* a tenth is held out */
+    TRY(rows_split(&r, (int64_t)n * 100, &split)); /* a tenth is held out */
     TRY(bench_fit(a, &r, &split, rounds, &fit));
     for (int i = 0; i < TIMES; i++) {
         int64_t start = mono_ns();
         TRY(trees_to_onnx(&fit.trees, a, &(struct trees_doc){ 0 }, &onnx));
         ms[i] = seconds_since(start) * 1e3;
     }
-    line("train.export", median(ms), "ms", NULL, 0);
+    line("trees.export", median(ms), "ms", NULL, 0);
     for (int i = 0; i < TIMES; i++) {
         auto_arena struct arena *scratch = arena_new(0);
         struct baseline_column c;
@@ -168,8 +170,50 @@ static err bench(struct arena *a, size_t n, int64_t rounds)
             baseline_column_make(scratch, S("f"), r.x + f, split.train, FEATURES, &c);
         ms[i] = seconds_since(start) * 1e3;
     }
-    line("train.baseline", median(ms), "ms", NULL, 0);
+    line("trees.baseline", median(ms), "ms", NULL, 0);
     return bench_serve(a, &r, &fit, onnx);
+}
+
+/* ---- from a file to saved models ---- */
+
+static void spec_make(struct arena *a, struct dataset_version_spec *out)
+{
+    enum { WIDTH = 20, ROWS = 1100000 };
+    struct version_column *c = NEW_N(a, struct version_column, WIDTH + 2);
+    for (size_t i = 0; i < WIDTH; i++)
+        c[i] = (struct version_column){ .name = fmt(a, "x%zu", i), .role = IS_FEATURE };
+    c[WIDTH] = (struct version_column){ .name = S("y"), .role = IS_LABEL };
+    c[WIDTH + 1] = (struct version_column){ .name = S("t"), .role = IS_EVENT_TIME };
+    *out = (struct dataset_version_spec){ .rows = ROWS, .columns = { c, WIDTH + 2 } };
+}
+
+static err bench_file(struct arena *a, const char *path, int64_t rounds, const char *model)
+{
+    struct str name = str_of(path), onnx;
+    struct dataset_version_spec spec;
+    struct rows rows;
+    struct rows_split split;
+    struct trees_with with;
+    struct fit fit;
+    int64_t start = mono_ns();
+    spec_make(a, &spec);
+    schema_defaults(&trees_with_schema, a, &with);
+    with.rounds = rounds;
+    TRY(rows_load(a, &(struct strs){ &name, 1, 1 }, &spec, &rows));
+    double read = seconds_since(start);
+    TRY(rows_split(&rows, 100000 * (int64_t)1000, &split));
+    TRY(fit_trees(a, &rows, &split, &with, cpu_count(), &(struct fit_watch){ on_round }, &fit));
+    TRY(trees_to_onnx(&fit.trees, a, &(struct trees_doc){ 0 }, &onnx));
+    TRY(file_write(fmtz(a, "%s.json", model), fit.native));
+    TRY(file_write(fmtz(a, "%s.onnx", model), onnx));
+    double whole = seconds_since(start);
+    printf(
+        "{\"seconds\": %.3f, \"read\": %.3f, \"bin\": %.3f, \"fit\": %.3f, \"rows\": %zu, \"auc\": %.5f, \"memory\": %lld, "
+        "\"version\": \"%.*s\"}\n",
+        whole, read, fit.bin_seconds, fit.seconds - fit.bin_seconds, split.train,
+        metric_auc(a, fit.score + split.train, rows.y + split.train, split.valid),
+        (long long)rss_peak_bytes(), STR(fit.version));
+    return NULL;
 }
 
 int main(int argc, char **argv)
@@ -177,7 +221,8 @@ int main(int argc, char **argv)
     auto_arena struct arena *a = arena_new(0);
     size_t n = argc > 1 ? strtoul(argv[1], NULL, 10) : 200000;
     int64_t rounds = argc > 2 ? strtol(argv[2], NULL, 10) : 50;
-    err e = bench(a, n < 5000 ? 5000 : n, rounds < 1 ? 1 : rounds);
+    err e = argc > 3 ? bench_file(a, argv[1], rounds, argv[3])
+                     : bench(a, n < 5000 ? 5000 : n, rounds < 1 ? 1 : rounds);
     if (e)
         fprintf(stderr, "%.*s\n%.*s\n", STR(e->text), STR(e->hint));
     return e != NULL;
