@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0
+#define SUITE program
+#include "engine/engine.h"
+#include "test.h"
+
+#include <math.h>
+
+enum { ROWS = 24, IN = 5, HIDDEN = 16, CLASSES = 3 };
+
+struct net {
+    struct arena *a;
+    struct graph *g;
+    struct team *team;
+    int loss;
+    float x[ROWS * IN];
+    int64_t y[ROWS];
+};
+
+static uint64_t seed = 1;
+static float uniform(void)
+{
+    return (float)((double)(splitmix(&seed) >> 11) * 0x1p-52 - 1);
+}
+
+/* Layers of Tanh, as deep as asked for, and softmax cross-entropy. */
+static struct net net_new(int depth, int threads)
+{
+    struct net n = { .a = arena_new(0) };
+    struct graph *g = n.g = graph_new(n.a);
+    seed = 1;
+    int x = graph_input(g, "x", TENSOR_F32, SHAPE(graph_symbol(g, "batch"), IN));
+    int y = graph_input(g, "y", TENSOR_I64, SHAPE(graph_symbol(g, "batch")));
+    int64_t width = IN;
+    for (int i = 0; i < depth; i++) {
+        int64_t to = i + 1 < depth ? HIDDEN : CLASSES;
+        int w = graph_param(g, fmt(n.a, "w%d", i), SHAPE(width, to), NULL);
+        int b = graph_param(g, fmt(n.a, "b%d", i), SHAPE(to), NULL);
+        x = graph_node(g, OP_Add, graph_node(g, OP_MatMul, x, w), b);
+        if (i + 1 < depth)
+            x = graph_node(g, OP_Tanh, x);
+        width = to;
+    }
+    graph_output(g, x, S("scores"));
+    n.loss = graph_node(g, OP_SoftmaxCrossEntropy, x, y);
+    graph_output(g, n.loss, S("loss"));
+    CHECK_OK(graph_error(g));
+    for (int i = 0; i < ROWS * IN; i++)
+        n.x[i] = uniform();
+    for (int i = 0; i < ROWS; i++)
+        n.y[i] = (n.x[i * IN] > 0) + (n.x[i * IN + 1] > 0);
+    CHECK_OK(team_new(threads, &n.team));
+    return n;
+}
+
+static void net_free(struct net *n)
+{
+    team_free(n->team);
+    arena_free(n->a);
+}
+
+static struct params *params_of(struct net *n)
+{
+    struct params *p;
+    CHECK_OK(params_new(n->a, &device_cpu, n->g, team_size(n->team), 7, &p));
+    return p;
+}
+
+static struct program *program_of(struct net *n, struct params *p, struct program_options o)
+{
+    struct program *out;
+    o.team = n->team;
+    o.rows = o.rows ? o.rows : ROWS;
+    CHECK_OK(program_new(n->a, n->g, p, &o, &out));
+    return out;
+}
+
+static struct run_report train(struct net *n, struct program *p, struct optim *o, int steps)
+{
+    struct run_report r = { 0 };
+    for (int i = 0; i < steps; i++)
+        program_train(p, (const void *const[]){ n->x, n->y }, 1, (uint64_t)i, o, &r);
+    return r;
+}
+
+static struct optim *sgd(struct net *n, struct params *p, double rate)
+{
+    struct optim *o;
+    CHECK_OK(optim_new(n->a, p, &(struct optim_spec){ .kind = OPTIM_SGD, .rate = rate }, &o));
+    return o;
+}
+
+/* The gradient of each parameter is that of central differences of the loss, in float. */
+TEST(gradients_are_those_of_differences)
+{
+    struct net n = net_new(3, 1);
+    struct params *p = params_of(&n);
+    struct program *prog = program_of(&n, p, (struct program_options){ .loss = n.loss });
+    struct run_report r;
+    program_run(prog, (const void *const[]){ n.x, n.y }, 0, 0, &r);
+    float *grad = NEW_N(n.a, float, p->n);
+    memcpy(grad, p->grads[0], p->n * sizeof *grad);
+    for (size_t k = 0; k < p->count; k++)
+        for (size_t i = 0; i < p->v[k].n; i += 3) {
+            float *w = p->w + p->v[k].at + i, was = *w;
+            struct run_report up, down;
+            *w = was + 1e-2f;
+            program_run(prog, (const void *const[]){ n.x, n.y }, 0, 0, &up);
+            *w = was - 1e-2f;
+            program_run(prog, (const void *const[]){ n.x, n.y }, 0, 0, &down);
+            *w = was;
+            CHECK(fabs((up.loss - down.loss) / 2e-2 - grad[p->v[k].at + i]) < 2e-4);
+        }
+    net_free(&n);
+}
+
+TEST(threads_share_the_batch)
+{
+    float *w[2];
+    struct net n[2];
+    for (int k = 0; k < 2; k++) {
+        n[k] = net_new(3, k == 0 ? 1 : 3);
+        struct params *p = params_of(&n[k]);
+        struct program *prog = program_of(&n[k], p, (struct program_options){ .loss = n[k].loss });
+        CHECK(program_facts(prog).ranks == (k == 0 ? 1 : 3));
+        train(&n[k], prog, sgd(&n[k], p, 0.5), 20);
+        w[k] = p->w;
+        for (size_t i = 0; k == 1 && i < p->n; i++)
+            CHECK(fabsf(w[0][i] - w[1][i]) < 1e-5f);
+    }
+    net_free(&n[0]);
+    net_free(&n[1]);
+}
+
+TEST(the_same_seed_gives_the_same_bits)
+{
+    struct net n[2];
+    struct params *p[2];
+    for (int k = 0; k < 2; k++) {
+        n[k] = net_new(3, 2);
+        p[k] = params_of(&n[k]);
+        struct optim *o;
+        CHECK_OK(optim_new(n[k].a, p[k], &(struct optim_spec){ .kind = OPTIM_ADAM, .rate = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8 }, &o));
+        train(&n[k], program_of(&n[k], p[k], (struct program_options){ .loss = n[k].loss }), o, 30);
+    }
+    CHECK(memcmp(p[0]->w, p[1]->w, p[0]->n * sizeof *p[0]->w) == 0);
+    net_free(&n[0]);
+    net_free(&n[1]);
+}
+
+TEST(it_learns)
+{
+    struct net n = net_new(2, 2);
+    struct params *p = params_of(&n);
+    struct optim *o;
+    struct program *prog = program_of(&n, p, (struct program_options){ .loss = n.loss });
+    CHECK_OK(optim_new(n.a, p, &(struct optim_spec){ .kind = OPTIM_ADAM, .rate = 3e-2, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8 }, &o));
+    double first = train(&n, prog, o, 1).loss, last = train(&n, prog, o, 300).loss;
+    CHECK(first > 0.8 && last < 0.05);
+    /* The forward graph alone, on the same parameters, for another number of rows, says the labels. */
+    struct program *infer = program_of(&n, p, (struct program_options){ .loss = -1, .rows = ROWS - 1 });
+    struct shape shape;
+    program_run(infer, (const void *const[]){ n.x, n.y }, 0, 0, NULL);
+    const float *scores = program_output(infer, 0, NULL, &shape);
+    CHECK(shape.d[0] == ROWS - 1 && shape.d[1] == CLASSES);
+    for (int i = 0; i < ROWS - 1; i++)
+        for (int k = 0; k < CLASSES; k++)
+            CHECK(k == n.y[i] || scores[i * CLASSES + k] < scores[i * CLASSES + n.y[i]]);
+    net_free(&n);
+}
+
+TEST(recomputed_activations_give_the_same_bits_in_less_memory)
+{
+    struct net n[2];
+    struct params *p[2];
+    struct program_facts f[2];
+    for (int k = 0; k < 2; k++) {
+        n[k] = net_new(24, 2);
+        p[k] = params_of(&n[k]);
+        struct program *prog = program_of(&n[k], p[k], (struct program_options){ .loss = n[k].loss, .recompute = k == 1 });
+        f[k] = program_facts(prog);
+        train(&n[k], prog, sgd(&n[k], p[k], 0.1), 5);
+    }
+    CHECK(f[0].segments == 1 && f[1].segments > 1 && f[1].memory < f[0].memory * 7 / 10 && f[1].steps > f[0].steps);
+    CHECK(memcmp(p[0]->w, p[1]->w, p[0]->n * sizeof *p[0]->w) == 0);
+    net_free(&n[0]);
+    net_free(&n[1]);
+}
+
+TEST(a_budget_is_met_or_refused_with_the_number)
+{
+    struct net n = net_new(24, 1);
+    struct params *p = params_of(&n);
+    struct program *prog = program_of(&n, p, (struct program_options){ .loss = n.loss });
+    int64_t all = program_facts(prog).memory_params + program_facts(prog).memory;
+    struct program_options o = { .team = n.team, .rows = ROWS, .loss = n.loss, .memory_max = all * 9 / 10 };
+    CHECK_OK(program_new(n.a, n.g, p, &o, &prog));
+    CHECK(program_facts(prog).segments > 1);
+    o.memory_max = 4096;
+    CHECK_ERR(program_new(n.a, n.g, p, &o, &prog), TOO_LARGE);
+    net_free(&n);
+}
+
+TEST(accumulated_gradients_are_their_mean)
+{
+    struct net n[2];
+    struct params *p[2];
+    for (int k = 0; k < 2; k++) {
+        struct optim *o;
+        n[k] = net_new(3, 2);
+        p[k] = params_of(&n[k]);
+        CHECK_OK(optim_new(n[k].a, p[k], &(struct optim_spec){ .kind = OPTIM_SGD, .rate = 0.2, .accumulate = k == 0 ? 1 : 2 }, &o));
+        struct program *prog = program_of(&n[k], p[k], (struct program_options){ .loss = n[k].loss, .rows = k == 0 ? ROWS : ROWS / 2 });
+        for (int i = 0; i < 4; i++)
+            for (int half = 0; half <= k; half++)
+                program_train(prog, (const void *const[]){ n[k].x + half * ROWS / 2 * IN, n[k].y + half * ROWS / 2 }, 0, 0, o, NULL);
+        CHECK(o->step == 4);
+    }
+    for (size_t i = 0; i < p[0]->n; i++)
+        CHECK(fabsf(p[0]->w[i] - p[1]->w[i]) < 1e-5f);
+    net_free(&n[0]);
+    net_free(&n[1]);
+}
+
+TEST(a_graph_that_mixes_rows_runs_on_one_thread)
+{
+    struct arena *a = arena_new(0);
+    struct graph *g = graph_new(a);
+    struct team *team;
+    struct params *p;
+    struct program *prog;
+    int x = graph_input(g, "x", TENSOR_F32, SHAPE(graph_symbol(g, "batch"), 4));
+    graph_output(g, graph_node_with(g, OP_Softmax, ATTRS({ "axis", ATTR_INT, .i = 0 }), x), S("y"));
+    CHECK_OK(team_new(3, &team));
+    CHECK_OK(params_new(a, &device_cpu, g, 3, 0, &p));
+    CHECK_OK(program_new(a, g, p, &(struct program_options){ .team = team, .rows = 6, .loss = -1 }, &prog));
+    CHECK(program_facts(prog).ranks == 1);
+    float in[24], sum = 0;
+    for (int i = 0; i < 24; i++)
+        in[i] = (float)i / 10;
+    program_run(prog, (const void *const[]){ in }, 0, 0, NULL);
+    const float *y = program_output(prog, 0, NULL, NULL);
+    for (int i = 0; i < 6; i++)
+        sum += y[i * 4];
+    CHECK(fabsf(sum - 1) < 1e-6f);
+    team_free(team);
+    arena_free(a);
+}
+
+TEST(halves_learn_alike)
+{
+    static const enum precision kinds[] = { PRECISION_F32, PRECISION_BF16, PRECISION_F16 };
+    double last[3];
+    for (int k = 0; k < 3; k++) {
+        struct net n = net_new(3, 2);
+        struct params *p = params_of(&n);
+        struct optim *o;
+        CHECK_OK(optim_new(n.a, p,
+                           &(struct optim_spec){ .kind = OPTIM_ADAMW, .rate = 2e-2, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8,
+                                                 .loss_scaling = kinds[k] == PRECISION_F16 },
+                           &o));
+        struct program *prog = program_of(&n, p, (struct program_options){ .loss = n.loss, .precision = kinds[k] });
+        last[k] = train(&n, prog, o, 200).loss;
+        for (size_t i = 0; k > 0 && i < p->n; i++) { /* the copy is kept current */
+            uint16_t half = p->half[i];
+            params_half_range(p->w, p->half, p->half_type, i, i + 1);
+            CHECK(half == p->half[i]);
+        }
+        net_free(&n);
+    }
+    CHECK(last[0] < 0.1 && last[1] < 0.15 && last[2] < 0.15);
+}
+
+TEST(an_overflow_skips_the_step)
+{
+    struct net n = net_new(2, 2);
+    struct params *p = params_of(&n);
+    struct optim *o;
+    struct run_report r;
+    CHECK_OK(optim_new(n.a, p, &(struct optim_spec){ .kind = OPTIM_SGD, .rate = 0.1, .loss_scaling = true }, &o));
+    struct program *prog = program_of(&n, p, (struct program_options){ .loss = n.loss });
+    float *before = NEW_N(n.a, float, p->n);
+    memcpy(before, p->w, p->n * sizeof *before);
+    n.x[3] = INFINITY;
+    program_train(prog, (const void *const[]){ n.x, n.y }, 0, 0, o, &r);
+    CHECK(r.overflow && o->step == 0 && o->skipped == 1 && o->loss_scale == 32768);
+    CHECK(memcmp(before, p->w, p->n * sizeof *before) == 0);
+    net_free(&n);
+}
+
+/* ---- optimisers, against their formulas in double ---- */
+
+struct reference {
+    double w, m, v;
+};
+
+static double reference_step(struct reference *r, const struct optim_spec *s, double g, int64_t t)
+{
+    double rate = s->rate, before = r->w;
+    bool beside = s->kind == OPTIM_ADAMW;
+    g += beside ? 0 : s->decay * r->w;
+    if (s->kind == OPTIM_SGD) {
+        r->m = s->momentum * r->m + g;
+        r->w -= rate * (s->nesterov ? g + s->momentum * r->m : r->m);
+    } else if (s->kind == OPTIM_ADAGRAD) {
+        r->v += g * g;
+        r->w -= rate * g / (sqrt(r->v) + s->epsilon);
+    } else {
+        r->m = s->beta1 * r->m + (1 - s->beta1) * g;
+        r->v = s->beta2 * r->v + (1 - s->beta2) * g * g;
+        r->w -= rate * (r->m / (1 - pow(s->beta1, (double)t)) / (sqrt(r->v / (1 - pow(s->beta2, (double)t))) + s->epsilon));
+        r->w -= beside ? rate * s->decay * before : 0;
+    }
+    return r->w;
+}
+
+TEST(optimisers_follow_their_formulas)
+{
+    static const struct optim_spec specs[] = {
+        { .kind = OPTIM_SGD, .rate = 0.1, .decay = 0.01 },
+        { .kind = OPTIM_SGD, .rate = 0.1, .momentum = 0.9, .decay = 0.01 },
+        { .kind = OPTIM_SGD, .rate = 0.1, .momentum = 0.9, .nesterov = true },
+        { .kind = OPTIM_ADAM, .rate = 0.1, .beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-8, .decay = 0.01 },
+        { .kind = OPTIM_ADAMW, .rate = 0.1, .beta1 = 0.9, .beta2 = 0.99, .epsilon = 1e-8, .decay = 0.1 },
+        { .kind = OPTIM_ADAGRAD, .rate = 0.1, .epsilon = 1e-8, .decay = 0.01 },
+    };
+    for (size_t k = 0; k < sizeof specs / sizeof *specs; k++) {
+        struct arena *a = arena_new(0);
+        struct graph *g = graph_new(a);
+        struct params *p;
+        struct optim *o;
+        graph_param(g, S("w"), SHAPE(7, 5), NULL); /* of rank 2: decays */
+        graph_param(g, S("b"), SHAPE(3), NULL);    /* does not */
+        CHECK_OK(params_new(a, &device_cpu, g, 1, 3, &p));
+        CHECK_OK(optim_new(a, p, &specs[k], &o));
+        struct reference r[38];
+        for (size_t i = 0; i < 38; i++)
+            r[i] = (struct reference){ .w = i < 35 ? p->w[i] : p->w[p->v[1].at + i - 35] };
+        struct rank rank = { .size = 1 };
+        struct run_report report;
+        for (int64_t t = 1; t <= 10; t++) {
+            for (size_t i = 0; i < 38; i++) {
+                struct optim_spec spec = specs[k];
+                size_t at = i < 35 ? i : p->v[1].at + i - 35;
+                p->grads[0][at] = uniform();
+                spec.decay *= i < 35;
+                reference_step(&r[i], &spec, p->grads[0][at], t);
+            }
+            optim_apply(o, &rank, &report);
+        }
+        for (size_t i = 0; i < 38; i++)
+            CHECK(fabs(p->w[i < 35 ? i : p->v[1].at + i - 35] - r[i].w) < 2e-5);
+        arena_free(a);
+    }
+}
+
+TEST(gradients_are_clipped_by_their_norm)
+{
+    struct net n = net_new(2, 2);
+    struct params *p = params_of(&n);
+    struct optim *o;
+    struct run_report r;
+    CHECK_OK(optim_new(n.a, p, &(struct optim_spec){ .kind = OPTIM_SGD, .rate = 1, .clip_norm = 1e-3 }, &o));
+    float *before = NEW_N(n.a, float, p->n);
+    memcpy(before, p->w, p->n * sizeof *before);
+    program_train(program_of(&n, p, (struct program_options){ .loss = n.loss }), (const void *const[]){ n.x, n.y }, 0, 0, o, &r);
+    double moved = 0;
+    for (size_t i = 0; i < p->n; i++)
+        moved += pow((double)p->w[i] - before[i], 2);
+    CHECK(r.grad_norm > 1e-2 && fabs(sqrt(moved) - 1e-3) < 1e-6);
+    net_free(&n);
+}
+
+TEST(rates_follow_their_schedules)
+{
+    struct schedule cosine = { .kind = RATE_COSINE, .warmup = 10, .steps = 110, .factor = 0.1 };
+    CHECK(fabs(schedule_rate(&cosine, 1, 0) - 0.1) < 1e-12 && fabs(schedule_rate(&cosine, 1, 9) - 1) < 1e-12);
+    CHECK(fabs(schedule_rate(&cosine, 1, 60) - 0.55) < 1e-12 && fabs(schedule_rate(&cosine, 1, 110) - 0.1) < 1e-12);
+    struct schedule linear = { .kind = RATE_LINEAR, .steps = 100 };
+    CHECK(fabs(schedule_rate(&linear, 2, 25) - 1.5) < 1e-12);
+    struct schedule step = { .kind = RATE_STEP, .every = 10, .factor = 0.5 };
+    CHECK(fabs(schedule_rate(&step, 1, 25) - 0.25) < 1e-12);
+    struct schedule one = { .kind = RATE_ONE_CYCLE, .warmup = 30, .steps = 100, .factor = 10 };
+    CHECK(fabs(schedule_rate(&one, 1, 0) - 0.1) < 1e-12 && fabs(schedule_rate(&one, 1, 30) - 1) < 1e-12);
+    CHECK(schedule_rate(&one, 1, 100) < 1e-12);
+}
