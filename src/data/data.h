@@ -10,6 +10,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "data/columns.h"
+#include "data/dict.h"
 #include "data/duck.h"
 #include "data/kinds.h"
 #include "sched/sched.h"

@@ -34,3 +34,13 @@ static inline uint64_t dict_hash(struct str s)
 
 /* The number of s; new texts are copied. */
 uint32_t dict_code(struct dict *d, struct str s);
+/* Its number if it has one; any number of threads while nobody adds. */
+static inline bool dict_find(const struct dict *d, struct str s, uint32_t *out)
+{
+    for (size_t at = dict_hash(s) & d->mask; d->slots && d->slots[at]; at = (at + 1) & d->mask)
+        if (str_eq(d->v[d->slots[at] - 1], s)) {
+            *out = d->slots[at] - 1;
+            return true;
+        }
+    return false;
+}

@@ -571,6 +571,172 @@ err duck_describe(struct duck *d, struct arena *a, struct str sql, struct duck_c
     return NULL;
 }
 
+/* ---- vectors as they are ---- */
+
+struct scan {
+    struct duck *duck;
+    struct ddb_result result;
+    ddb_chunk chunk;
+    struct vector *vectors;
+    bool *list;
+    size_t n;
+    bool open;
+};
+
+void scan_close(struct scan *s)
+{
+    if (s->chunk)
+        D.destroy_data_chunk(&s->chunk);
+    if (s->open)
+        D.destroy_result(&s->result);
+    s->open = false;
+}
+
+static void scan_close_at(void *arg)
+{
+    scan_close(arg);
+}
+
+/* The narrowest of our numbers that holds an SQL type; NULL if it is none. */
+static const char *number_sql(struct str type, char *out)
+{
+    static const struct {
+        const char *sql, *as;
+        char type;
+    } types[] = {
+        { "FLOAT", "FLOAT", 'f' },      { "DOUBLE", "DOUBLE", 'd' },    { "BIGINT", "BIGINT", 'l' },
+        { "INTEGER", "INTEGER", 'i' },  { "BOOLEAN", "INTEGER", 'i' },  { "TINYINT", "INTEGER", 'i' },
+        { "SMALLINT", "INTEGER", 'i' }, { "UTINYINT", "INTEGER", 'i' }, { "USMALLINT", "INTEGER", 'i' },
+        { "UINTEGER", "BIGINT", 'l' },  { "UBIGINT", "DOUBLE", 'd' },   { "HUGEINT", "DOUBLE", 'd' },
+        { "UHUGEINT", "DOUBLE", 'd' },
+    };
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (str_eq(type, str_of(types[i].sql))) {
+            *out = types[i].type;
+            return types[i].as;
+        }
+    *out = 'd';
+    return str_starts(type, S("DECIMAL(")) && !str_ends(type, S("]")) ? "DOUBLE" : NULL;
+}
+
+/* "FLOAT[]", "FLOAT[784]" → "FLOAT"; empty if it is no list. */
+static struct str item_type(struct str type)
+{
+    if (!str_ends(type, S("]")))
+        return S("");
+    size_t n = type.n - 1;
+    while (n && type.p[n - 1] >= '0' && type.p[n - 1] <= '9')
+        n--;
+    return n && type.p[n - 1] == '[' ? str_sub(type, 0, n - 1) : S("");
+}
+
+static err scan_column_sql(struct buf *b, const struct scan_column *c, struct str type, char *out)
+{
+    static const char *const wants[] = { "number", "list of numbers", "text", "time" };
+    struct str name = sql_name(b->a, c->name);
+    const char *as = number_sql(c->want == SCAN_NUMBERS ? item_type(type) : type, out);
+    enum column_type kind;
+    if (c->want == SCAN_NUMBER && as)
+        buf_fmt(b, "CAST(%.*s AS %s)", STR(name), as);
+    else if (c->want == SCAN_NUMBERS && as)
+        buf_fmt(b, "CAST(%.*s AS %s[])", STR(name), as);
+    else if (c->want == SCAN_TEXT && column_type_of(type, &kind)) {
+        *out = 't';
+        buf_fmt(b, "CAST(%.*s AS VARCHAR)", STR(name));
+    } else if (c->want == SCAN_TIME &&
+               (str_is(type, "BIGINT") || (column_type_of(type, &kind) && kind == COL_TIME))) {
+        *out = 'l';
+        if (str_is(type, "BIGINT"))
+            buf_str(b, name);
+        else if (str_is(type, "TIMESTAMP WITH TIME ZONE"))
+            buf_fmt(b, "epoch_us(%.*s)", STR(name));
+        else
+            buf_fmt(b, "epoch_us(CAST(%.*s AS TIMESTAMP))", STR(name));
+    } else
+        FAIL(INVALID, "column '%.*s' is %.*s, no %s", STR(c->name), STR(type), wants[c->want]);
+    return NULL;
+}
+
+static err scan_type(struct arena *a, const struct duck_columns *have, struct str name, struct str *out)
+{
+    struct strs names = { 0 };
+    for (size_t i = 0; i < have->n; i++) {
+        if (str_eq(have->v[i].name, name)) {
+            *out = have->v[i].type;
+            return NULL;
+        }
+        push(a, &names, have->v[i].name);
+    }
+    struct str near = str_nearest(name, names.v, names.n);
+    if (near.n)
+        FAIL(INVALID, "there is no column '%.*s'; is it '%.*s'?", STR(name), STR(near));
+    FAIL(INVALID, "there is no column '%.*s'", STR(name));
+}
+
+err duck_scan(struct duck *d, struct arena *a, struct str from, const struct scan_column *columns, size_t n,
+              struct scan **out)
+{
+    auto_arena struct arena *tmp = arena_new(0);
+    struct duck_columns have;
+    struct buf b = buf_new(tmp);
+    struct str type = S("");
+    TRY(duck_describe(d, tmp, fmt(tmp, "SELECT * FROM %.*s", STR(from)), &have));
+    struct scan *s = NEW(a, struct scan);
+    *s = (struct scan){
+        .duck = d, .n = n, .vectors = NEW_N(a, struct vector, n + 1), .list = NEW_N(a, bool, n + 1)
+    };
+    buf_str(&b, S("SELECT "));
+    for (size_t i = 0; i < n; i++) {
+        buf_str(&b, i ? S(", ") : S(""));
+        TRY(scan_type(tmp, &have, columns[i].name, &type));
+        TRY(scan_column_sql(&b, &columns[i], type, &s->vectors[i].type));
+        s->list[i] = columns[i].want == SCAN_NUMBERS;
+    }
+    buf_fmt(&b, "%s FROM %.*s", n ? "" : "1", STR(from));
+    TRY(duck_result(d, str_z(tmp, buf_get(&b)), true, &s->result));
+    s->open = true;
+    arena_defer(a, scan_close_at, s);
+    *out = s;
+    return NULL;
+}
+
+static void vector_borrow(struct vector *v, ddb_vector from, bool list)
+{
+    v->valid = D.vector_get_validity(from);
+    v->data = D.vector_get_data(from);
+    if (!list)
+        return;
+    v->lists = v->data;
+    ddb_vector items = D.list_vector_get_child(from);
+    v->data = D.vector_get_data(items);
+    v->item_valid = D.vector_get_validity(items);
+}
+
+err scan_next(struct scan *s, const struct vector **out, size_t *rows)
+{
+    if (s->chunk)
+        D.destroy_data_chunk(&s->chunk);
+    s->chunk = NULL;
+    *out = s->vectors;
+    *rows = 0;
+    if (s->duck->stop && s->duck->stop(s->duck->stop_arg))
+        FAIL(CANCELLED, "stopped");
+    s->chunk = D.fetch_chunk(s->result);
+    *rows = s->chunk ? D.data_chunk_get_size(s->chunk) : 0;
+    const char *why = *rows ? NULL : D.result_error(&s->result);
+    if (why && *why)
+        return duck_fail(why);
+    for (size_t i = 0; *rows && i < s->n; i++)
+        vector_borrow(&s->vectors[i], D.data_chunk_get_vector(s->chunk, i), s->list[i]);
+    return NULL;
+}
+
+struct str vector_text(const struct vector *v, size_t row)
+{
+    const union ddb_string *s = (const union ddb_string *)v->data + row;
+    return (struct str){ s->n <= 12 ? s->inlined : s->far, s->n };
+}
+
 /* ---- Parquet ---- */
 
 err parquet_load(struct arena *a, const struct strs *paths, const struct str *names, size_t n,

@@ -45,6 +45,33 @@ struct reader;
 err duck_read(struct duck *, struct arena *a, struct str sql, struct reader **out);
 /* The next rows (at most a few thousand), valid until the next call; chunk->rows is 0 at the end. */
 err reader_next(struct reader *, struct columns *chunk);
+/* Vectors as DuckDB has them, for who decodes into a place of his own: numbers in their own width, lists. */
+enum scan_want { SCAN_NUMBER, SCAN_NUMBERS /* lists and arrays of numbers */, SCAN_TEXT, SCAN_TIME };
+struct scan_column {
+    struct str name;
+    enum scan_want want;
+};
+struct vector {
+    char type; /* 'f' float, 'd' double, 'i' int32_t, 'l' int64_t (times: µs), 't' text (vector_text) */
+    const void *data;      /* of the rows; SCAN_NUMBERS: of the items */
+    const uint64_t *valid; /* a bit for each row; NULL: all are */
+    const struct vector_list {
+        uint64_t at, n;
+    } * lists; /* SCAN_NUMBERS: the items of each row */
+    const uint64_t *item_valid;
+};
+struct scan;
+/* The columns of `from` (what may follow FROM), in order of rows. INVALID, naming the column, if it is not there or of another type. */
+err duck_scan(struct duck *, struct arena *a, struct str from, const struct scan_column *, size_t n,
+              struct scan **out);
+/* The next rows (at most 2,048), valid until the next call; 0 at the end. */
+err scan_next(struct scan *, const struct vector **out, size_t *rows);
+void scan_close(struct scan *); /* else the arena does */
+struct str vector_text(const struct vector *, size_t row);
+static inline bool vector_null(const uint64_t *valid, size_t i)
+{
+    return valid && !(valid[i / 64] >> (i % 64) & 1);
+}
 /* Ends what runs now; any thread. */
 void duck_interrupt(struct duck *);
 /* Share of the running statement that is done, 0 to 1; -1 unknown. Any thread. */

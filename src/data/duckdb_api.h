@@ -89,6 +89,7 @@ enum ddb_pending_state { DDB_READY = 0, DDB_NOT_READY = 1, DDB_ERROR = 2, DDB_NO
     D(uint64_t, vector_size, (void))                                                                             \
     D(void *, vector_get_data, (ddb_vector))                                                                     \
     D(uint64_t *, vector_get_validity, (ddb_vector))                                                             \
+    D(ddb_vector, list_vector_get_child, (ddb_vector))                                                           \
     D(void, vector_ensure_validity_writable, (ddb_vector))                                                       \
     D(void, vector_assign_string_element_len, (ddb_vector, uint64_t i, const char *, uint64_t n))                \
     D(ddb_type, create_logical_type, (int))                                                                      \

@@ -50,6 +50,7 @@ struct loader_input {
     enum loader_missing
         missing; /* NUMBERS, CLASS; CATEGORIES always have an id for it, ARRAY is never missing */
     double fill;
+    bool floats;    /* CLASS: as F32, for losses of one output (0 or 1) */
     bool indicator; /* NUMBERS: k more columns, 1 where a value was missing */
     bool ids;       /* ARRAY: whole numbers → I64 */
     int rank;       /* ARRAY: shape of a row, 0: as in the file; [3, 32, 32] */
@@ -60,11 +61,11 @@ struct loader_input {
     int64_t length;         /* TOKENS: ids in a window */
 };
 
-enum loader_format { FORMAT_AUTO, FORMAT_PARQUET, FORMAT_CSV, FORMAT_IDX, FORMAT_NPY, FORMAT_TEXT };
+enum file_format { FILE_AUTO, FILE_PARQUET, FILE_CSV, FILE_IDX, FILE_NPY, FILE_TEXT };
 struct loader_file {
     struct str path;
-    enum loader_format format; /* AUTO: by its first bytes, or by its name (.csv, .tsv, .txt) */
-    enum loader_part part;     /* VALID, TEST: all of its rows; TRAIN: what the split says */
+    enum file_format format; /* AUTO: by its first bytes, or by its name (.csv, .tsv, .txt) */
+    enum loader_part part;   /* VALID, TEST: all of its rows; TRAIN: what the split says */
     struct str
         column; /* arrays: the name of the column that it is. Files of one column follow each other, and each column's
                                   must have the rows of the first column's files, one by one */
@@ -149,7 +150,7 @@ err loader_raw(const struct loader *, struct arena *a, enum loader_part, size_t 
 
 /* ---- batches ---- */
 enum { LOADER_TENSORS_MAX = 32 };
-struct batch {
+struct feed_batch {
     const void *data[LOADER_TENSORS_MAX]; /* by tensor, 64-aligned, rows × n; good until the next call */
     int64_t rows;                         /* 0: the end (of an evaluation) */
     int64_t epoch;                        /* from 0 */
@@ -173,7 +174,7 @@ err feed_open(struct loader *, struct arena *a, const struct feed_options *, str
 /* Batches of an epoch. */
 int64_t feed_steps(const struct feed *);
 /* The next batch. Waits only if none is ready. The former one is given back. */
-err feed_next(struct feed *, struct batch *out);
+err feed_next(struct feed *, struct feed_batch *out);
 /* Where the next batch stands, {"epoch":2,"step":117, …}: what resuming needs. */
 struct str feed_state(const struct feed *, struct arena *a);
 /* Goes there. INVALID if it is the state of other data, another batch size or another seed. */

@@ -9,6 +9,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "feature/feature.h"
+#include "train/loader.h"
 #include "train/runtime.h"
 #include "train/spec.h"
 
