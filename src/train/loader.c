@@ -75,7 +75,7 @@ static struct str file_name(struct str path)
     return path;
 }
 
-static enum file_format format_of_bytes(const unsigned char *p, size_t n)
+static enum loader_format format_of_bytes(const unsigned char *p, size_t n)
 {
     if (n >= 4 && !memcmp(p, "PAR1", 4))
         return FILE_PARQUET;
@@ -91,7 +91,7 @@ static err format_find(struct loader_file *f)
     auto_arena struct arena *a = arena_new(0);
     static const struct {
         const char *end;
-        enum file_format format;
+        enum loader_format format;
     } names[] = { { ".csv", FILE_CSV },
                   { ".tsv", FILE_CSV },
                   { ".csv.gz", FILE_CSV },

@@ -61,10 +61,10 @@ struct loader_input {
     int64_t length;         /* TOKENS: ids in a window */
 };
 
-enum file_format { FILE_AUTO, FILE_PARQUET, FILE_CSV, FILE_IDX, FILE_NPY, FILE_TEXT };
+enum loader_format { FILE_AUTO, FILE_PARQUET, FILE_CSV, FILE_IDX, FILE_NPY, FILE_TEXT };
 struct loader_file {
     struct str path;
-    enum file_format format; /* AUTO: by its first bytes, or by its name (.csv, .tsv, .txt) */
+    enum loader_format format; /* AUTO: by its first bytes, or by its name (.csv, .tsv, .txt) */
     enum loader_part part;   /* VALID, TEST: all of its rows; TRAIN: what the split says */
     struct str
         column; /* arrays: the name of the column that it is. Files of one column follow each other, and each column's
