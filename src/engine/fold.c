@@ -18,14 +18,16 @@ static bool foldable(const struct graph *g, const struct node *n)
     for (int i = 0; i < n->n_in; i++)
         if (n->in[i] >= 0 && (value_at(g, n->in[i])->kind != VALUE_CONST || !value_at(g, n->in[i])->data))
             return false;
+    int64_t bytes = 0;
     for (int i = 0; i < n->n_out; i++) {
         const struct value *v = n->out[i] >= 0 ? value_at(g, n->out[i]) : NULL;
         int64_t count = v ? shape_count(&v->shape) : 0;
         if (v &&
             (v->kind == VALUE_CONST || count < 0 || count > FOLD_ELEMENTS_MAX || tensor_size(v->type) == 0))
             return false;
+        bytes += v ? count * (int64_t)tensor_size(v->type) : 0;
     }
-    return true;
+    return bytes <= FOLD_BYTES_MAX - g->folded;
 }
 
 err fold_node(struct graph *g, int at)
@@ -45,6 +47,7 @@ err fold_node(struct graph *g, int at)
             const struct value *v = value_at(g, n->out[i]);
             size_t bytes = arena_mul((size_t)shape_count(&v->shape), tensor_size(v->type));
             step.out[i] = const_tensor(a, v, arena_alloc(g->a, bytes ? bytes : 1, 64));
+            g->folded += (int64_t)bytes;
         }
     struct bind bind = { .a = a, .g = g, .n = n, .step = &step };
     if (device_cpu.open() || device_cpu.bind(&bind))

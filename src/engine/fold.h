@@ -5,5 +5,5 @@
 #include "engine/graph.h"
 
 /* At most so many elements are folded, so that a graph cannot blow itself up before it is planned. */
-enum { FOLD_ELEMENTS_MAX = 1 << 22 };
+enum { FOLD_ELEMENTS_MAX = 1 << 22, FOLD_BYTES_MAX = 1 << 28 /* of one graph */ };
 err fold_node(struct graph *, int node);

@@ -68,6 +68,8 @@ struct graph {
     VEC(struct graph_update) updates;
     VEC(struct onnx_text) metadata;
     struct strs symbols;
+    struct strs notes; /* what graph_read noticed and the user should know, as sentences */
+    int64_t folded;    /* bytes that folding made; bounded, so that a small file cannot ask for much */
 };
 
 /* ---- building: ids of values go in and come out. A builder call that breaks a rule keeps the graph's first error and
@@ -126,7 +128,9 @@ bool value_i64s(const struct graph *, struct arena *, int id, const int64_t **v,
 
 /* ---- ONNX ---- */
 /* Reads and checks (onnx_check first), lifts to the internal opset, infers types and shapes. Float initialisers become
- * PARAM (running statistics of BatchNormalization: STATE; scalars and those that only shape rules read: CONST). */
+ * PARAM (running statistics of BatchNormalization: STATE; scalars and those that only shape rules read: CONST); what an
+ * exporter makes of one weight by moving its elements (LSTM's gates in another order) is folded into one PARAM. The first
+ * open dimension of the first input is "batch". The bytes must outlive the graph: names and aligned weights stay in them. */
 err graph_read(struct arena *, struct str bytes, const struct onnx_limits *, struct graph **out);
 /* As an inference model, opset 17 or the lowest that its ops need: without gradients, training ops rewritten to what they
  * do at inference (Dropout goes, BatchNormalization's training_mode 0). data by id: where PARAM and STATE stand now (params.h); NULL: value.data. */

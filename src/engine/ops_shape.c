@@ -24,7 +24,11 @@ static err out_is(const struct graph *g, const struct node *n, const struct shap
 static bool ints_in(struct graph *g, const struct node *n, int i, const int64_t **v, size_t *count)
 {
     *count = 0;
-    return i < n->n_in && n->in[i] >= 0 && value_i64s(g, g->a, n->in[i], v, count);
+    if (i >= n->n_in || n->in[i] < 0)
+        return false;
+    /* Of sizes, places or pieces; a longer list is none of these, and is not copied. */
+    int64_t most = 2 * TENSOR_RANK_MAX > n->n_out ? 2 * TENSOR_RANK_MAX : n->n_out;
+    return shape_count(&value_at(g, n->in[i])->shape) <= most && value_i64s(g, g->a, n->in[i], v, count);
 }
 static bool has_in(const struct node *n, int i)
 {
@@ -1138,7 +1142,7 @@ err grad_space_to_depth(struct grad *r)
     if (r->need[0])
         r->dx[0] = graph_node_with(r->g, OP_DepthToSpace,
                                    ATTRS({ "blocksize", ATTR_INT, .i = attr_i(&r->n, "blocksize", 1) },
-                                         { "mode", ATTR_TEXT, .s = S("DCR") }),
+                                         { "mode", ATTR_TEXT, .s = attr_s(&r->n, "mode", S("DCR")) }),
                                    r->dy[0]);
     return NULL;
 }

@@ -356,7 +356,8 @@ static err bind_depth_to_space(struct bind *b)
 static err bind_space_to_depth(struct bind *b)
 {
     struct nest s = { .rank = 6 };
-    blocks(b->step->in[0], b->step->out[0], attr_i(b->n, "blocksize", 1), false, s.n, s.from, s.to);
+    blocks(b->step->in[0], b->step->out[0], attr_i(b->n, "blocksize", 1),
+           str_is(attr_s(b->n, "mode", S("DCR")), "CRD"), s.n, s.from, s.to);
     return bind_nest(b, &s);
 }
 
