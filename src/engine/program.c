@@ -286,16 +286,19 @@ static void inputs_set(struct program *p, struct share *s)
 
 /* ---- making ---- */
 
-/* Bytes that a step needs: parameters, gradients, and the activations of all ranks. */
-static err compile_all(struct program *p, int segments, int64_t *need)
+/* Compiles, lays out and binds for all ranks, and says how many bytes a step needs. */
+static err make(struct program *p, int segments, int64_t *need)
 {
     p->segments = segments;
     p->all = NULL;
-    *need = (int64_t)(p->params->n * sizeof(float)) * (1 + (p->options.loss >= 0 ? p->ranks : 0));
+    p->arena_bytes = p->scratch_bytes = 0;
     for (int i = 0; i < p->ranks; i++) {
         TRY(compile(p, p->shares[i].rows, &p->shares[i].compiled));
-        *need += (int64_t)p->shares[i].compiled->memory.bytes;
+        TRY(tensors_new(p, &p->shares[i], i));
+        TRY(steps_new(p, &p->shares[i]));
     }
+    struct program_facts f = program_facts(p);
+    *need = f.memory_params + f.memory;
     return NULL;
 }
 
@@ -309,18 +312,18 @@ static err over_budget(const struct program *p, int64_t need)
 }
 
 /* Keeps all activations if the budget allows; else computes them again in ever more segments until it does. */
-static err compile_within(struct program *p)
+static err make_within(struct program *p)
 {
     int64_t need, least = INT64_MAX, budget = p->options.memory_max;
     int best = 1;
     if (!p->options.recompute) {
-        TRY(compile_all(p, 1, &need));
+        TRY(make(p, 1, &need));
         if (budget <= 0 || need <= budget)
             return NULL;
         least = need;
     }
     for (int segments = 2; segments <= 64 && p->options.loss >= 0; segments *= 2) {
-        TRY(compile_all(p, segments, &need));
+        TRY(make(p, segments, &need));
         if (need < least)
             least = need, best = segments;
         if (budget > 0 && need <= budget)
@@ -328,7 +331,7 @@ static err compile_within(struct program *p)
     }
     if (budget > 0)
         return over_budget(p, least);
-    return compile_all(p, best, &need);
+    return make(p, best, &need);
 }
 
 static void shares_cut(struct program *p)
@@ -375,11 +378,7 @@ err program_new(struct arena *a, const struct graph *g, struct params *params,
     if (options->precision != PRECISION_F32)
         TRY(params_half(params, a, options->precision == PRECISION_BF16 ? TENSOR_BF16 : TENSOR_F16));
     TRY(outputs_new(p));
-    TRY(compile_within(p));
-    for (int i = 0; i < p->ranks; i++) {
-        TRY(tensors_new(p, &p->shares[i], i));
-        TRY(steps_new(p, &p->shares[i]));
-    }
+    TRY(make_within(p));
     for (int i = 0; i < p->ranks; i++) {
         p->shares[i].rank.scratch = device_block(a, p->device, p->scratch_bytes + 64);
         if (!p->shares[i].rank.scratch)
@@ -499,9 +498,10 @@ struct program_facts program_facts(const struct program *p)
 {
     struct program_facts f = { .ranks = p->ranks,
                                .rows = p->options.rows,
+                               .segments = p->segments,
                                .steps = p->shares[0].compiled->g->nodes.n };
     f.memory = (int64_t)(p->arena_bytes + p->scratch_bytes * (size_t)p->ranks);
-    f.memory_params = (int64_t)(p->params->n * sizeof(float)) * (1 + p->params->ranks);
+    f.memory_params = (int64_t)(p->params->n * sizeof(float)) * (1 + (p->options.loss >= 0 ? p->ranks : 0));
     for (int i = 0; i < p->ranks; i++)
         for (size_t k = 0; k < p->shares[i].compiled->g->nodes.n; k++)
             f.flops += p->shares[i].steps[k].flops;

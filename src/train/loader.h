@@ -65,7 +65,7 @@ enum loader_format { FILE_AUTO, FILE_PARQUET, FILE_CSV, FILE_IDX, FILE_NPY, FILE
 struct loader_file {
     struct str path;
     enum loader_format format; /* AUTO: by its first bytes, or by its name (.csv, .tsv, .txt) */
-    enum loader_part part;   /* VALID, TEST: all of its rows; TRAIN: what the split says */
+    enum loader_part part;     /* VALID, TEST: all of its rows; TRAIN: what the split says */
     struct str
         column; /* arrays: the name of the column that it is. Files of one column follow each other, and each column's
                                   must have the rows of the first column's files, one by one */
