@@ -189,7 +189,7 @@ static void inputs_take(struct loader *l)
 
 /* ---- opening ---- */
 
-static err parts_check(const struct loader *l)
+err parts_check(const struct loader *l)
 {
     int64_t all = 0;
     for (int p = 0; p < LOADER_PARTS; p++)
@@ -218,8 +218,7 @@ static err opening(struct loader *l)
     TRY(inputs_check(&l->spec, l->table));
     TRY(split_check(&l->spec, l->table));
     inputs_take(l);
-    TRY(l->table ? table_open(l) : files_open(l));
-    return parts_check(l);
+    return l->table ? table_open(l) : files_open(l);
 }
 
 err loader_open(struct arena *a, const struct loader_spec *spec, struct loader **out)

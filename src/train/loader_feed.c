@@ -44,10 +44,9 @@ struct window {
 struct reading {
     pthread_t thread;
     bool runs;
-    const struct feed *feed;
+    struct feed *feed;
     struct window *window;
-    struct arena *a; /* of the error */
-    err e;
+    err e; /* in the feed's reads */
 };
 
 struct ready {
@@ -72,6 +71,9 @@ struct feed {
     struct window windows[2];
     int window; /* that was used last */
     struct reading reading;
+    struct arena *makes,
+        *reads; /* what these threads keep: errors; the database. The caller's arena is not theirs */
+    struct duck *duck;
 
     /* the ring */
     struct ready *ring;
@@ -80,7 +82,7 @@ struct feed {
     pthread_cond_t filled, freed;
     int first, count; /* ready ones; the one before them is with the caller while held */
     bool held, waiting, resting, stop, ended, runs;
-    err e; /* of the thread, in a */
+    err e; /* of the thread, in makes */
     pthread_t thread;
 
     /* the caller's */
@@ -137,16 +139,15 @@ static void window_extent(const struct feed *f, size_t from, int64_t *rows, size
     }
 }
 
-static err window_read(const struct feed *f, struct window *w)
+static err window_read(struct feed *f, struct window *w)
 {
-    auto_arena struct arena *a = arena_new(0);
-    struct duck *d;
     w->own.rows = 0;
     w->store = &w->own;
-    TRY(table_duck(f->l, a, &d));
+    if (!f->duck)
+        TRY(table_duck(f->l, f->reads, &f->duck));
     for (size_t i = w->block; i < w->block + w->blocks; i++)
         if (block_rows(f, i) > 0)
-            TRY(table_block(f->l, d, &f->l->blocks.v[f->plan[i]], f->with.part, &w->own));
+            TRY(table_block(f->l, f->duck, &f->l->blocks.v[f->plan[i]], f->with.part, &w->own));
     if (w->own.rows > w->order_cap) {
         uint32_t *p = realloc(w->order, w->own.rows * sizeof *p);
         if (!p)
@@ -165,7 +166,7 @@ static void *reading_run(void *arg)
 {
     struct reading *r = arg;
     err e = window_read(r->feed, r->window);
-    r->e = e ? err_copy(e, r->a) : NULL;
+    r->e = e ? err_copy(e, r->feed->reads) : NULL;
     err_reset();
     return NULL;
 }
@@ -197,7 +198,7 @@ static void reading_start(struct feed *f, const struct window *w, struct window 
     if (!next.n)
         return;
     *to = next;
-    f->reading = (struct reading){ .feed = f, .window = to, .a = f->a };
+    f->reading = (struct reading){ .feed = f, .window = to };
     f->reading.runs = !thread_start("window", reading_run, &f->reading, &f->reading.thread);
     if (!f->reading.runs)
         to->n = 0; /* it is read when it is needed */
@@ -313,7 +314,7 @@ static void *filling_run(void *arg)
         int64_t took = mono_ns() - start;
         pthread_mutex_lock(&f->lock);
         f->filled_ns += took;
-        f->e = e ? err_copy(e, f->a) : NULL;
+        f->e = e ? err_copy(e, f->makes) : NULL;
         f->ended = e || r->rows == 0;
         f->count += !f->ended;
         if (f->waiting)
@@ -416,6 +417,8 @@ static void feed_close(void *arg)
 {
     struct feed *f = arg;
     filling_stop(f);
+    arena_free(f->makes);
+    arena_free(f->reads);
     pthread_mutex_destroy(&f->lock);
     pthread_cond_destroy(&f->filled);
     pthread_cond_destroy(&f->freed);
@@ -481,6 +484,8 @@ err feed_open(struct loader *l, struct arena *a, const struct feed_options *with
     pthread_mutex_init(&f->lock, NULL);
     pthread_cond_init(&f->filled, NULL);
     pthread_cond_init(&f->freed, NULL);
+    f->makes = arena_new(0);
+    f->reads = arena_new(0);
     arena_defer(a, feed_close, f);
     ring_make(f);
     TRY(orders_make(f));

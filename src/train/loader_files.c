@@ -444,6 +444,7 @@ err files_open(struct loader *l)
             l->facts.bytes += held[i].arrays[k].n * (int64_t)tensor_size(held[i].arrays[k].type);
     }
     TRY(rows_part(l, &first));
+    TRY(parts_check(l));
     for (size_t i = 0; i < l->n; i++)
         TRY(look(l, &l->slots[i], &held[i], &first, again[i]));
     TRY(statistics_make(l));

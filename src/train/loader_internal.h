@@ -80,6 +80,9 @@ struct loader {
     struct loader_facts facts;
 };
 
+/* ---- loader.c ---- */
+err parts_check(const struct loader *); /* there are rows, and some to learn from */
+
 /* ---- loader_table.c ---- */
 err table_open(struct loader *);
 /* The rows of one part of a block, behind those of `to`. */

@@ -826,6 +826,7 @@ static err table_read(struct loader *l, struct duck *d)
     TRY(e);
     if (l->at != SIZE_MAX && !l->facts.rows[LOADER_TRAIN])
         l->facts.from = l->facts.split;
+    TRY(parts_check(l));
     TRY(statistics_make(l));
     store_show(l, &l->kept);
     return NULL;
