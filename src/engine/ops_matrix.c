@@ -95,8 +95,7 @@ static int reshaped(struct graph *g, int x, const struct shape *s)
 {
     if (x < 0 || shape_same(&value_at(g, x)->shape, s))
         return x;
-    return graph_add(g, op_find(S(""), S("Reshape")), GRAPH_IDS(x, graph_i64s(g, s->d, (size_t)s->rank)), 1,
-                     NULL);
+    return graph_node(g, OP_Reshape, x, graph_i64s(g, s->d, (size_t)s->rank));
 }
 
 err grad_matmul(struct grad *d)
@@ -142,12 +141,9 @@ err grad_gemm(struct grad *d)
     if (n->n_in > 2 && n->in[2] >= 0 && d->need[2]) {
         int dc = grad_sum_to(g, dy, n->in[2]);
         if (beta != 1) {
-            struct shape one = SCALAR;
-            int c;
-            if (value_at(g, dc)->type == TENSOR_F64)
-                c = graph_const(g, TENSOR_F64, one, &(double){ (double)beta });
-            else
-                c = graph_f32(g, beta);
+            int c = graph_f32(g, beta);
+            if (value_at(g, dc)->type != TENSOR_F32)
+                c = graph_node_with(g, OP_Cast, ATTRS({ "to", ATTR_INT, .i = value_at(g, dc)->type }), c);
             dc = graph_add(g, op_find(S(""), S("Mul")), GRAPH_IDS(dc, c), 1, NULL);
         }
         d->dx[2] = dc;

@@ -1,4 +1,409 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine/cpu/cpu.h"
+#include "engine/cpu/image.h"
+#include "engine/cpu/gemm.h"
 
-const struct cpu_kernel cpu_image[] = { { 0 } };
+#include <math.h>
+
+struct picture picture_of(const struct tensor *t)
+{
+    struct picture p = { .n = t->d[0], .c = t->rank > 1 ? t->d[1] : 1, .s = { 1, 1, 1 } };
+    for (int i = 2; i < t->rank && i < 2 + WINDOW_AXES; i++)
+        p.s[i - 2] = t->d[i];
+    const int64_t pixels = p.s[0] * p.s[1] * p.s[2], step = t->nhwc ? p.c : 1;
+    p.sn = p.c * pixels;
+    p.sc = t->nhwc ? 1 : pixels;
+    p.ss[2] = step;
+    p.ss[1] = step * p.s[2];
+    p.ss[0] = step * p.s[2] * p.s[1];
+    return p;
+}
+
+/* ---- reference loops ---- */
+
+#define EACH(i, n) for (int64_t i = 0; i < (n); i++)
+#define PLACE(a) (o##a * q->stride[a] - q->lo[a] + k##a * q->dilation[a])
+#define OUTSIDE (i0 < 0 || i0 >= q->in[0] || i1 < 0 || i1 >= q->in[1] || i2 < 0 || i2 >= q->in[2])
+#define AT(p, n, c, i0, i1, i2) \
+    ((n) * (p).sn + (c) * (p).sc + (i0) * (p).ss[0] + (i1) * (p).ss[1] + (i2) * (p).ss[2])
+#define T float
+#define NAME(x) x##_f32
+#include "engine/cpu/image_text.h"
+#define T double
+#define NAME(x) x##_f64
+#include "engine/cpu/image_text.h"
+
+const struct image_kernels *image_reference(enum tensor_type t)
+{
+    return t == TENSOR_F32 ? &kernels_f32 : t == TENSOR_F64 ? &kernels_f64 : NULL;
+}
+
+/* ---- halves by way of F32 ---- */
+
+struct widened {
+    struct step inner;
+    struct tensor *tensors; /* inputs, then outputs, as the inner step sees them */
+    size_t *at;             /* where in scratch each stands; the inner step's own scratch comes first */
+};
+
+static bool is_half(enum tensor_type t)
+{
+    return t == TENSOR_BF16 || t == TENSOR_F16;
+}
+
+bool any_half(const struct bind *b)
+{
+    for (int i = 0; i < b->step->n_in; i++)
+        if (bind_in(b, i) && is_half(bind_in(b, i)->type))
+            return true;
+    return bind_out(b, 0) && is_half(bind_out(b, 0)->type);
+}
+
+static struct tensor *outer(const struct step *s, int i)
+{
+    return i < s->n_in ? s->in[i] : s->out[i - s->n_in];
+}
+
+static void run_widened(const struct step *s, struct rank *r)
+{
+    const struct widened *w = s->state;
+    for (int i = 0; i < s->n_in + s->n_out; i++) {
+        const struct tensor *t = outer(s, i);
+        if (!t)
+            continue;
+        w->tensors[i].p = is_half(t->type) ? (char *)r->scratch + w->at[i] : t->p;
+        if (is_half(t->type) && i < s->n_in)
+            floats_of(t->type, t->p, t->n, w->tensors[i].p);
+    }
+    w->inner.run(&w->inner, r);
+    for (int i = s->n_in; i < s->n_in + s->n_out; i++)
+        if (outer(s, i) && is_half(outer(s, i)->type))
+            floats_to(outer(s, i)->type, w->tensors[i].p, outer(s, i)->n, outer(s, i)->p);
+}
+
+err bind_widened(struct bind *b, err (*bind)(struct bind *))
+{
+    struct step *s = b->step;
+    const int n = s->n_in + s->n_out;
+    struct widened *w = NEW(b->a, struct widened);
+    w->tensors = NEW_N(b->a, struct tensor, (size_t)n);
+    w->at = NEW_N(b->a, size_t, (size_t)n);
+    w->inner = *s;
+    w->inner.in = NEW_N(b->a, struct tensor *, (size_t)n);
+    w->inner.out = w->inner.in + s->n_in;
+    for (int i = 0; i < n; i++) {
+        struct tensor *t = outer(s, i);
+        if (!t)
+            continue;
+        w->tensors[i] = *t;
+        if (is_half(t->type)) {
+            w->tensors[i].type = TENSOR_F32;
+            w->tensors[i].p = NULL;
+        }
+        w->inner.in[i] = &w->tensors[i];
+    }
+    struct bind inner = *b;
+    inner.step = &w->inner;
+    TRY(bind(&inner));
+    size_t scratch = (w->inner.scratch + 63) & ~(size_t)63;
+    for (int i = 0; i < n; i++)
+        if (outer(s, i) && is_half(outer(s, i)->type)) {
+            w->at[i] = scratch;
+            scratch += ((size_t)outer(s, i)->n * 4 + 63) & ~(size_t)63;
+        }
+    s->run = run_widened;
+    s->state = w;
+    s->scratch = scratch;
+    s->flops = w->inner.flops;
+    return NULL;
+}
+
+/* ---- convolutions ---- */
+
+struct conv_step {
+    struct conv v;
+    const struct image_kernels *k;
+};
+
+/* Axes that are not there are one wide. */
+static void three_axes(struct window *w)
+{
+    for (int i = w->axes; i < WINDOW_AXES; i++) {
+        w->in[i] = w->out[i] = w->kernel[i] = w->stride[i] = w->dilation[i] = w->end[i] = 1;
+        w->lo[i] = w->hi[i] = 0;
+    }
+}
+
+static err conv_of(const struct bind *b, const struct tensor *x, const struct tensor *y,
+                   const int64_t *kernel, bool transposed, struct conv *v)
+{
+    bool known;
+    struct shape s = { .rank = x->rank };
+    memcpy(s.d, x->d, sizeof s.d);
+    if (transposed) {
+        s.rank = y->rank;
+        memcpy(s.d, y->d, sizeof s.d);
+        TRY(window_transposed(b->g, b->n, &s, kernel, &v->w, &known));
+    } else {
+        TRY(window_of(b->g, b->n, &s, kernel, &v->w, &known));
+    }
+    for (int i = 0; i < v->w.axes; i++)
+        v->w.out[i] = y->d[i + 2], v->w.in[i] = x->d[i + 2];
+    three_axes(&v->w);
+    v->x = picture_of(x);
+    v->y = picture_of(y);
+    v->kernels = v->w.kernel[0] * v->w.kernel[1] * v->w.kernel[2];
+    return NULL;
+}
+
+static double conv_flops(const struct conv *v)
+{
+    return 2.0 * (double)picture_pixels(&v->y) * (double)v->y.c * (double)(v->x.c / v->w.group) *
+           (double)v->kernels;
+}
+
+static void run_conv(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct conv_step *c = s->state;
+    c->k->conv(&c->v, s->in[0]->p, s->in[1]->p, s->n_in > 2 && s->in[2] ? s->in[2]->p : NULL, s->out[0]->p);
+}
+
+static void run_conv_back(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct conv_step *c = s->state;
+    c->k->conv_back(&c->v, s->in[0]->p, s->in[1]->p, s->n_in > 2 && s->in[2] ? s->in[2]->p : NULL,
+                    s->out[0]->p);
+}
+
+static void run_conv_weights(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct conv_step *c = s->state;
+    c->k->conv_weights(&c->v, s->in[0]->p, s->in[1]->p, s->out[0]->p);
+}
+
+static err bind_any_conv(struct bind *b)
+{
+    const int op = b->step->op->id;
+    const struct tensor *in = bind_in(b, 0), *other = bind_in(b, 1), *out = bind_out(b, 0);
+    struct conv_step *c = NEW(b->a, struct conv_step);
+    c->k = image_reference(in->type);
+    if (!c->k || out->type != in->type || other->type != in->type)
+        return cpu_no_kernel(b);
+    if (op == OP_Conv)
+        TRY(conv_of(b, in, out, other->d + 2, false, &c->v));
+    else if (op == OP_ConvTranspose)
+        TRY(conv_of(b, out, in, other->d + 2, true, &c->v));
+    else if (op == OP_ConvGradX)
+        TRY(conv_of(b, out, in, other->d + 2, false, &c->v));
+    else
+        TRY(conv_of(b, in, other, out->d + 2, false, &c->v));
+    b->step->run = op == OP_Conv ? run_conv : op == OP_ConvGradW ? run_conv_weights : run_conv_back;
+    b->step->state = c;
+    b->step->flops = conv_flops(&c->v);
+    return NULL;
+}
+
+static err bind_conv(struct bind *b)
+{
+    return any_half(b) ? bind_widened(b, bind_any_conv) : bind_any_conv(b);
+}
+
+static void run_channel_sum(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct conv_step *c = s->state;
+    c->k->channel_sum(&c->v.x, s->in[0]->p, s->out[0]->p);
+}
+
+static err bind_channel_sum(struct bind *b)
+{
+    if (any_half(b))
+        return bind_widened(b, bind_channel_sum);
+    struct conv_step *c = NEW(b->a, struct conv_step);
+    c->k = image_reference(bind_in(b, 0)->type);
+    if (!c->k || bind_out(b, 0)->type != bind_in(b, 0)->type)
+        return cpu_no_kernel(b);
+    c->v.x = picture_of(bind_in(b, 0));
+    b->step->run = run_channel_sum;
+    b->step->state = c;
+    return NULL;
+}
+
+/* ---- pools ---- */
+
+static void run_max_pool(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct conv_step *c = s->state;
+    c->k->max_pool(&c->v, s->in[0]->p, s->out[0]->p, s->n_out > 1 && s->out[1] ? s->out[1]->p : NULL,
+                   s->n_out > 2 && s->out[2] ? s->out[2]->p : NULL);
+}
+
+static void run_max_pool_back(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct conv_step *c = s->state;
+    c->k->max_pool_back(&c->v, s->in[0]->p, s->in[1]->p, s->out[0]->p);
+}
+
+static void run_average_pool(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct conv_step *c = s->state;
+    c->k->average_pool(&c->v, s->in[0]->p, s->out[0]->p);
+}
+
+static void run_average_pool_back(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct conv_step *c = s->state;
+    c->k->average_pool_back(&c->v, s->in[0]->p, s->out[0]->p);
+}
+
+static err bind_pool(struct bind *b)
+{
+    if (any_half(b))
+        return bind_widened(b, bind_pool);
+    const int op = b->step->op->id;
+    const bool back = op == OP_MaxPoolGrad || op == OP_AveragePoolGrad,
+               global = op == OP_GlobalAveragePool || op == OP_GlobalMaxPool;
+    const struct tensor *x = back ? bind_out(b, 0) : bind_in(b, 0),
+                        *y = back ? bind_in(b, 0) : bind_out(b, 0);
+    struct conv_step *c = NEW(b->a, struct conv_step);
+    c->k = image_reference(x->type);
+    if (!c->k || y->type != x->type)
+        return cpu_no_kernel(b);
+    if (global) {
+        c->v = (struct conv){ .x = picture_of(x), .y = picture_of(y) };
+        for (int i = 0; i < WINDOW_AXES; i++) {
+            c->v.w.in[i] = c->v.w.kernel[i] = c->v.w.end[i] = c->v.x.s[i];
+            c->v.w.out[i] = c->v.w.stride[i] = c->v.w.dilation[i] = 1;
+        }
+    } else {
+        TRY(conv_of(b, x, y, NULL, false, &c->v));
+    }
+    c->v.count_padding = attr_i(b->n, "count_include_pad", 0) != 0;
+    c->v.column_major = attr_i(b->n, "storage_order", 0) != 0;
+    b->step->run = op == OP_MaxPoolGrad                         ? run_max_pool_back
+                   : op == OP_AveragePoolGrad                   ? run_average_pool_back
+                   : op == OP_MaxPool || op == OP_GlobalMaxPool ? run_max_pool
+                                                                : run_average_pool;
+    b->step->state = c;
+    return NULL;
+}
+
+/* ---- Resize ---- */
+
+static void run_resize(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct resized *z = s->state;
+    const bool back = s->op->id == OP_ResizeGrad;
+    struct tensor *x = back ? s->out[0] : s->in[0], *y = back ? s->in[0] : s->out[0];
+    memset(s->out[0]->p, 0, (size_t)s->out[0]->n * tensor_size(s->out[0]->type));
+    image_reference(x->type)->resize(z, 0, 0, 0, 1, x->p, y->p, back);
+}
+
+static void steps_of(const struct tensor *t, int64_t *step)
+{
+    int64_t n = 1;
+    for (int i = t->rank - 1; i >= 0; i--) {
+        step[i] = n;
+        n *= t->d[i];
+    }
+    if (t->nhwc) {
+        step[1] = 1;
+        step[3] = t->d[1];
+        step[2] = t->d[1] * t->d[3];
+    }
+}
+
+static err bind_resize(struct bind *b)
+{
+    if (any_half(b))
+        return bind_widened(b, bind_resize);
+    const bool back = b->step->op->id == OP_ResizeGrad;
+    const struct tensor *x = back ? bind_out(b, 0) : bind_in(b, 0),
+                        *y = back ? bind_in(b, 0) : bind_out(b, 0);
+    if (!image_reference(x->type) || y->type != x->type)
+        return cpu_no_kernel(b);
+    struct resized *z = NEW(b->a, struct resized);
+    bool known = true;
+    if (back) {
+        resize_from_attrs(b->n, &z->r);
+    } else {
+        struct shape s = { .rank = x->rank };
+        memcpy(s.d, x->d, sizeof s.d);
+        TRY(resize_of(b->g, b->n, &s, &z->r, &known));
+        if (!known)
+            return err_new(UNSUPPORTED, "Resize '%.*s': its sizes are no constants", STR(b->n->name));
+    }
+    memcpy(z->r.in, x->d, sizeof z->r.in);
+    memcpy(z->r.out, y->d, sizeof z->r.out);
+    for (int i = 0; i < x->rank; i++)
+        z->taps[i] = resize_taps(b->a, &z->r, i);
+    steps_of(x, z->x_step);
+    steps_of(y, z->y_step);
+    b->step->run = run_resize;
+    b->step->state = z;
+    return NULL;
+}
+
+/* ---- layouts ---- */
+
+static void run_layout(const struct step *s, struct rank *r)
+{
+    (void)r;
+    const struct tensor *x = s->in[0], *y = s->out[0];
+    const struct picture from = picture_of(x), to = picture_of(y);
+    const size_t size = tensor_size(x->type);
+    if (x->nhwc == y->nhwc || from.c == 1 || from.s[0] * from.s[1] * from.s[2] == 1) {
+        if (x->p != y->p)
+            memcpy(y->p, x->p, (size_t)x->n * size);
+        return;
+    }
+    const int64_t pixels = from.s[0] * from.s[1] * from.s[2], step_from = from.ss[2], step_to = to.ss[2];
+    for (int64_t n = 0; n < from.n; n++)
+        for (int64_t c = 0; c < from.c; c++) {
+            const char *f = (const char *)x->p + (size_t)(n * from.sn + c * from.sc) * size;
+            char *t = (char *)y->p + (size_t)(n * to.sn + c * to.sc) * size;
+            for (int64_t i = 0; i < pixels; i++)
+                if (size == 4)
+                    memcpy(t + i * step_to * 4, f + i * step_from * 4, 4);
+                else if (size == 2)
+                    memcpy(t + i * step_to * 2, f + i * step_from * 2, 2);
+                else
+                    memcpy(t + (size_t)(i * step_to) * size, f + (size_t)(i * step_from) * size, size);
+        }
+}
+
+static err bind_layout(struct bind *b)
+{
+    if (bind_in(b, 0)->rank != 4)
+        return cpu_no_kernel(b);
+    b->step->run = run_layout;
+    return NULL;
+}
+
+const struct cpu_kernel cpu_image[] = {
+    { OP_Conv, bind_conv },
+    { OP_ConvTranspose, bind_conv },
+    { OP_ConvGradX, bind_conv },
+    { OP_ConvGradW, bind_conv },
+    { OP_ChannelSum, bind_channel_sum },
+    { OP_MaxPool, bind_pool },
+    { OP_MaxPoolGrad, bind_pool },
+    { OP_AveragePool, bind_pool },
+    { OP_AveragePoolGrad, bind_pool },
+    { OP_GlobalAveragePool, bind_pool },
+    { OP_GlobalMaxPool, bind_pool },
+    { OP_BatchNormalization, bind_batch_norm },
+    { OP_BatchNormAct, bind_batch_norm },
+    { OP_BatchNormGrad, bind_batch_norm_grad, .in_place = 1 },
+    { OP_Resize, bind_resize },
+    { OP_ResizeGrad, bind_resize },
+    { OP_Layout, bind_layout },
+    { 0 },
+};
