@@ -34,3 +34,308 @@ err grad_softmax(struct grad *r)
                                    r->dy[0], r->n.out[0]);
     return NULL;
 }
+
+/* ---- what rules share ---- */
+
+/* Both are known and differ. */
+static bool differ(int64_t x, int64_t y)
+{
+    return x >= 0 && y >= 0 && x != y;
+}
+
+/* Product of the sizes from axis `from` on; −1: not known. */
+static int64_t count_from(const struct shape *s, int from)
+{
+    struct shape rest = { .rank = s->rank < 0 ? -1 : s->rank - from };
+    for (int i = 0; i < rest.rank; i++)
+        rest.d[i] = s->d[from + i];
+    return shape_count(&rest);
+}
+
+static enum tensor_type stash_type(enum tensor_type t)
+{
+    return t == TENSOR_F64 ? TENSOR_F64 : TENSOR_F32;
+}
+
+/* A node of the backward op: these inputs, the forward's attributes and one more. Sets dx[i] to its output i where it is
+ * wanted. */
+static void grad_node(struct grad *r, enum op_id op, const int *in, int n_in, int n_out, struct attr more)
+{
+    struct attr *attrs = NEW_N(r->g->a, struct attr, r->n.n_attrs + 2);
+    memcpy(attrs, r->n.attrs, r->n.n_attrs * sizeof *attrs);
+    attrs[r->n.n_attrs] = more;
+    int first = graph_add(r->g, &op_table[op], in, n_in, n_out, attrs);
+    for (int i = 0; i < n_out && i < r->n.n_in; i++)
+        if (r->need[i] && first >= 0)
+            r->dx[i] = first + i;
+}
+
+/* Outputs that only the backward kernel reads: the forward node gets them when its gradient is asked for. */
+static err more_outputs(struct grad *r, int n_out)
+{
+    struct graph *g = r->g;
+    int at = value_at(g, r->n.out[0])->node;
+    struct node *n = &g->nodes.v[at];
+    int *out = NEW_N(g->a, int, n_out);
+    for (int i = 0; i < n_out; i++) {
+        out[i] = i < n->n_out ? n->out[i] : -1;
+        if (out[i] >= 0)
+            continue;
+        push(g->a, &g->values,
+             (struct value){ .name = fmt(g->a, "%.*s_kept_%d", STR(n->name), i),
+                             .kind = VALUE_NODE,
+                             .shape.rank = -1,
+                             .node = at });
+        out[i] = (int)g->values.n - 1;
+    }
+    n->out = out;
+    n->n_out = n_out;
+    r->n = *n;
+    return n->op->shape(g, n);
+}
+
+/* ---- norms ---- */
+
+static err norm_weights(struct graph *g, struct node *n, int from, int64_t want)
+{
+    for (int i = from; i < n->n_in; i++) {
+        const struct value *w = node_in(g, n, i);
+        if (w && !is_float(w->type))
+            return node_err(g, n, "input %d is no float", i);
+        if (w && differ(shape_count(&w->shape), want))
+            return node_err(g, n, "input %d has %lld numbers, %lld are normalised", i,
+                            (long long)shape_count(&w->shape), (long long)want);
+    }
+    return NULL;
+}
+
+err shape_layer_norm(struct graph *g, struct node *n)
+{
+    const struct value *x = node_in(g, n, 0);
+    struct shape s = x->shape;
+    int axis = 0;
+    if (!is_float(x->type))
+        return node_err(g, n, "its input is no float");
+    set(node_out(g, n, 0), x->type, s);
+    if (s.rank >= 0) {
+        TRY(attr_axis(n, "axis", -1, s.rank, &axis));
+        TRY(norm_weights(g, n, 1, count_from(&s, axis)));
+        for (int i = axis; i < s.rank; i++)
+            s.d[i] = 1;
+    }
+    set(node_out(g, n, 1), stash_type(x->type), s);
+    set(node_out(g, n, 2), stash_type(x->type), s);
+    return NULL;
+}
+
+err shape_group_norm(struct graph *g, struct node *n)
+{
+    const struct value *x = node_in(g, n, 0);
+    int64_t groups = attr_i(n, "num_groups", 1);
+    if (!is_float(x->type))
+        return node_err(g, n, "its input is no float");
+    set(node_out(g, n, 0), x->type, x->shape);
+    if (x->shape.rank < 0)
+        return NULL;
+    if (x->shape.rank < 2)
+        return node_err(g, n, "its input has rank %d, at least 2 is needed", x->shape.rank);
+    if (groups < 1 || (x->shape.d[1] >= 0 && x->shape.d[1] % groups != 0))
+        return node_err(g, n, "%lld channels are not %lld groups", (long long)x->shape.d[1],
+                        (long long)groups);
+    return norm_weights(g, n, 1, x->shape.d[1]);
+}
+
+/* (dy, x, scale) */
+err shape_norm_grad(struct graph *g, struct node *n)
+{
+    const struct value *x = node_in(g, n, 1), *scale = node_in(g, n, 2);
+    set(node_out(g, n, 0), x->type, x->shape);
+    set(node_out(g, n, 1), scale->type, scale->shape);
+    set(node_out(g, n, 2), scale->type, scale->shape);
+    return NULL;
+}
+
+err grad_layer_norm(struct grad *r)
+{
+    bool rms = r->n.op->id == OP_RMSNormalization;
+    for (int i = 1; i < r->n.n_out; i++)
+        if (r->dy[i] >= 0)
+            FAIL(UNSUPPORTED, "%s '%.*s' has no gradient by its mean and variance", r->n.op->name,
+                 STR(r->n.name));
+    if (r->need[0] || r->need[1] || (r->n.n_in > 2 && r->need[2]))
+        grad_node(r, rms ? OP_RMSNormalizationGrad : OP_LayerNormalizationGrad,
+                  (const int[]){ r->dy[0], r->n.in[0], r->n.in[1] }, 3, rms ? 2 : 3, (struct attr){ 0 });
+    return NULL;
+}
+
+err grad_group_norm(struct grad *r)
+{
+    struct attr one = { "instances", ATTR_INT, .i = 1 };
+    grad_node(r, OP_GroupNormalizationGrad, (const int[]){ r->dy[0], r->n.in[0], r->n.in[1] }, 3, 3,
+              r->n.op->id == OP_InstanceNormalization ? one : (struct attr){ 0 });
+    return NULL;
+}
+
+/* ---- random numbers ---- */
+
+err shape_dropout(struct graph *g, struct node *n)
+{
+    const struct value *x = node_in(g, n, 0), *mode = node_in(g, n, 2);
+    if (!is_float(x->type))
+        return node_err(g, n, "its input is no float");
+    if (mode && mode->type != TENSOR_BOOL)
+        return node_err(g, n, "training_mode is no bool");
+    set(node_out(g, n, 0), x->type, x->shape);
+    set(node_out(g, n, 1), TENSOR_BOOL, x->shape);
+    return NULL;
+}
+
+err grad_dropout(struct grad *r)
+{
+    /* The backward node draws what the forward node drew. */
+    struct attr stream = { "stream", ATTR_INT, .i = attr_i(&r->n, "stream", r->n.ordinal) };
+    int in[3] = { r->dy[0], r->n.n_in > 1 ? r->n.in[1] : -1, r->n.n_in > 2 ? r->n.in[2] : -1 };
+    if (r->need[0])
+        grad_node(r, OP_DropoutGrad, in, 3, 1, stream);
+    return NULL;
+}
+
+err shape_random_like(struct graph *g, struct node *n)
+{
+    const struct value *x = node_in(g, n, 0);
+    enum tensor_type t = (enum tensor_type)attr_i(n, "dtype", x->type);
+    if (!is_float(t))
+        return node_err(g, n, "it makes floats, not type %d", (int)t);
+    set(node_out(g, n, 0), t, x->shape);
+    return NULL;
+}
+
+/* ---- attention ---- */
+
+/* A tensor of heads: [batch, heads, length, size] or [batch, length, heads·size]. */
+struct heads {
+    int64_t batch, heads, length, size;
+};
+
+static err heads_of(struct graph *g, struct node *n, const struct value *v, const char *attr,
+                    struct heads *out)
+{
+    const int64_t *d = v->shape.d;
+    int64_t heads = attr_i(n, attr, 0);
+    if (v->shape.rank == 4) {
+        *out = (struct heads){ d[0], d[1], d[2], d[3] };
+        return NULL;
+    }
+    if (v->shape.rank != 3)
+        return node_err(g, n, "queries, keys and values have rank 3 or 4, not %d", v->shape.rank);
+    if (heads < 1 || d[2] < 0 || d[2] % heads != 0)
+        return node_err(g, n, "a width of %lld is not cut into %s = %lld", (long long)d[2], attr,
+                        (long long)heads);
+    *out = (struct heads){ d[0], heads, d[1], d[2] / heads };
+    return NULL;
+}
+
+static err attention_check(struct graph *g, struct node *n, int at, struct heads *q, struct heads *k,
+                           struct heads *v)
+{
+    TRY(heads_of(g, n, node_in(g, n, at), "q_num_heads", q));
+    TRY(heads_of(g, n, node_in(g, n, at + 1), "kv_num_heads", k));
+    TRY(heads_of(g, n, node_in(g, n, at + 2), "kv_num_heads", v));
+    if (differ(q->batch, k->batch) || differ(k->batch, v->batch) || differ(k->heads, v->heads) ||
+        differ(k->length, v->length) || differ(q->size, k->size) || k->heads < 1 || q->heads % k->heads != 0)
+        return node_err(g, n, "queries, keys and values do not fit together");
+    return NULL;
+}
+
+err shape_attention(struct graph *g, struct node *n)
+{
+    const struct value *xq = node_in(g, n, 0), *mask = node_in(g, n, 3), *past = node_in(g, n, 4),
+                       *past_v = node_in(g, n, 5);
+    struct heads q, k, v;
+    if (!is_float(xq->type) || xq->type != node_in(g, n, 1)->type || xq->type != node_in(g, n, 2)->type)
+        return node_err(g, n, "queries, keys and values are not floats of one type");
+    if (mask && mask->type != TENSOR_BOOL && !is_float(mask->type))
+        return node_err(g, n, "its mask is neither bool nor float");
+    if (mask && mask->shape.rank > 4)
+        return node_err(g, n, "its mask has rank %d", mask->shape.rank);
+    if (!past != !past_v || (past && past->shape.rank >= 0 && past->shape.rank != 4))
+        return node_err(g, n, "past keys and values go together, and have rank 4");
+    if (xq->shape.rank < 0 || node_in(g, n, 1)->shape.rank < 0 || node_in(g, n, 2)->shape.rank < 0) {
+        for (int i = 0; i < n->n_out; i++)
+            set(node_out(g, n, i), i == 4 ? stash_type(xq->type) : xq->type, (struct shape){ .rank = -1 });
+        return NULL;
+    }
+    TRY(attention_check(g, n, 0, &q, &k, &v));
+    int64_t before = past && past->shape.rank == 4 ? past->shape.d[2] : 0,
+            all = before < 0 || k.length < 0 ? k.length : before + k.length;
+    struct shape y = xq->shape.rank == 4 ? SHAPE(q.batch, q.heads, q.length, v.size)
+                                         : SHAPE(q.batch, q.length, q.heads * v.size);
+    set(node_out(g, n, 0), xq->type, y);
+    set(node_out(g, n, 1), xq->type, SHAPE(k.batch, k.heads, all, k.size));
+    set(node_out(g, n, 2), xq->type, SHAPE(v.batch, v.heads, all, v.size));
+    set(node_out(g, n, 3), xq->type, SHAPE(q.batch, q.heads, q.length, all));
+    set(node_out(g, n, 4), stash_type(xq->type), SHAPE(q.batch, q.heads, q.length));
+    return NULL;
+}
+
+/* (dy, Q, K, V, y, log Σ exp, mask) */
+err shape_attention_grad(struct graph *g, struct node *n)
+{
+    for (int i = 0; i < 3; i++)
+        set(node_out(g, n, i), node_in(g, n, i + 1)->type, node_in(g, n, i + 1)->shape);
+    return NULL;
+}
+
+err grad_attention(struct grad *r)
+{
+    const struct node *n = &r->n;
+    bool more = n->n_in > 4 && (n->in[4] >= 0 || (n->n_in > 6 && n->in[6] >= 0));
+    for (int i = 1; i < n->n_out; i++)
+        more |= r->dy[i] >= 0;
+    if (more || attr_f(n, "softcap", 0) > 0 || (n->n_in > 3 && r->need[3]))
+        FAIL(UNSUPPORTED, "Attention '%.*s' has no gradient with a cache, a softcap, or for its mask",
+             STR(n->name));
+    TRY(more_outputs(r, 5));
+    grad_node(r, OP_AttentionGrad,
+              (const int[]){ r->dy[0], n->in[0], n->in[1], n->in[2], n->out[0], n->out[4],
+                             n->n_in > 3 ? n->in[3] : -1 },
+              7, 3, (struct attr){ 0 });
+    return NULL;
+}
+
+err shape_rotary(struct graph *g, struct node *n)
+{
+    const struct value *x = node_in(g, n, 0);
+    if (!is_float(x->type) || !is_float(node_in(g, n, 1)->type) || !is_float(node_in(g, n, 2)->type))
+        return node_err(g, n, "its inputs are no floats");
+    set(node_out(g, n, 0), x->type, x->shape);
+    if (x->shape.rank < 0)
+        return NULL;
+    struct heads h;
+    TRY(heads_of(g, n, x, "num_heads", &h));
+    int64_t turned = attr_i(n, "rotary_embedding_dim", 0);
+    turned = turned > 0 ? turned : h.size;
+    for (int i = 1; i < 3; i++) {
+        const struct shape *c = &node_in(g, n, i)->shape;
+        int want = n->n_in > 3 && n->in[3] >= 0 ? 2 : 3;
+        if (c->rank >= 0 && (c->rank != want || differ(c->d[want - 1], turned / 2)))
+            return node_err(g, n, "its cosines and sines are not [.., %lld]", (long long)turned / 2);
+    }
+    if (turned % 2 != 0 || (h.size >= 0 && turned > h.size))
+        return node_err(g, n, "it cannot turn %lld of a head's %lld numbers", (long long)turned,
+                        (long long)h.size);
+    return NULL;
+}
+
+/* Turned back: the same by the opposite angle. */
+err grad_rotary(struct grad *r)
+{
+    const struct node *n = &r->n;
+    struct attr back = { "back", ATTR_INT, .i = !attr_i(n, "back", 0) };
+    if (r->need[1] || r->need[2])
+        FAIL(UNSUPPORTED, "RotaryEmbedding '%.*s' has no gradient for its angles", STR(n->name));
+    if (r->need[0])
+        grad_node(r, OP_RotaryEmbedding,
+                  (const int[]){ r->dy[0], n->in[1], n->in[2], n->n_in > 3 ? n->in[3] : -1 }, 4, 1, back);
+    return NULL;
+}

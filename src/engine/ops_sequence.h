@@ -8,9 +8,47 @@
     O(Softmax, ONNX, 13, 1, 1, 1, 1, SPLIT_FIRST, shape_softmax, grad_softmax, 1e-5, "exp(x) / Σ exp(x) along axis (−1).")      \
     O(LogSoftmax, ONNX, 13, 1, 1, 1, 1, SPLIT_FIRST, shape_softmax, grad_softmax, 1e-5, "x − log Σ exp(x) along axis (−1).")    \
     O(SoftmaxGrad, OWN, 1, 2, 2, 1, 1, SPLIT_FIRST, shape_softmax, NULL, 1e-5, "y (dy − Σ dy y): (dy, y).")                     \
-    O(LogSoftmaxGrad, OWN, 1, 2, 2, 1, 1, SPLIT_FIRST, shape_softmax, NULL, 1e-5, "dy − exp(y) Σ dy: (dy, y).")
+    O(LogSoftmaxGrad, OWN, 1, 2, 2, 1, 1, SPLIT_FIRST, shape_softmax, NULL, 1e-5, "dy − exp(y) Σ dy: (dy, y).")                 \
+    O(LayerNormalization, ONNX, 17, 2, 3, 1, 3, SPLIT_FIRST, shape_layer_norm, grad_layer_norm, 1e-4,                           \
+      "(x − mean) / sqrt(variance + epsilon) over the axes from `axis` on, times scale plus bias.")                             \
+    O(LayerNormalizationGrad, OWN, 1, 3, 3, 1, 3, SPLIT_TEAM, shape_norm_grad, NULL, 1e-4,                                      \
+      "Its gradient for x, scale and bias: (dy, x, scale).")                                                                    \
+    O(RMSNormalization, ONNX, 23, 2, 2, 1, 1, SPLIT_FIRST, shape_layer_norm, grad_layer_norm, 1e-4,                             \
+      "x / sqrt(mean of squares + epsilon) over the axes from `axis` on, times scale.")                                         \
+    O(RMSNormalizationGrad, OWN, 1, 3, 3, 1, 2, SPLIT_TEAM, shape_norm_grad, NULL, 1e-4,                                        \
+      "Its gradient for x and scale: (dy, x, scale).")                                                                          \
+    O(GroupNormalization, ONNX, 21, 3, 3, 1, 1, SPLIT_FIRST, shape_group_norm, grad_group_norm, 1e-4,                           \
+      "LayerNormalization over groups of channels of [N, C, …] with a scale and a bias for each channel.")                      \
+    O(InstanceNormalization, ONNX, 6, 3, 3, 1, 1, SPLIT_FIRST, shape_group_norm, grad_group_norm, 1e-4,                         \
+      "GroupNormalization with a group for each channel.")                                                                      \
+    O(GroupNormalizationGrad, OWN, 1, 3, 3, 1, 3, SPLIT_TEAM, shape_norm_grad, NULL, 1e-4,                                      \
+      "Gradient of the two above for x, scale and bias: (dy, x, scale).")                                                       \
+    O(Dropout, ONNX, 13, 1, 3, 1, 2, SPLIT_FIRST, shape_dropout, grad_dropout, 1e-6,                                            \
+      "x with a share of `ratio` set to 0 and the others scaled up, if training_mode; which ones is drawn by place.")           \
+    O(DropoutGrad, OWN, 1, 1, 3, 1, 1, SPLIT_FIRST, shape_dropout, NULL, 1e-6, "The same elements of dy: (dy, ratio, mode).")   \
+    O(RandomUniformLike, ONNX, 1, 1, 1, 1, 1, SPLIT_FIRST, shape_random_like, NULL, 1e-6,                                       \
+      "Numbers within [low, high), drawn by place.")                                                                            \
+    O(Attention, ONNX, 23, 3, 7, 1, 5, SPLIT_FIRST, shape_attention, grad_attention, 1e-4,                                      \
+      "softmax(scale Q Kᵀ + mask) V for each head; grouped heads, is_causal, past keys. Output 4, ours: log Σ exp of each row.") \
+    O(AttentionGrad, OWN, 1, 5, 7, 1, 3, SPLIT_FIRST, shape_attention_grad, NULL, 1e-4,                                         \
+      "Its gradient for Q, K and V: (dy, Q, K, V, y, output 4, mask).")                                                         \
+    O(RotaryEmbedding, ONNX, 23, 3, 4, 1, 1, SPLIT_FIRST, shape_rotary, grad_rotary, 1e-5,                                      \
+      "Pairs of a head's numbers turned by the angle of their position: (x, cos, sin, positions).")
 // clang-format on
 
 /* The group's rules, in ops_sequence.c. */
 err shape_softmax(struct graph *, struct node *);
+err shape_layer_norm(struct graph *, struct node *);
+err shape_norm_grad(struct graph *, struct node *);
+err shape_group_norm(struct graph *, struct node *);
+err shape_dropout(struct graph *, struct node *);
+err shape_random_like(struct graph *, struct node *);
+err shape_attention(struct graph *, struct node *);
+err shape_attention_grad(struct graph *, struct node *);
+err shape_rotary(struct graph *, struct node *);
 err grad_softmax(struct grad *);
+err grad_layer_norm(struct grad *);
+err grad_group_norm(struct grad *);
+err grad_dropout(struct grad *);
+err grad_attention(struct grad *);
+err grad_rotary(struct grad *);

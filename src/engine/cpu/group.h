@@ -34,9 +34,24 @@ static inline err group_bind(const struct cpu_group *group, struct bind *b)
     K(TripletLoss,                bind_triplet,            0)       \
     K(TripletLossGrad,            bind_triplet_grad,       0)
 
-#define SEQUENCE_KERNELS(K)                                   \
-    K(Softmax,         bind_softmax,           1)             \
-    K(LogSoftmax,      bind_log_softmax,       1)             \
-    K(SoftmaxGrad,     bind_softmax_grad,      1 << 0 | 1 << 1) \
-    K(LogSoftmaxGrad,  bind_log_softmax_grad,  1 << 0 | 1 << 1)
+#define SEQUENCE_KERNELS(K)                                           \
+    K(Softmax,                 bind_softmax,           1)             \
+    K(LogSoftmax,              bind_log_softmax,       1)             \
+    K(SoftmaxGrad,             bind_softmax_grad,      1 << 0 | 1 << 1) \
+    K(LogSoftmaxGrad,          bind_log_softmax_grad,  1 << 0 | 1 << 1) \
+    K(LayerNormalization,      bind_layer_norm,        1)             \
+    K(LayerNormalizationGrad,  bind_layer_norm_grad,   1 << 0 | 1 << 1) \
+    K(RMSNormalization,        bind_rms_norm,          1)             \
+    K(RMSNormalizationGrad,    bind_rms_norm_grad,     1 << 0 | 1 << 1) \
+    K(GroupNormalization,      bind_group_norm,        1)             \
+    K(InstanceNormalization,   bind_group_norm,        1)             \
+    K(GroupNormalizationGrad,  bind_group_norm_grad,   1 << 0 | 1 << 1) \
+    K(Dropout,                 bind_dropout,           1)             \
+    K(DropoutGrad,             bind_dropout,           1)             \
+    K(RandomUniformLike,       bind_random_uniform,    1)
+
+#define ATTENTION_KERNELS(K)                          \
+    K(Attention,         bind_attention,       0)     \
+    K(AttentionGrad,     bind_attention_grad,  0)     \
+    K(RotaryEmbedding,   bind_rotary,          1)
 // clang-format on

@@ -2,12 +2,20 @@
 #include "engine/cpu/group.h"
 
 SIMD_DECLARE(struct cpu_group, sequence_group);
+SIMD_DECLARE(struct cpu_group, attention_group);
 
-static err pick(struct bind *b)
+static err pick_sequence(struct bind *b)
 {
     return group_bind(SIMD_PICK(sequence_group), b);
 }
+static err pick_attention(struct bind *b)
+{
+    return group_bind(SIMD_PICK(attention_group), b);
+}
 
-#define K(op, fn, in_place) { OP_##op, pick, in_place },
-const struct cpu_kernel cpu_sequence[] = { SEQUENCE_KERNELS(K){ 0 } };
-#undef K
+// clang-format off
+#undef S
+#define S(op, fn, in_place) { OP_##op, pick_sequence, in_place },
+#define A(op, fn, in_place) { OP_##op, pick_attention, in_place },
+const struct cpu_kernel cpu_sequence[] = { SEQUENCE_KERNELS(S) ATTENTION_KERNELS(A) { 0 } };
+// clang-format on
