@@ -59,9 +59,8 @@ static void check_path(struct seen *s, struct req *r)
     mix(s, req_param(r, S("b")));
 }
 
-static bool head(void *arg, struct req *r, struct head_info *info)
+static void head_mix(struct seen *s, struct req *r)
 {
-    struct seen *s = arg;
     must(r->headers_n <= s->limits.headers_max);
     size_t all = r->target.n;
     mix(s, r->method);
@@ -74,8 +73,20 @@ static bool head(void *arg, struct req *r, struct head_info *info)
     }
     must(all <= s->limits.header_bytes_max);
     check_path(s, r);
+}
+
+static bool head(void *arg, struct req *r, struct head_info *info)
+{
+    head_mix(arg, r);
     info->body_bytes_max = BODY_MAX;
     return true;
+}
+
+/* One that was read before: the same comes out. It came whole in one piece, as single bytes never do. */
+static void again(void *arg, struct req *r, struct head *kept)
+{
+    must(kept->refs == 1 && kept->read);
+    head_mix(arg, r);
 }
 
 static bool whole(void *arg, struct req *r, bool keep_alive)
@@ -96,7 +107,9 @@ static void bad(void *arg, struct req *r, int status, const char *why)
     s->ended = true;
 }
 
-static const struct codec_host host = { .begin = begin, .head = head, .whole = whole, .bad = bad };
+static const struct codec_host host = {
+    .begin = begin, .head = head, .again = again, .whole = whole, .bad = bad
+};
 
 static err nothing(struct req *r)
 {

@@ -152,7 +152,20 @@ static bool host_head(void *arg, struct req *r, struct head_info *info)
         return false;
     }
     e->inline_ = !r->route || r->route->on_loop;
+    info->method = e->method;
+    info->on_loop = e->inline_;
     return true;
+}
+
+static void host_again(void *arg, struct req *r, struct head *head)
+{
+    struct conn *c = arg;
+    struct req_out *e = r->out;
+    head->refs++;
+    e->kept = head; /* from here on exchange_unref() counts */
+    e->method = head->info.method;
+    e->inline_ = head->info.on_loop;
+    e->due = conn_now(c) + c->loop->net->limits.body_ms_max;
 }
 
 static bool host_part(void *arg, struct req *r, struct str bytes)
@@ -192,6 +205,7 @@ static void host_gone(void *arg, struct req *r)
 static const struct codec_host host = {
     .begin = host_begin,
     .head = host_head,
+    .again = host_again,
     .part = host_part,
     .whole = host_whole,
     .bad = host_bad,

@@ -27,6 +27,14 @@ struct codec {
     size_t chunks, extra_n;
     struct body body;
     size_t body_max;
+    const char *from;       /* where the head begins, if it is all in what is read now; else NULL */
+    const char *values_end; /* in the same, as digits: Content-Length's */
+    struct str digits;
+    bool blank; /* nothing but line ends came since the last request */
+    struct head *kept;
+    unsigned unused; /* ticks that it was not needed */
+    bool again;      /* being read: a request with that head, */
+    uint64_t left;   /* and so much of its body is still to come */
 };
 
 static int stop(struct codec *h, int status, const char *why)
@@ -49,6 +57,9 @@ static int on_begin(llhttp_t *p)
     h->text_n = h->head_n = h->target_n = h->spans_n = 0;
     h->chunks = h->extra_n = 0;
     h->body = (struct body){ 0 };
+    h->blank = false;
+    h->values_end = NULL;
+    h->digits = S("");
     return 0;
 }
 
@@ -130,7 +141,12 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
         return on_extra(p, at, n);
     if (!h->spans_n || !text_put(h, at, n))
         return stop(h, 431, "the headers are too long");
-    h->spans[h->spans_n - 1].value_n += n;
+    struct span *s = &h->spans[h->spans_n - 1];
+    s->value_n += n;
+    h->values_end = at + n;
+    struct str name = { h->text + s->name, s->name_n };
+    if (str_is(name, "content-length"))
+        h->digits = (struct str){ at, n };
     return 0;
 }
 
@@ -165,6 +181,26 @@ static size_t headers_named(const struct req *r, struct str name)
     return n;
 }
 
+/* Keeps a head that comes for the second time; one that is new may do so next. */
+static void head_see(struct codec *h, const llhttp_t *p, const struct head_info *info)
+{
+    const unsigned odd = F_CHUNKED | F_TRANSFER_ENCODING | F_UPGRADE | F_CONNECTION_UPGRADE |
+                         F_CONNECTION_CLOSE;
+    struct head_hit hit;
+    if (!h->host->again || !h->from || info->http10 || info->expects_continue || info->in_parts ||
+        p->flags & odd || !h->values_end || memcmp(h->values_end, "\r\n\r\n", 4) != 0)
+        return;
+    struct str bytes = { h->from, (size_t)(h->values_end + 4 - h->from) };
+    if (bytes.n > HEAD_KEPT_MAX)
+        return;
+    if (h->kept && !h->kept->memo.a && head_is(h->kept, bytes, &hit)) {
+        head_keep(h->kept, hit.digits, h->r, info);
+        return;
+    }
+    head_unref(h->kept);
+    h->kept = head_new(bytes, h->digits);
+}
+
 static int on_head(llhttp_t *p)
 {
     struct codec *h = (struct codec *)p;
@@ -188,6 +224,7 @@ static int on_head(llhttp_t *p)
     h->body_max = info.body_bytes_max;
     if (p->flags & F_CONTENT_LENGTH && p->content_length > h->body_max)
         return stop(h, 413, "the body is over this route's limit");
+    head_see(h, p, &info);
     p->upgrade = 0; /* other protocols are not offered */
     return 0;
 }
@@ -209,8 +246,8 @@ static int on_body(llhttp_t *p, const char *at, size_t n)
 static struct str h1_lend(struct codec *h)
 {
     struct body *b = &h->body;
-    uint64_t left = h->parser.content_length;
-    if (!h->r || h->in_head || h->ended || h->paused || h->parser.flags & F_CHUNKED || !b->p)
+    uint64_t left = h->again ? h->left : h->parser.content_length;
+    if (!h->r || h->in_head || h->ended || h->paused || (!h->again && h->parser.flags & F_CHUNKED) || !b->p)
         return S("");
     size_t room = b->cap - b->n;
     return (struct str){ b->p + b->n, left < room ? (size_t)left : room };
@@ -224,13 +261,55 @@ static int on_chunk(llhttp_t *p)
     return ++h->chunks > h->limits->chunks_max ? stop(h, 400, "too many chunks") : 0;
 }
 
-static int on_whole(llhttp_t *p)
+static void whole(struct codec *h, bool keep_alive)
 {
-    struct codec *h = (struct codec *)p;
     struct req *r = h->r;
     r->body = (struct str){ h->body.p, h->body.n };
     h->r = NULL;
-    return h->host->whole(h->arg, r, llhttp_should_keep_alive(p)) ? 0 : HPE_PAUSED;
+    h->again = false;
+    h->paused = !h->host->whole(h->arg, r, keep_alive);
+}
+
+/* The parser stops there: the next head may be one that needs none. */
+static int on_whole(llhttp_t *p)
+{
+    whole((struct codec *)p, llhttp_should_keep_alive(p));
+    return HPE_PAUSED;
+}
+
+/* ---- a head that came before ---- */
+
+static size_t again_body(struct codec *h, struct str in)
+{
+    size_t n = h->left < in.n ? (size_t)h->left : in.n;
+    h->left -= n;
+    if (n && !body_put(&h->body, h->r->a, h->body.n + n + h->left, (struct str){ in.p, n }))
+        stop(h, 503, "no memory for the body");
+    else if (!h->left)
+        whole(h, true);
+    return n;
+}
+
+/* 0: in does not begin with that head, or not with all of it. */
+static size_t again_head(struct codec *h, struct str in)
+{
+    struct head_hit hit;
+    if (h->r || h->blank || !h->kept || !h->kept->read || !head_is(h->kept, in, &hit))
+        return 0;
+    h->r = h->host->begin(h->arg);
+    h->in_head = false;
+    h->body = (struct body){ 0 };
+    h->body_max = h->kept->info.body_bytes_max;
+    h->unused = 0;
+    h->again = true;
+    h->left = hit.length;
+    head_give(h->kept, &hit, h->r);
+    h->host->again(h->arg, h->r, h->kept);
+    if (h->left > h->body_max)
+        stop(h, 413, "the body is over this route's limit");
+    else if (!h->left)
+        whole(h, true);
+    return hit.n;
 }
 
 /* ---- the codec ---- */
@@ -271,33 +350,53 @@ static void head_count(struct codec *h, bool since_before, size_t n)
         stop(h, 431, "the headers are too long");
 }
 
-static size_t h1_feed(struct codec *h, struct str in)
+/* Of one request at most. */
+static size_t parse(struct codec *h, struct str in)
 {
-    if (h->ended)
-        return in.n;
-    if (h->paused)
-        llhttp_resume(&h->parser);
-    h->paused = false;
     const struct req *before = h->r;
+    h->from = !before && *in.p >= 'A' && *in.p <= 'Z' ? in.p : NULL;
+    h->blank = !before;
+    llhttp_resume(&h->parser);
     llhttp_errno_t got = llhttp_execute(&h->parser, in.p, in.n);
     if (got == HPE_OK) {
         head_count(h, before && before == h->r, in.n);
         return in.n;
     }
-    if (got == HPE_PAUSED) {
-        h->paused = true;
+    if (got == HPE_PAUSED)
         return (size_t)(llhttp_get_error_pos(&h->parser) - in.p);
-    }
     const char *why = llhttp_get_error_reason(&h->parser);
     bool version = got == HPE_PAUSED_H2_UPGRADE || (why && !strcmp(why, "Invalid HTTP version"));
     stop(h, version ? 505 : 400, why && *why ? why : "this is not HTTP/1.1");
     return in.n;
 }
 
+static size_t h1_feed(struct codec *h, struct str in)
+{
+    size_t at = 0, n;
+    h->paused = false;
+    while (at < in.n && !h->paused && !h->ended) {
+        struct str rest = str_sub(in, at, in.n);
+        n = h->again ? again_body(h, rest) : again_head(h, rest);
+        at += n ? n : parse(h, rest);
+    }
+    return h->ended ? in.n : at;
+}
+
+/* What a connection keeps costs the more the more of them do nothing. */
+static void h1_tick(struct codec *h)
+{
+    if (!h->kept || ++h->unused < HEAD_IDLE_TICKS)
+        return;
+    head_unref(h->kept);
+    h->kept = NULL;
+    h->unused = 0;
+}
+
 static void h1_close(struct codec *h)
 {
     if (!h)
         return;
+    head_unref(h->kept);
     free(h->text);
     free(h->spans);
     free(h);
@@ -311,5 +410,6 @@ const struct net_codec codec_h1 = {
     .reply = line_reply,
     .flush = line_flush,
     .sent = line_sent,
+    .tick = h1_tick,
     .close = h1_close,
 };

@@ -24,12 +24,18 @@ struct head_info {
     bool expects_continue;
     bool in_parts; /* set by the host: the body goes to `part` as it comes */
     size_t body_bytes_max;
+    enum method method; /* these two set by the host, for `again` */
+    bool on_loop;
 };
+struct head;
 /* The connection, as its codec sees it (the fuzz entries have their own). */
 struct codec_host {
     struct req *(*begin)(void *arg); /* a request's first byte: where it is to go */
     /* false: answered already, the body is not read */
     bool (*head)(void *arg, struct req *, struct head_info *);
+    /* In its place for a head that was read before, of which the request has all that is in struct req. May be NULL:
+     * then each head is read. */
+    void (*again)(void *arg, struct req *, struct head *);
     /* Bytes of a body that is taken in parts. False: the client gets no more room until codec.room(). */
     bool (*part)(void *arg, struct req *, struct str bytes);
     bool (*whole)(void *arg, struct req *, bool keep_alive); /* false: no more requests for now */
@@ -64,6 +70,34 @@ extern const struct net_codec codec_h1, codec_h2;
 /* What codec_h2 has to send, up to n (at least H2_PULL_MIN) bytes; 0: nothing now. */
 size_t h2_pull(struct codec *, char *out, size_t n);
 enum { H2_PULL_MIN = 20 << 10 };
+
+/* A head that came twice on a connection, with what was read of it: the next one of the same bytes, but for the digits of
+ * Content-Length, is not read again. On the loop's thread. */
+enum { HEAD_KEPT_MAX = 2048, HEAD_IDLE_TICKS = 20 }; /* longer ones are not kept, nor are unused ones */
+struct head {
+    int refs;                 /* the codec's, and one for each request that reads it */
+    char *bytes;              /* as it came; the digits are between before and after */
+    struct str before, after; /* after is empty where there is no Content-Length: */
+    struct str digits;
+    bool read; /* it came twice: there is what follows */
+    struct req like;
+    struct head_info info;
+    struct req_memo memo; /* its arena has the texts of like, too */
+};
+/* in begins with this head: how long it is this time, and the body behind it. */
+struct head_hit {
+    size_t n;
+    struct str digits;
+    uint64_t length;
+};
+bool head_is(const struct head *, struct str in, struct head_hit *out);
+/* One that came for the first time; digits: where it has them, empty if nowhere. */
+struct head *head_new(struct str bytes, struct str digits);
+/* It came again, with these digits, and was read. */
+void head_keep(struct head *, struct str digits, const struct req *, const struct head_info *);
+/* All that it says this time. */
+void head_give(struct head *, const struct head_hit *, struct req *);
+void head_unref(struct head *); /* NULL is fine */
 
 /* A body as it grows: small ones of known length in the arena, others in the heap (freed with the arena). */
 struct body {
@@ -185,10 +219,11 @@ struct req_out {
     unsigned allow;
     int64_t due; /* ms: until then it is read, or some of its reply is taken; 0: no limit */
     bool http10, close, wants_continue;
-    bool inline_; /* runs on the loop thread */
-    bool streams; /* loop thread: stream is ours to end */
-    bool grpc;    /* the body is messages, errors are trailers */
-    bool zipped;  /* the message is */
+    bool inline_;      /* runs on the loop thread */
+    struct head *kept; /* it is one that came before; NULL: it was read */
+    bool streams;      /* loop thread: stream is ours to end */
+    bool grpc;         /* the body is messages, errors are trailers */
+    bool zipped;       /* the message is */
     /* the reply, written by the handler's thread */
     int status;
     struct str head, body;

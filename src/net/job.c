@@ -58,8 +58,11 @@ struct req_out *exchange_beside(struct req_out *e)
 /* Loop thread: the last one out gives the arena back. */
 void exchange_unref(struct req_out *e)
 {
-    if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) == 1)
-        loop_arena_back(e->loop, e->req.a);
+    if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    struct head *kept = e->kept;
+    loop_arena_back(e->loop, e->req.a);
+    head_unref(kept);
 }
 
 /* ---- replies to errors ---- */

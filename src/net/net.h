@@ -89,6 +89,18 @@ struct str req_param(const struct req *, struct str name);        /* path parame
 /* ?name=value, decoded; false if absent. */
 bool req_query(const struct req *, struct str name, struct str *out);
 
+/* ---- heads that come again ---- */
+/* A client mostly sends the same head again and again. What follows from it alone is kept for its next request: what a
+ * owns lives as long as a request that may read it. */
+struct req_memo {
+    struct arena *a;
+    void *before, *handler; /* NULL at first; by net_config.before, and by the route's handler */
+};
+/* NULL: this head did not come before, or this is not the loop's thread. */
+struct req_memo *req_memo(const struct req *);
+/* What was kept holds no longer: the next such head is read as a new one. */
+void req_memo_drop(const struct req *);
+
 /* ---- replies: exactly one of these per request ---- */
 /* body must live in r->a (or be static); content_type is a static C string. */
 err req_reply(struct req *, int status, const char *content_type, struct str body);
