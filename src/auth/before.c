@@ -16,7 +16,7 @@ static struct str bearer(const struct req *r)
     return str_trim(str_sub(h, 7, h.n));
 }
 
-static err principal_find(struct auth *auth, const struct req *r, struct principal *out)
+static err principal_find(struct auth *auth, const struct req *r, struct found *out)
 {
     struct str token = bearer(r);
     if (token.n == 0)
@@ -76,12 +76,40 @@ err auth_may(const struct principal *who, struct str permission, struct str proj
     return permission_may(who, permission);
 }
 
+/* All of it follows from the head and the tokens that there are: for a head that comes again it is known. */
+static bool known(struct auth *auth, struct req *r)
+{
+    struct req_memo *memo = req_memo(r);
+    struct found *f = memo ? memo->before : NULL;
+    if (!f)
+        return false;
+    if (!cache_holds(&auth->cache, f)) {
+        req_memo_drop(r);
+        return false;
+    }
+    r->who = &f->who;
+    return true;
+}
+
+static void keep(struct req *r, const struct found *found)
+{
+    struct req_memo *memo = req_memo(r);
+    if (!memo || memo->before)
+        return;
+    struct found *f = memo->before = NEW(memo->a, struct found);
+    *f = *found;
+    f->who = principal_dup(memo->a, &found->who);
+}
+
 err auth_before(struct auth *auth, struct req *r)
 {
     if (r->route && str_is(str_of(r->route->may), "public"))
         return NULL;
-    struct principal *who = NEW(r->a, struct principal);
-    err e = principal_find(auth, r, who);
+    if (known(auth, r))
+        return NULL;
+    struct found *found = NEW(r->a, struct found);
+    struct principal *who = &found->who;
+    err e = principal_find(auth, r, found);
     if (e) {
         refuse(auth, r, NULL, e->code);
         return e;
@@ -93,6 +121,8 @@ err auth_before(struct auth *auth, struct req *r)
     e = permission_may(who, str_of(r->route->may));
     if (e)
         refuse(auth, r, who, e->code);
+    else
+        keep(r, found);
     return e;
 }
 

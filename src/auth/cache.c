@@ -137,6 +137,7 @@ static void cache_swap(struct cache *c, struct token_table *t)
     if (old)
         keep_used(t, old);
     c->table = t;
+    atomic_fetch_add(&c->version, 1);
     for (int i = STRIPES; i-- > 0;)
         pthread_rwlock_unlock(&c->stripes[i].lock);
     table_free(old);
@@ -160,7 +161,7 @@ err cache_reload(struct cache *c, struct store *store)
     return NULL;
 }
 
-static struct principal principal_dup(struct arena *a, const struct principal *p)
+struct principal principal_dup(struct arena *a, const struct principal *p)
 {
     struct principal d = *p;
     d.name = str_dup(a, p->name);
@@ -194,7 +195,13 @@ static void token_hash(struct str token, uint8_t out[HASH_BYTES])
     memcpy(out, last.hash, HASH_BYTES);
 }
 
-err cache_find(struct cache *c, struct arena *a, struct str token, struct principal *out)
+bool cache_holds(struct cache *c, const struct found *f)
+{
+    int64_t now = now_us();
+    return atomic_load(&c->version) == f->version && now < f->who.expires && now - f->at <= MINUTE_US;
+}
+
+err cache_find(struct cache *c, struct arena *a, struct str token, struct found *out)
 {
     uint8_t hash[HASH_BYTES];
     int64_t now = now_us(), expires = 0;
@@ -206,7 +213,7 @@ err cache_find(struct cache *c, struct arena *a, struct str token, struct princi
     struct cached *found = table_find(c->table, hash);
     if (found) {
         expires = found->who.expires;
-        *out = principal_dup(a, &found->who);
+        *out = (struct found){ principal_dup(a, &found->who), now, atomic_load(&c->version) };
         if (now - atomic_load_explicit(&found->used, memory_order_relaxed) > MINUTE_US)
             atomic_store_explicit(&found->used, now, memory_order_relaxed);
     }

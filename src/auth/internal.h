@@ -53,14 +53,23 @@ struct cache {
         _Alignas(64) pthread_rwlock_t lock;
     } stripes[STRIPES];
     struct token_table *table;
-    pthread_mutex_t reload; /* one reload at a time */
+    _Atomic uint64_t version; /* of the table */
+    pthread_mutex_t reload;   /* one reload at a time */
 };
 void cache_init(struct cache *);
 void cache_done(struct cache *);
 /* Reads the live tokens and swaps them in. */
 err cache_reload(struct cache *, struct store *);
 /* The principal of a token's text, copied into a. UNAUTHORIZED. */
-err cache_find(struct cache *, struct arena *a, struct str token, struct principal *out);
+struct found {
+    struct principal who;
+    int64_t at;       /* µs: when it was looked for */
+    uint64_t version; /* of the table that has it */
+};
+err cache_find(struct cache *, struct arena *a, struct str token, struct found *out);
+/* Would looking again find the same? A use is noted every minute, which only a look does. */
+bool cache_holds(struct cache *, const struct found *);
+struct principal principal_dup(struct arena *a, const struct principal *);
 /* Writes last_used of tokens used since the last time. */
 err cache_save_used(struct cache *, struct store *);
 

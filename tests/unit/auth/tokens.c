@@ -2,6 +2,10 @@
 #define SUITE tokens
 #include "help.h"
 
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
 static const struct route reads = { M_GET, "/api/v1/x", .may = "datasets.read" };
 static const struct route writes = { M_PUT, "/api/v1/x", .may = "datasets.update" };
 
@@ -189,5 +193,71 @@ TEST(checks_go_on_while_tokens_change)
         pthread_join(t[i], NULL);
         CHECK(c[i].ok > 0 && c[i].refused == 0);
     }
+    world_free(&w);
+}
+
+/* ---- over a connection that sends one head again and again: what is known of it is known only while it holds ---- */
+
+static err say_who(struct req *r)
+{
+    struct req_memo *memo = req_memo(r);
+    return req_reply(r, 200, "text/plain",
+                     fmt(r->a, "%.*s%s", STR(req_who(r)->name), memo && memo->before ? " again" : ""));
+}
+static err auth_of_app(struct req *r)
+{
+    return auth_before(r->app, r);
+}
+
+static int ask(int fd, struct str token, char *got, size_t size)
+{
+    char text[400];
+    int status = 0, n = snprintf(text, sizeof text,
+                                 "GET /who HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %.*s\r\n\r\n",
+                                 STR(token));
+    CHECK(send(fd, text, (size_t)n, MSG_NOSIGNAL) == n);
+    ssize_t more = recv(fd, got, size - 1, 0);
+    CHECK(more > 0);
+    got[more] = 0;
+    CHECK(sscanf(got, "HTTP/1.1 %d", &status) == 1);
+    return status;
+}
+
+TEST(a_token_that_a_connection_knows_dies_at_once)
+{
+    static const struct route rows[] = { { M_GET, "/who", say_who, .may = "datasets.read", .on_loop = true },
+                                         { 0 } };
+    static const struct route *const tables[] = { rows, NULL };
+    struct world w = world_new();
+    struct str secret = token_of(&w, "*", 1u << ROLE_EDITOR, (struct strs){ 0 }), other;
+    struct net *net;
+    char got[2000];
+    CHECK_OK(net_start(
+        &(struct net_config){
+            .listen = S("127.0.0.1:0"), .routes = tables, .app = w.auth, .before = auth_of_app },
+        &net));
+    int64_t port;
+    struct str at = net_address(net);
+    CHECK(str_i64(str_sub(at, str_find(at, ':') + 1, at.n), &port));
+    struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
+    for (int i = 0; i < 5; i++) {
+        CHECK(ask(fd, secret, got, sizeof got) == 200);
+        CHECK((strstr(got, "again") != NULL) == (i >= 2));
+    }
+    other = token_of(&w, "*", 1u << ROLE_EDITOR, (struct strs){ 0 }); /* the table is another one */
+    CHECK(ask(fd, secret, got, sizeof got) == 200 && ask(fd, secret, got, sizeof got) == 200);
+    struct token *list;
+    size_t n;
+    CHECK_OK(token_list(w.auth, w.a, S("*"), &list, &n));
+    CHECK(n == 2);
+    for (size_t i = 0; i < n; i++)
+        CHECK_OK(token_revoke(w.auth, S("ann"), S("*"), list[i].id));
+    for (int i = 0; i < 5; i++)
+        CHECK(ask(fd, i % 2 ? other : secret, got, sizeof got) == 401);
+    close(fd);
+    net_stop(net);
     world_free(&w);
 }
