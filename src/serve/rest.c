@@ -191,7 +191,10 @@ static err input_data(void *self, struct json_in *in)
     if (!x->shaped || !x->to->t.type)
         return json_in_skip(in, &x->data);
     x->filled = true;
-    return tensor_of_json(in, x->to->name, &x->to->t);
+    const char *from = in->p;
+    TRY(tensor_of_json(in, x->to->name, &x->to->t));
+    form_cut(x->c->adapter, x->i, (struct str){ from, (size_t)(in->p - from) });
+    return NULL;
 }
 
 static const struct member input_members[] = { { S_INIT("name"), input_name },
@@ -213,6 +216,7 @@ static err input_binary(struct input *x)
     size_t n = (size_t)x->p.binary_data_size;
     TRY(tensor_of_bytes(x->c->a, name, str_sub(rest->raw, 0, n), &x->to->t));
     rest->raw = str_sub(rest->raw, n, rest->raw.n);
+    rest->odd = rest->odd || x->to->t.bytes != n;
     return NULL;
 }
 
@@ -227,7 +231,9 @@ static err input_end(struct input *x, const struct json_in *in)
         return NULL;
     if (!x->data.n)
         FAIL(INVALID, "input '%.*s' has no data", STR(str_sub(x->to->name, 0, 64)));
+    struct rest *rest = x->c->adapter;
     struct json_in again = *in;
+    rest->odd = true;
     again.p = x->data.p;
     again.end = x->data.p + x->data.n;
     TRY(tensor_of_json(&again, x->to->name, &x->to->t));
@@ -365,6 +371,8 @@ static err body_read(struct infer *c, struct str text)
     struct rest *rest = c->adapter;
     struct json_in in = json_in_new(c->a, text);
     uint32_t seen;
+    if (form_take(c, text))
+        return NULL;
     TRY(json_in_object(&in, S("the body"), body_members, BODY_MEMBERS, c, NULL, &seen));
     TRY(json_in_end(&in));
     if (!c->entities == !(seen >> BODY_INPUTS & 1))
@@ -374,6 +382,7 @@ static err body_read(struct infer *c, struct str text)
     for (size_t i = 0; i < c->asked_n; i++)
         if (!(rest->choice >> i & 1))
             c->asked[i].binary = rest->binary;
+    form_keep(c, text);
     return NULL;
 }
 

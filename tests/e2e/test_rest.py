@@ -2,6 +2,7 @@
 """Tensors of every type over REST, as JSON and as bytes: a model that gives back what it took."""
 
 import json
+import socket
 import struct
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from conftest import eventually
+from serving import model_of
 from test_faults import deploy, upload
 
 TYPES = {  # the protocol's name: ONNX's, and the bytes and the JSON of two elements
@@ -81,3 +83,60 @@ def test_a_text_alone_is_a_body(echo, daemon):
     echo("BYTES", TensorProto.STRING, head("BYTES", 1, data=["x"]))
     reply = daemon.http("POST", "/v2/models/echo-bytes/infer", data=b"a text", headers={"Inference-Header-Content-Length": "0"})
     assert raw_of(reply) == struct.pack("<I", 6) + b"a text"
+
+
+# ---- bodies that come again on one connection: what is known of them changes no answer ----
+
+def kept(daemon, path, bodies, **headers):
+    """All bodies over one connection with one head but for the length: (status, answer) each."""
+    host, port = daemon.url.removeprefix("http://").split(":")
+    answers = []
+    with socket.create_connection((host, int(port)), 10) as s:
+        file = s.makefile("rb")
+        for body in bodies:
+            head = {"Host": f"{host}:{port}", "Authorization": f"Bearer {daemon.token}", "Content-Length": len(body), **headers}
+            s.sendall(f"POST {path} HTTP/1.1\r\n".encode() + b"".join(f"{k}: {v}\r\n".encode() for k, v in head.items()) +
+                      b"\r\n" + body)
+            status = int(file.readline().split()[1])
+            got = {k.lower(): v.strip() for k, _, v in (line.decode().partition(":") for line in iter(file.readline, b"\r\n"))}
+            answers.append((status, file.read(int(got["content-length"])), got.get("inference-header-content-length")))
+    return answers
+
+
+def test_a_body_like_the_last_one_is_not_taken_for_it(daemon):
+    nodes = [helper.make_node("Sub", ["a", "b"], ["y"])]
+    daemon.deploy_onnx("differ", model_of(nodes, {"a": ("FP32", ["N"]), "b": ("FP32", ["N"])}, {"y": ("FP32", ["N"])}))
+
+    def body(a, b, n=2, extra="", name="b", tail=""):
+        return (f'{{"inputs": [{{"name": "a", "shape": [{n}], "datatype": "FP32", "data": {a}}},'
+                f'{{"name": "{name}", "shape": [{n}], "datatype": "FP32", "data": {b}}}]{extra}}}{tail}').encode()
+
+    bodies = [body("[1,2]", "[3,5]")] * 4 + [
+        body("[9,8]", "[7,6]"), body("[ 9 , 8]", "[[7,6]]"), body("[9,8,7]", "[7,6]"), body("[9,8]", "[7]"), body("[9,8]", "[7,x]"),
+        body("[1,2]", "[3,5]", extra=',"id":"z"'), body("[1,2]", "[3,5]", name="c"), body("[1,2]", "[3,5]", tail="}"),
+        body("[1,2]", "[3,5]", tail=" "), body("[1,2,3]", "[3,5,7]", n=3), body("[1,2]", "[3,5]", extra=',"id":"y"'), b"{}", b"",
+        body("[1,2]", "[3,5]")[:-1], body('[1,2],"data":[1,2]', "[3,5]"), body("[1,2]", "[3,5]")]
+    path = "/v2/models/differ/infer"
+    alone = [daemon.http("POST", path, data=one) for one in bodies]
+    assert {a.status_code for a in alone} == {200, 400} and alone[4].json()["outputs"][0]["data"] == [2, 2]
+    for (status, text, _), one in zip(kept(daemon, path, bodies * 3), alone * 3):
+        assert (status, json.loads(text)) == (one.status_code, one.json())
+
+
+def test_binary_heads_come_again(daemon):
+    nodes = [helper.make_node("Sub", ["a", "b"], ["y"])]
+    daemon.deploy_onnx("differ2", model_of(nodes, {"a": ("FP32", ["N"]), "b": ("FP32", ["N"])}, {"y": ("FP32", ["N"])}))
+    inputs = [{"name": name, "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}} for name in "ab"]
+    text = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}}).encode()
+    mixed = json.dumps({"inputs": [{**inputs[0]}, {"name": "b", "shape": [2], "datatype": "FP32", "data": [1, 1]}]}).encode()
+
+    def ask(head, raws):
+        return kept(daemon, "/v2/models/differ2/infer", [head + raw for raw in raws],
+                    **{"Inference-Header-Content-Length": len(head)})
+
+    whole = ask(text, [np.array([k, 2 * k, 1, 3], "<f4").tobytes() for k in range(6)])
+    assert [np.frombuffer(g[int(n):], "<f4").tolist() for _, g, n in whole] == [[k - 1, 2 * k - 3] for k in range(6)]
+    cut = ask(text, [bytes(n) for n in (16, 16, 16, 15, 17, 0, 16)])
+    assert [status for status, _, _ in cut] == [200, 200, 200, 400, 400, 400, 200]
+    half = ask(mixed, [np.array([k, 7], "<f4").tobytes() for k in range(5)])
+    assert [json.loads(g)["outputs"][0]["data"] for _, g, _ in half] == [[k - 1, 6] for k in range(5)]
