@@ -15,8 +15,9 @@ static void heap_free(void *heap)
 
 static bool body_room(struct body *b, struct arena *a, size_t known, size_t n)
 {
+    size_t gap = -b->lead % BODY_ALIGN;
     if (!b->p && known && known <= BODY_SMALL && n <= known) {
-        b->p = arena_alloc(a, known, 16);
+        b->p = (char *)arena_alloc(a, gap + known, BODY_ALIGN) + gap;
         b->cap = known;
         return true;
     }
@@ -32,12 +33,13 @@ static bool body_room(struct body *b, struct arena *a, size_t known, size_t n)
         cap *= 2;
     if (known >= b->n + n && cap > known)
         cap = known;
-    char *old = *b->heap, *p = realloc(old, cap);
+    char *old = *b->heap, *p = realloc(old, gap + cap);
     if (!p)
         return false;
     if (!old && b->n)
-        memcpy(p, b->p, b->n);
-    *b->heap = b->p = p;
+        memcpy(p + gap, b->p, b->n);
+    *b->heap = p;
+    b->p = p + gap;
     b->cap = cap;
     return true;
 }

@@ -7,7 +7,10 @@
 
 enum {
     LENT_MIN = 4 << 10, /* bytes that are worth reading to their place */
+    LARGE_BYTES = 32 << 10,
     LENT_MAX = 1 << 20,
+    FIRST_SIZE =
+        2 << 10, /* of a read where the last body was one: the head, and little that is copied to its place */
     PROGRESS_BYTES = 16 << 10, /* that a slow reader takes in write_ms_max, at least */
     LINGER_MS = 2000,
     LINGER_BYTES = 4 << 20,
@@ -144,6 +147,7 @@ static bool host_head(void *arg, struct req *r, struct head_info *info)
         return refuse_status(c, e, 400, wrong);
     size_t max = r->route && r->route->body_bytes_max ? r->route->body_bytes_max : ROUTE_BODY_BYTES;
     info->body_bytes_max = max < net->limits.body_bytes_max ? max : net->limits.body_bytes_max;
+    info->body_lead = r->route && r->route->lead ? r->route->lead(r) : 0;
     err refused = host_check(c, e, host);
     if (!refused)
         refused = grpc_head(e, info);
@@ -189,6 +193,7 @@ static bool host_whole(void *arg, struct req *r, bool keep_alive)
         return true;
     }
     c->cur = NULL;
+    c->large = r->body.n > LARGE_BYTES;
     if (!c->codec->many) {
         e->close = !keep_alive;
         c->ended = !keep_alive;
@@ -347,6 +352,8 @@ static void on_room(uv_handle_t *h, size_t suggested, uv_buf_t *out)
     if (c->tls || c->ended || !c->codec || !c->codec->lend || c->rest.n)
         return;
     struct str lent = c->codec->lend(c->state);
+    if (!lent.p && c->large)
+        out->len = FIRST_SIZE;
     if (lent.n >= LENT_MIN)
         *out = uv_buf_init((char *)(uintptr_t)lent.p, lent.n < LENT_MAX ? (unsigned)lent.n : LENT_MAX);
 }

@@ -222,6 +222,7 @@ static int on_head(llhttp_t *p)
         return HPE_USER;
     }
     h->body_max = info.body_bytes_max;
+    h->body.lead = info.body_lead;
     if (p->flags & F_CONTENT_LENGTH && p->content_length > h->body_max)
         return stop(h, 413, "the body is over this route's limit");
     head_see(h, p, &info);
@@ -298,7 +299,7 @@ static size_t again_head(struct codec *h, struct str in)
         return 0;
     h->r = h->host->begin(h->arg);
     h->in_head = false;
-    h->body = (struct body){ 0 };
+    h->body = (struct body){ .lead = h->kept->info.body_lead };
     h->body_max = h->kept->info.body_bytes_max;
     h->unused = 0;
     h->again = true;

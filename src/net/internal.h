@@ -24,6 +24,7 @@ struct head_info {
     bool expects_continue;
     bool in_parts; /* set by the host: the body goes to `part` as it comes */
     size_t body_bytes_max;
+    size_t body_lead;   /* set by the host: what follows so many bytes of the body is aligned */
     enum method method; /* these two set by the host, for `again` */
     bool on_loop;
 };
@@ -103,7 +104,9 @@ void head_unref(struct head *); /* NULL is fine */
 struct body {
     char *p, **heap;
     size_t n, cap;
+    size_t lead; /* p + lead is aligned to BODY_ALIGN; set before the first byte, or 0 */
 };
+enum { BODY_ALIGN = 16 };
 /* known: how long it will be, 0 if nobody said. False: no memory. */
 bool body_put(struct body *, struct arena *a, size_t known, struct str bytes);
 
@@ -313,7 +316,8 @@ struct conn {
     bool ended;   /* no request is read any more */
     bool refused; /* the client may still be sending what nobody reads */
     bool lingering, eof;
-    size_t unsent;               /* at the last tick that saw progress */
+    bool large;    /* the last body was so large that the next one should be read to its place */
+    size_t unsent; /* at the last tick that saw progress */
     int64_t idle_due, write_due; /* ms; 0: none */
     size_t lingered;
     char peer[INET6_ADDRSTRLEN];

@@ -51,12 +51,14 @@ struct route {
     const char *doc; /* one line, for OpenAPI and the reference */
     bool on_loop;    /* never blocks: runs on the loop thread */
     bool (*light)(
-        struct req *);     /* asked on the loop, body and all: does this one run there, too? May be NULL */
-    size_t body_bytes_max; /* 0: 1 MiB */
-    const void *self;      /* what the handler belongs to: a resource, a deployment table … */
-    const struct schema *in, *out; /* body and reply, for OpenAPI; may be NULL */
-    enum grpc_kind grpc;           /* a method of gRPC: path "/package.Service/Method", M_POST */
-    const char *tag;               /* group in OpenAPI: "resources", "inference" … */
+        struct req *); /* asked on the loop, body and all: does this one run there, too? May be NULL */
+    /* Asked on the loop, of the head alone: so many bytes of the body stand before what should be aligned to 16. */
+    size_t (*lead)(const struct req *); /* may be NULL */
+    size_t body_bytes_max;              /* 0: 1 MiB */
+    const void *self;                   /* what the handler belongs to: a resource, a deployment table … */
+    const struct schema *in, *out;      /* body and reply, for OpenAPI; may be NULL */
+    enum grpc_kind grpc;                /* a method of gRPC: path "/package.Service/Method", M_POST */
+    const char *tag;                    /* group in OpenAPI: "resources", "inference" … */
     const char *since;
 };
 

@@ -262,7 +262,7 @@ void infer_again(struct infer *c)
     (void)begin(c);
 }
 
-bool infer_light_named(struct serve *s, struct req *r, struct str name)
+bool infer_light_named(struct serve *s, struct req *r, struct str name, size_t text)
 {
     unsigned slot;
     if (r->body.n > LIGHT_BYTES || req_header(r, S("content-encoding")).n)
@@ -270,7 +270,7 @@ bool infer_light_named(struct serve *s, struct req *r, struct str name)
     const struct snap *snap = snap_enter(s, &slot);
     const struct entry *e = snap_find(snap, req_project(r), name);
     bool light = e && e->n;
-    bool queues = e && e->policy && r->body.n <= SMALL_BYTES; /* a heavy model's run is a runner's anyway */
+    bool queues = e && e->policy && text <= SMALL_BYTES; /* a heavy model's run is a runner's anyway */
     for (size_t i = 0; light && i < e->n; i++) {
         int64_t ns = atomic_load_explicit(&e->v[i].model->run_ns, memory_order_relaxed);
         light = ns > 0 && (queues || ns < LIGHT_NS);
@@ -279,7 +279,24 @@ bool infer_light_named(struct serve *s, struct req *r, struct str name)
     return light;
 }
 
+/* Bytes of JSON before binary tensors; -1: all of the body. */
+static int64_t json_length(const struct req *r)
+{
+    int64_t n;
+    return str_i64(req_header(r, S("inference-header-content-length")), &n) && n >= 0 ? n : -1;
+}
+
+size_t infer_lead(const struct req *r)
+{
+    int64_t n = json_length(r);
+    return n < 0 ? 0 : (size_t)n;
+}
+
 bool infer_light(struct req *r)
 {
-    return infer_light_named((struct serve *)(uintptr_t)r->route->self, r, req_param(r, S("name")));
+    int64_t text = json_length(r);
+    if (text < 0)
+        text = (int64_t)r->body.n;
+    return infer_light_named((struct serve *)(uintptr_t)r->route->self, r, req_param(r, S("name")),
+                             (size_t)text);
 }

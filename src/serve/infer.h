@@ -100,8 +100,11 @@ void output_place(const struct model *, struct arena *a, size_t n, struct tensor
 err infer_end(struct infer *c, err e);
 /* Is the model that this request names quick enough for an event loop? For route.light. */
 bool infer_light(struct req *);
-/* The same for a protocol whose path does not name the deployment. */
-bool infer_light_named(struct serve *, struct req *, struct str name);
+/* Where the first binary tensor begins in its body, so that a runtime may read it there. For route.lead. */
+size_t infer_lead(const struct req *);
+/* The same for a protocol whose path does not name the deployment. text: bytes of the body that are read one by one, the
+ * others being tensors as they are. */
+bool infer_light_named(struct serve *, struct req *, struct str name, size_t text);
 
 /* ---- choose.c ---- */
 /* Which version answers: c->to. NOT_FOUND, UNAVAILABLE. */

@@ -267,11 +267,11 @@ static const struct path {
 static const struct route rows[] = {
     { M_GET, "/v2/models", models_get, .may = "model.read",
       .doc = "Names of the deployments of the project." },
-    { M_POST, "/v2/models/{name}/infer", infer_post, .may = "model.infer", .light = infer_light,
+    { M_POST, "/v2/models/{name}/infer", infer_post, .may = "model.infer", .light = infer_light, .lead = infer_lead,
       .body_bytes_max = BODY_BYTES_MAX,
       .doc = "A prediction: {inputs: [tensors]}, or {entities: {column: [values]}} for features by key." },
     { M_POST, "/v2/models/{name}/versions/{version}/infer", infer_post, .may = "model.infer",
-      .light = infer_light, .body_bytes_max = BODY_BYTES_MAX, .doc = "The same from one version." },
+      .light = infer_light, .lead = infer_lead, .body_bytes_max = BODY_BYTES_MAX, .doc = "The same from one version." },
     { M_POST, "/api/v1/projects/{project}/deployments/{name}/outcomes", outcomes_post, .may = "model.infer",
       .body_bytes_max = BODY_BYTES_MAX, .in = &told_outcomes_schema,
       .doc = "What became true, for its A/B test: {outcomes: [{id, value}]}." },

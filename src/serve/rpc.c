@@ -601,5 +601,5 @@ err rpc_stream(struct req *r)
 
 bool rpc_light(struct req *r)
 {
-    return infer_light_named((struct serve *)(uintptr_t)r->route->self, r, pb_find(r->body, 1));
+    return infer_light_named((struct serve *)(uintptr_t)r->route->self, r, pb_find(r->body, 1), r->body.n);
 }

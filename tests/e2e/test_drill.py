@@ -281,10 +281,12 @@ def test_a_full_queue_refuses_and_who_has_left_is_left_out(served):
     assert "too many" in errors(reply, 503) and int(reply.headers["Retry-After"]) >= 1
     for one in waiting:
         leave(one)
-    assert runs.recv(100).startswith((b"HTTP/1.1 200", b"HTTP/1.1 504"))
+    ended = runs.recv(100)
+    assert ended.startswith((b"HTTP/1.1 200", b"HTTP/1.1 504"))
+    late = ended.startswith(b"HTTP/1.1 504")  # on a busy machine
     runs.close()
     eventually(lambda: failures(served, "busy", "CANCELED") == 4, what="the count of those who left")
-    assert failures(served, "busy", "REJECTED") == 1
+    assert failures(served, "busy", "REJECTED") == 1 + late
     assert in_flight(served, "busy") == 0
     served.http("DELETE", served.path("deployments", "busy"))
 

@@ -140,3 +140,52 @@ TEST(a_request_outlives_what_its_connection_keeps)
     CHECK_STR(told(a, help_talk(a, net, S(END))), "0 GET /tell/z z?   \n");
     net_stop(net);
 }
+
+/* ---- where a body lies ---- */
+
+static size_t lead_of(const struct req *r)
+{
+    int64_t n;
+    return str_i64(req_header(r, S("x-lead")), &n) ? (size_t)n : 0;
+}
+static err say_place(struct req *r)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < r->body.n; i++)
+        sum = sum * 31 + (unsigned char)r->body.p[i];
+    return req_reply(
+        r, 200, "text/plain",
+        fmt(r->a, "%zu %llx\n", ((uintptr_t)r->body.p + lead_of(r)) % 16, (unsigned long long)sum));
+}
+static const struct route places[] = {
+    { M_POST, "/place", say_place, .may = "public", .lead = lead_of, .body_bytes_max = 8 << 20 }, { 0 }
+};
+static const struct route *const place_tables[] = { places, NULL };
+
+TEST(a_part_of_a_body_is_aligned)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct net *net = help_start((struct net_config){ .routes = place_tables });
+    static const size_t sizes[] = { 1, 100, 40000, 65536, 70000, 3 << 20 };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char *body = arena_alloc(a, sizes[i], 1);
+        uint64_t sum = 0;
+        for (size_t k = 0; k < sizes[i]; k++) {
+            body[k] = (char)(k * 7);
+            sum = sum * 31 + (unsigned char)body[k];
+        }
+        int fd = help_connect(net);
+        for (int times = 0; times < 4; times++) {
+            help_send(
+                fd,
+                fmt(a,
+                    "POST /place HTTP/1.1\r\nHost: localhost\r\nContent-Length: %zu\r\nX-Lead: %zu\r\n%s\r\n",
+                    sizes[i], 3 + i, times == 3 ? "Connection: close\r\n" : ""));
+            help_send(fd, (struct str){ body, sizes[i] });
+        }
+        struct str got = help_drain(a, fd);
+        CHECK(help_count(got, fmt(a, "0 %llx\n", (unsigned long long)sum)) == 4);
+        close(fd);
+    }
+    net_stop(net);
+}
