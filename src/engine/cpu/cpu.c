@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/cpu.h"
+#include "engine/cpu/fuse.h"
 
 static const struct cpu_kernel *const groups[] = { cpu_math,  cpu_shape,    cpu_matrix,
                                                    cpu_image, cpu_sequence, cpu_loss };
@@ -33,9 +34,19 @@ static err cpu_bind(struct bind *b)
 
 static unsigned cpu_in_place(const struct graph *g, const struct node *n)
 {
-    (void)g;
     const struct cpu_kernel *k = kernel_of(n->op);
-    return k ? k->in_place : 0;
+    unsigned may = k ? k->in_place : 0;
+    for (int i = 0; i < n->n_in && i < 32; i++) /* another order of elements is no place for them */
+        if (n->in[i] >= 0 && n->out[0] >= 0 && value_at(g, n->in[i])->nhwc != value_at(g, n->out[0])->nhwc)
+            may &= ~(1u << i);
+    return may;
+}
+
+/* Layouts come first: what is fused must lie alike. */
+static err cpu_lower(struct graph *g, bool train)
+{
+    (void)train;
+    return fuse_elements(g);
 }
 
 static bool cpu_view(const struct op *op)
@@ -49,6 +60,7 @@ const struct device_ops device_cpu = {
     .open = cpu_open,
     .alloc = pages_new,
     .free = pages_free,
+    .lower = cpu_lower,
     .bind = cpu_bind,
     .view = cpu_view,
     .in_place = cpu_in_place,
