@@ -63,6 +63,20 @@ static int64_t *sizes_for(const struct program *p, struct arena *a, int64_t rows
     return sizes;
 }
 
+/* The graph with its loss among the outputs, so that it outlives what nobody needs; the first outputs stay the first. */
+static struct graph *with_loss(const struct graph *g, struct arena *a, int loss)
+{
+    struct graph *to = graph_new(a);
+    *to = *g;
+    to->outputs.v = NULL;
+    to->outputs.n = to->outputs.cap = 0;
+    for (size_t i = 0; i < g->outputs.n; i++)
+        push(a, &to->outputs, g->outputs.v[i]);
+    if (loss >= 0)
+        push(a, &to->outputs, loss);
+    return to;
+}
+
 /* ---- compiling ---- */
 
 static err gradients(struct program *p, struct compiled *c)
@@ -362,16 +376,19 @@ err program_new(struct arena *a, const struct graph *g, struct params *params,
                 const struct program_options *options, struct program **out)
 {
     struct program *p = NEW(a, struct program);
-    *p = (struct program){
-        .a = a, .device = params->device, .source = g, .params = params, .options = *options, .scale = 1
-    };
+    *p = (struct program){ .a = a,
+                           .device = params->device,
+                           .source = with_loss(g, a, options->loss),
+                           .params = params,
+                           .options = *options,
+                           .scale = 1 };
     TRY(graph_error(g));
     if (options->rows < 1)
         FAIL(INVALID, "a batch of %lld rows", (long long)options->rows);
     int want = options->ranks > 0 ? options->ranks : team_size(options->team);
     want = want < team_size(options->team) ? want : team_size(options->team);
     want = options->loss >= 0 && want > params->ranks ? params->ranks : want;
-    TRY(plan_rows(g, a, sizes_for(p, a, options->rows), batch_symbol(g), &p->rows));
+    TRY(plan_rows(p->source, a, sizes_for(p, a, options->rows), batch_symbol(g), &p->rows));
     p->ranks = !p->rows.ranks_ok || want < 1 ? 1 : options->rows < want ? (int)options->rows : want;
     p->shares = arena_alloc(a, arena_mul((size_t)p->ranks, sizeof *p->shares), 64);
     shares_cut(p);

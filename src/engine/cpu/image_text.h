@@ -40,8 +40,8 @@ static void NAME(conv_back)(const struct conv *v, const void *dy_, const void *w
     const int64_t cg = v->x.c / q->group, mg = v->y.c / q->group;
     EACH(n, v->x.n)
     EACH(c, v->x.c)
-    EACH(i0, q->in[0]) EACH(i1, q->in[1]) EACH(i2, q->in[2])
-        dx[AT(v->x, n, c, i0, i1, i2)] = bias ? bias[c] : 0;
+    EACH(i0, q->in[0])
+    EACH(i1, q->in[1]) EACH(i2, q->in[2]) dx[AT(v->x, n, c, i0, i1, i2)] = bias ? bias[c] : 0;
     EACH(n, v->y.n) EACH(m, v->y.c) EACH(o0, q->out[0]) EACH(o1, q->out[1]) EACH(o2, q->out[2])
     {
         const T g = dy[AT(v->y, n, m, o0, o1, o2)], *wm = w + m * cg * v->kernels;
