@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The front door. Every verb first installs what it needs and what is missing; after that nothing needs the network.
-.PHONY: help setup build test quick demo bench bench-serve test-peers fuzz lint fmt golden gen fresh run clean
+.PHONY: help setup build test quick demo bench bench-serve bench-train test-peers fuzz lint fmt golden gen fresh run clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 T ?= 60
@@ -22,11 +22,14 @@ quick:            ## build and unit tests, under a minute
 demo: build       ## the main job: will this flight be late? (examples/flights)
 	@examples/flights/demo
 bench: build      ## every benchmark
-	@scripts/setup bench peers
+	@scripts/setup bench peers peers-train
 	@scripts/bench all
 bench-serve: build ## the model server beside Triton, FastAPI and a floor (PEERS=all: KServe's and MLServer, too)
 	@scripts/setup peers $(if $(filter all,$(PEERS)),peers-all)
 	@scripts/bench serve
+bench-train: build ## training beside PyTorch, XGBoost and LightGBM (PARTS="mlp.b256 trees": some alone; 2 GB of peers)
+	@scripts/setup peers-train
+	@scripts/bench train
 bench-%: build    ## one benchmark: bench/NAME
 	@scripts/setup bench
 	@scripts/bench $*

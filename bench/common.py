@@ -47,13 +47,14 @@ def tool(name, *places):
     return found or fail(f"{name} is not installed", "run scripts/setup bench")
 
 
-def emit(name, value, unit, peer=None, peer_value=None):
-    """One figure. ratio is value / peer_value; the unit tells which side of 1 is the better one."""
+def emit(name, value, unit, peer=None, peer_value=None, **more):
+    """One figure. ratio is value / peer_value; the unit tells which side of 1 is the better one. more: further members."""
     def rounded(x):
         return None if x is None else float(f"{x:.4g}")
     ratio = rounded(value / peer_value) if peer_value and value is not None else None
     print(json.dumps({"name": name, "value": rounded(value), "unit": unit, "peer": peer,
-                      "peer_value": rounded(peer_value), "ratio": ratio}, ensure_ascii=False), flush=True)
+                      "peer_value": rounded(peer_value), "ratio": ratio, **more}, ensure_ascii=False), flush=True)
+    return ratio
 
 
 def median(values):
