@@ -16,5 +16,6 @@
 #include "engine/program.h"
 #include "engine/safetensors.h"
 #include "engine/sequential.h"
+#include "engine/stream_metrics.h"
 #include "engine/tensor.h"
 #include "engine/trees.h"
