@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/library.h"
 #include "base/log.h"
 #include "base/pb.h"
 #include "base/str.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* ONNX Runtime: the library, and models that come and go. */
-#include "train/library.h"
+#include "base/library.h"
 #include "train/ort.h"
 
 #include <malloc.h>

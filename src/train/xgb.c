@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/xgb.h"
-#include "train/library.h"
+#include "base/library.h"
 #include "train/train.h"
 
 #include <stdlib.h>

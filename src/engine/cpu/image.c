@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/image.h"
 #include "engine/cpu/gemm.h"
+#include "engine/cpu/onednn.h"
 
 #include <math.h>
 
@@ -205,8 +206,117 @@ static err bind_any_conv(struct bind *b)
     return NULL;
 }
 
+/* ---- convolutions by oneDNN ---- */
+
+struct dnn_step {
+    struct onednn_conv *conv;
+    bool bias_after; /* a transposed convolution's */
+};
+
+static void add_bias(const struct tensor *y, const float *bias)
+{
+    const struct picture p = picture_of(y);
+    const int64_t pixels = p.s[0] * p.s[1] * p.s[2];
+    for (int64_t n = 0; n < p.n; n++)
+        for (int64_t i = 0; i < (y->nhwc ? pixels : p.c); i++) {
+            const int64_t count = y->nhwc ? p.c : pixels;
+            float row[64];
+            for (int64_t from = 0; from < count; from += 64) {
+                const int64_t m = count - from < 64 ? count - from : 64;
+                char *at = (char *)y->p + (size_t)(n * p.sn + i * count + from) * tensor_size(y->type);
+                floats_of(y->type, at, m, row);
+                for (int64_t k = 0; k < m; k++)
+                    row[k] += bias[y->nhwc ? from + k : i];
+                floats_to(y->type, row, m, at);
+            }
+        }
+}
+
+static void run_dnn(const struct step *s, struct rank *r)
+{
+    const struct dnn_step *d = s->state;
+    void *bias = s->n_in > 2 && s->in[2] ? s->in[2]->p : NULL;
+    switch (s->op->id) {
+    case OP_Conv:
+        onednn_conv_run(d->conv, s->in[0]->p, s->in[1]->p, bias, s->out[0]->p, r->scratch);
+        break;
+    case OP_ConvGradW:
+        onednn_conv_run(d->conv, s->in[0]->p, s->out[0]->p, NULL, s->in[1]->p, r->scratch);
+        break;
+    default:
+        onednn_conv_run(d->conv, s->out[0]->p, s->in[1]->p, NULL, s->in[0]->p, r->scratch);
+        if (d->bias_after)
+            add_bias(s->out[0], bias);
+    }
+}
+
+/* A picture of one axis is one of height 1: the walk is the same. */
+static void flat_axis(struct onednn_conv_spec *s, const struct window *w)
+{
+    s->axes = w->axes == 1 ? 2 : w->axes;
+    const int skip = w->axes == 1 ? 1 : 0;
+    for (int i = 0; i < s->axes; i++) {
+        const int k = i - skip;
+        s->in[i] = k < 0 ? 1 : w->in[k];
+        s->out[i] = k < 0 ? 1 : w->out[k];
+        s->kernel[i] = k < 0 ? 1 : w->kernel[k];
+        s->stride[i] = k < 0 ? 1 : w->stride[k];
+        s->dilation[i] = k < 0 ? 1 : w->dilation[k];
+        s->lo[i] = k < 0 ? 0 : w->lo[k];
+        s->hi[i] = k < 0 ? 0 : w->hi[k];
+    }
+}
+
+static bool bind_dnn(struct bind *b, const struct conv *v, const struct tensor *x, const struct tensor *w,
+                     const struct tensor *y, enum onednn_way way)
+{
+    const struct tensor *bias = bind_in(b, 2);
+    const enum tensor_type t = x->type;
+    if ((t != TENSOR_F32 && t != TENSOR_BF16) || y->type != t ||
+        (w->type != t && !(way == ONEDNN_BACK_WEIGHTS && w->type == TENSOR_F32)))
+        return false;
+    if (bias && bias->type != TENSOR_F32)
+        return false;
+    struct onednn_conv_spec s = { .way = way,
+                                  .n = v->x.n,
+                                  .x_channels = v->x.c,
+                                  .y_channels = v->y.c,
+                                  .group = v->w.group,
+                                  .x = t,
+                                  .w = w->type,
+                                  .y = t,
+                                  .x_last = x->nhwc,
+                                  .y_last = y->nhwc,
+                                  .bias = bias && way == ONEDNN_FORWARD };
+    flat_axis(&s, &v->w);
+    struct dnn_step *d = NEW(b->a, struct dnn_step);
+    if (!onednn_conv_new(b->a, &s, &d->conv, &b->step->scratch))
+        return false;
+    d->bias_after = bias && way == ONEDNN_BACK_DATA;
+    b->step->run = run_dnn;
+    b->step->state = d;
+    b->step->flops = conv_flops(v);
+    return true;
+}
+
 static err bind_conv(struct bind *b)
 {
+    const int op = b->step->op->id;
+    const struct tensor *in = bind_in(b, 0), *other = bind_in(b, 1), *out = bind_out(b, 0);
+    struct conv v = { 0 };
+    bool done;
+    if (op == OP_Conv) {
+        TRY(conv_of(b, in, out, other->d + 2, false, &v));
+        done = bind_dnn(b, &v, in, other, out, ONEDNN_FORWARD);
+    } else if (op == OP_ConvGradW) {
+        TRY(conv_of(b, in, other, out->d + 2, false, &v));
+        done = bind_dnn(b, &v, in, out, other, ONEDNN_BACK_WEIGHTS);
+    } else {
+        TRY(conv_of(b, out, in, other->d + 2, op == OP_ConvTranspose, &v));
+        done = bind_dnn(b, &v, out, other, in, ONEDNN_BACK_DATA);
+    }
+    if (done)
+        return NULL;
     return any_half(b) ? bind_widened(b, bind_any_conv) : bind_any_conv(b);
 }
 

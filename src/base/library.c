@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "train/library.h"
+#include "base/library.h"
+#include "base/file.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>

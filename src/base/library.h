@@ -1,10 +1,10 @@
-/* train/library: finds the shared libraries that this module binds at run time.
+/* library: finds the shared libraries that are bound at run time.
  * Order    the path given; the environment variable; lib/, ../lib, ../.deps/lib and .deps/lib up to four folders above
  *          the program's; the loader's path. What is given or in the environment is tried alone.
  * Owns     a library stays in the process once it is open. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "base/base.h"
+#include "base/err.h"
 
 struct library {
     const char *what;         /* "XGBoost" */
