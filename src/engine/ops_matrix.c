@@ -144,7 +144,7 @@ err grad_gemm(struct grad *d)
             int c = graph_f32(g, beta);
             if (value_at(g, dc)->type != TENSOR_F32)
                 c = graph_node_with(g, OP_Cast, ATTRS({ "to", ATTR_INT, .i = value_at(g, dc)->type }), c);
-            dc = graph_add(g, op_find(S(""), S("Mul")), GRAPH_IDS(dc, c), 1, NULL);
+            dc = graph_node(g, OP_Mul, dc, c);
         }
         d->dx[2] = dc;
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/gemm.h"
+#include "engine/cpu/simd.h"
 
 #include <string.h>
 #if defined __x86_64__
@@ -96,15 +97,10 @@ static inline __attribute__((always_inline, target(AVX512))) void transpose16(co
 
 enum gemm_isa gemm_isa_best(void)
 {
-#if defined __x86_64__
-    bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    if (wide)
-        return __builtin_cpu_supports("avx512bf16") ? GEMM_AVX512_BF16 : GEMM_AVX512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return GEMM_AVX2;
-#endif
-    return GEMM_PORTABLE;
+    return simd_bf16()                   ? GEMM_AVX512_BF16
+           : simd_level() == SIMD_AVX512 ? GEMM_AVX512
+           : simd_level() == SIMD_AVX2   ? GEMM_AVX2
+                                         : GEMM_PORTABLE;
 }
 
 /* Native pairs of bfloat16, or floats. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/image.h"
+#include "engine/cpu/image_rows.h"
 
 #include <math.h>
 
@@ -7,8 +8,10 @@
 struct norm_step {
     struct picture p;
     const struct image_kernels *k;
+    const struct image_rows *rows; /* channels lie last, in F32 or BF16; else NULL */
+    int64_t pixels;
     double epsilon, momentum;
-    bool training, relu;
+    bool training, relu, half;
 };
 
 static double number_at(const struct tensor *t, int64_t i)
@@ -38,6 +41,15 @@ static struct tensor *out_at(const struct step *s, int i)
     return i < s->n_out ? s->out[i] : NULL;
 }
 
+/* n doubles as floats, at place i of those at `to`; v becomes what was rounded. */
+static const float *rounded(double *to, int i, double *v, int64_t n)
+{
+    float *f = (float *)(void *)to + i * n;
+    for (int64_t c = 0; c < n; c++)
+        v[c] = (double)(f[c] = (float)v[c]);
+    return f;
+}
+
 /* Mean and variance of each channel over all ranks. Sums are taken about a pivot near the mean, so that squares do not
  * drown the variance: the running mean is one that all ranks know. */
 static void statistics(const struct step *s, struct rank *r, const void *x, double *mean, double *variance,
@@ -47,7 +59,10 @@ static void statistics(const struct step *s, struct rank *r, const void *x, doub
     const int64_t c_n = v->p.c;
     for (int64_t c = 0; c < c_n; c++)
         mean[c] = number_at(s->in[3], c);
-    v->k->moments(&v->p, x, mean, sums);
+    if (v->rows)
+        v->rows->moments(v->half, v->pixels, c_n, x, rounded(sums + 2 * c_n + 1, 0, mean, c_n), sums);
+    else
+        v->k->moments(&v->p, x, mean, sums);
     sums[2 * c_n] = (double)picture_pixels(&v->p);
     sum_all(r, sums, 2 * c_n + 1);
     const double n = sums[2 * c_n];
@@ -84,6 +99,13 @@ static void run_batch_norm(const struct step *s, struct rank *r)
             put_number(out_at(s, 4), c, variance[c]);
     }
     const struct tensor *addend = s->n_in > 5 ? s->in[5] : NULL;
+    if (v->rows) {
+        double *f = sums + 2 * c_n + 1;
+        const float *fb = rounded(f, 0, by, c_n), *fp = rounded(f, 1, plus, c_n);
+        v->rows->norm(v->half, v->pixels, c_n, s->in[0]->p, fb, fp, addend ? addend->p : NULL, v->relu,
+                      s->out[0]->p);
+        return;
+    }
     v->k->norm(&v->p, s->in[0]->p, by, plus, addend ? addend->p : NULL, v->relu, s->out[0]->p);
 }
 
@@ -95,7 +117,12 @@ static void run_batch_norm_grad(const struct step *s, struct rank *r)
     const void *y = s->n_in > 5 && s->in[5] ? s->in[5]->p : NULL;
     for (int64_t c = 0; c < c_n; c++)
         mean[c] = number_at(s->in[3], c);
-    v->k->norm_back_sums(&v->p, s->in[0]->p, s->in[1]->p, y, mean, sums);
+    double *f = sums + 2 * c_n + 1;
+    if (v->rows)
+        v->rows->back_sums(v->half, v->pixels, c_n, s->in[0]->p, s->in[1]->p, y, rounded(f, 0, mean, c_n),
+                           sums);
+    else
+        v->k->norm_back_sums(&v->p, s->in[0]->p, s->in[1]->p, y, mean, sums);
     for (int64_t c = 0; c < c_n; c++) {
         const double inv = 1 / sqrt(number_at(s->in[4], c) + v->epsilon);
         by_g[c] = number_at(s->in[2], c) * inv;
@@ -117,9 +144,25 @@ static void run_batch_norm_grad(const struct step *s, struct rank *r)
             plus[c] = -by_g[c] * sums[2 * c] / n - by_x[c] * mean[c];
         }
     }
-    if (out_at(s, 0))
-        v->k->norm_back(&v->p, s->in[0]->p, s->in[1]->p, y, by_g, by_x, plus, out_at(s, 0)->p,
-                        out_at(s, 3) ? out_at(s, 3)->p : NULL);
+    void *dx = out_at(s, 0) ? out_at(s, 0)->p : NULL, *dz = out_at(s, 3) ? out_at(s, 3)->p : NULL;
+    if (v->rows && dx)
+        v->rows->back(v->half, v->pixels, c_n, s->in[0]->p, s->in[1]->p, y, rounded(f, 0, by_g, c_n),
+                      rounded(f, 1, by_x, c_n), rounded(f, 2, plus, c_n), dx, dz);
+    else if (dx)
+        v->k->norm_back(&v->p, s->in[0]->p, s->in[1]->p, y, by_g, by_x, plus, dx, dz);
+}
+
+/* Kernels over rows of channels, or those for any strides. */
+static bool rows_fit(const struct bind *b, const struct tensor *x)
+{
+    if ((x->type != TENSOR_F32 && x->type != TENSOR_BF16) || !(x->nhwc || x->rank == 2))
+        return false;
+    for (int i = 0; i < b->step->n_in; i++) {
+        const struct tensor *t = bind_in(b, i);
+        if (t && t->n == x->n && t->rank == x->rank && (t->type != x->type || t->nhwc != x->nhwc))
+            return false;
+    }
+    return true;
 }
 
 static err norm_of(struct bind *b, const struct tensor *x)
@@ -131,11 +174,15 @@ static err norm_of(struct bind *b, const struct tensor *x)
     v->momentum = (double)attr_f(b->n, "momentum", 0.9f);
     v->training = attr_i(b->n, "training_mode", 0) != 0;
     v->relu = attr_i(b->n, "act", 0) != 0;
+    v->pixels = picture_pixels(&v->p);
+    v->half = x->type == TENSOR_BF16;
     if (x->rank > 2 + WINDOW_AXES)
         return cpu_no_kernel(b);
+    if (rows_fit(b, x))
+        v->rows = SIMD_PICK(image_rows);
     b->step->state = v;
-    b->step->scratch = (size_t)(6 * v->p.c + 1) * sizeof(double);
-    return v->k ? NULL : cpu_no_kernel(b);
+    b->step->scratch = (size_t)(8 * v->p.c + 2) * sizeof(double);
+    return v->k || v->rows ? NULL : cpu_no_kernel(b);
 }
 
 static err exact_types(const struct bind *b, int from, int to)
@@ -150,7 +197,7 @@ static err exact_types(const struct bind *b, int from, int to)
 
 err bind_batch_norm(struct bind *b)
 {
-    if (any_half(b))
+    if (any_half(b) && !rows_fit(b, bind_in(b, 0)))
         return bind_widened(b, bind_batch_norm);
     TRY(exact_types(b, 1, 5));
     TRY(norm_of(b, bind_in(b, 0)));
@@ -160,7 +207,7 @@ err bind_batch_norm(struct bind *b)
 
 err bind_batch_norm_grad(struct bind *b)
 {
-    if (any_half(b))
+    if (any_half(b) && !rows_fit(b, bind_in(b, 1)))
         return bind_widened(b, bind_batch_norm_grad);
     TRY(exact_types(b, 2, 5));
     TRY(norm_of(b, bind_in(b, 1)));
