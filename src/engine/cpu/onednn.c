@@ -59,7 +59,7 @@ struct onednn {
     CALLS(C)
     CALLS_OF_VERSION(C)
 #undef C
-        void (*omp_set_num_threads)(int);
+    void (*omp_set_num_threads)(int);
     dnnl_engine_t engine;
     const struct err *why; /* it cannot be used */
 };
