@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+/* What is not said in the form, or said to be `auto`: batch size and precision, by short trials on parameters of their own. */
+#include "train/trainer_internal.h"
+
+#include <math.h>
+
+enum { WARM = 2, TIMED = 4, BATCH_MIN = 32, BATCH_MAX = 4096, STEPS_LEAST = 16 /* of an epoch */ };
+static const double heavy_flops = 2e8; /* a step below has nothing to win from halves */
+
+static int64_t batch_by_family(enum net_wants wants)
+{
+    return wants == WANTS_TABLE ? 256 : wants == WANTS_IMAGE ? 128 : wants == WANTS_STREAM ? 16 : 64;
+}
+
+/* Seconds of one step; TOO_LARGE if it does not fit. */
+static err trial(const struct training_net *t, int64_t batch, enum precision precision, double *seconds,
+                 double *flops)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct params *params;
+    struct optim *optim;
+    struct program *program;
+    struct feed *feed;
+    struct batch b;
+    struct run_report r;
+    const void *in[LOADER_TENSORS_MAX];
+    struct program_options o = { .team = t->team,
+                                 .rows = batch,
+                                 .loss = t->net.loss,
+                                 .precision = precision,
+                                 .memory_max = t->with->memory > 0 ? t->with->memory : t->job->memory };
+    struct optim_spec spec = { .kind = (enum optim_kind)t->with->optimizer.kind,
+                               .rate = 1e-6,
+                               .beta1 = 0.9,
+                               .beta2 = 0.999,
+                               .epsilon = 1e-8,
+                               .loss_scaling = precision == PRECISION_F16 };
+    struct feed_options f = { .part = LOADER_TRAIN, .rows = batch, .shuffle = true, .depth = -1 };
+    TRY(params_new(a, &device_cpu, t->net.g, team_size(t->team), 1, &params));
+    TRY(optim_new(a, params, &spec, &optim));
+    TRY(program_new(a, t->net.g, params, &o, &program));
+    TRY(feed_open(t->set.loader, a, &f, &feed));
+    TRY(feed_next(feed, &b));
+    for (int i = 0; i < t->set.n_inputs; i++)
+        in[i] = b.data[t->set.tensor[i]];
+    double best = INFINITY;
+    for (int i = 0; i < WARM + TIMED; i++) {
+        int64_t then = mono_ns();
+        program_train(program, in, 1, (uint64_t)i, optim, &r);
+        double took = (double)(mono_ns() - then) / 1e9;
+        if (i >= WARM && took < best)
+            best = took;
+    }
+    *seconds = best;
+    *flops = program_facts(program).flops;
+    return NULL;
+}
+
+static err batch_auto(struct training_net *t, int64_t usual)
+{
+    int64_t rows = t->set.facts.rows[LOADER_TRAIN], sizes[16], n = 0, chosen = 0;
+    double per_second[16], flops, best = 0;
+    for (int64_t b = BATCH_MIN; b <= BATCH_MAX && (b * STEPS_LEAST <= rows || b == BATCH_MIN) && b <= rows;
+         b *= 2) {
+        double seconds;
+        err e = trial(t, b, PRECISION_F32, &seconds, &flops);
+        if (e && e->code == TOO_LARGE)
+            break;
+        TRY(e);
+        sizes[n] = b;
+        per_second[n] = (double)b / seconds;
+        best = per_second[n] > best ? per_second[n] : best;
+        n++;
+    }
+    for (int64_t i = n; i-- > 0;)
+        if (per_second[i] >= 0.9 * best)
+            chosen = i;
+    if (!n) {
+        t->batch = rows < usual ? rows : usual;
+        return NULL;
+    }
+    t->batch = sizes[chosen];
+    double by = (double)t->batch / (double)usual, was = t->rate;
+    if (t->with->optimizer.rate <= 0)
+        t->rate *= t->with->optimizer.kind == OPTIM_SGD ? by : sqrt(by);
+    train_say(t->listener,
+              "batch size %lld: %.4g rows a second, the best of %lld sizes is %.4g; rate %g instead of %g",
+              (long long)t->batch, per_second[chosen], (long long)n, best, t->rate, was);
+    return NULL;
+}
+
+static err batch_choose(struct training_net *t)
+{
+    yyjson_val *v;
+    int64_t rows = t->set.facts.rows[LOADER_TRAIN], usual = batch_by_family(net_wants(t->job->chosen));
+    TRY_AS(json_parse(t->a, t->with->batch_size, &v), "batchSize");
+    if (yyjson_is_int(v) && yyjson_get_sint(v) > 0) {
+        t->batch = yyjson_get_sint(v);
+        if (t->batch > rows)
+            FAIL(INVALID, "batchSize is %lld, and there are %lld rows to learn from", (long long)t->batch,
+                 (long long)rows);
+        return NULL;
+    }
+    bool asked = yyjson_equals_str(v, "auto");
+    if (!asked && !(yyjson_is_int(v) && yyjson_get_sint(v) == 0))
+        return err_field(err_new(INVALID, "batchSize is a number of rows, or \"auto\""), S("batchSize"));
+    while (usual > 1 && usual * 4 > rows)
+        usual /= 2;
+    t->batch = usual;
+    if (asked && t->with->deterministic)
+        train_say(t->listener, "batch size %lld: a deterministic training measures none", (long long)usual);
+    return asked && !t->with->deterministic ? batch_auto(t, usual) : NULL;
+}
+
+static bool has_bf16(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
+static err precision_choose(struct training_net *t)
+{
+    double full, half, flops;
+    t->precision = PRECISION_F32;
+    if (t->with->precision != TRAIN_AUTO) {
+        t->precision = (enum precision)(t->with->precision - 1);
+        return NULL;
+    }
+    if (t->with->deterministic || net_wants(t->job->chosen) == WANTS_TABLE || !has_bf16())
+        return NULL;
+    TRY(trial(t, t->batch, PRECISION_F32, &full, &flops));
+    if (flops < heavy_flops)
+        return NULL;
+    err e = trial(t, t->batch, PRECISION_BF16, &half, &flops);
+    if (e) {
+        train_say(t->listener, "precision fp32: bf16 cannot be had (%.*s)", STR(e->text));
+        return NULL;
+    }
+    if (half < 0.9 * full)
+        t->precision = PRECISION_BF16;
+    train_say(t->listener, "precision %s: a step takes %.2f ms in fp32, %.2f ms in bf16",
+              train_precisions[t->precision + 1], full * 1e3, half * 1e3);
+    return NULL;
+}
+
+err train_choose(struct training_net *t)
+{
+    TRY(batch_choose(t));
+    return precision_choose(t);
+}
