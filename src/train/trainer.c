@@ -379,7 +379,7 @@ static err resume(struct course *c, const char *dir)
 
 /* ---- looking at the rows held out ---- */
 
-static void batch_inputs(const struct training_net *t, const struct batch *b, size_t n, const void **in)
+static void batch_inputs(const struct training_net *t, const struct feed_batch *b, size_t n, const void **in)
 {
     for (size_t i = 0; i < n; i++)
         in[i] = b->data[t->set.tensor[i]];
@@ -387,7 +387,7 @@ static void batch_inputs(const struct training_net *t, const struct batch *b, si
 
 static err evaluate(struct training_net *t, struct measures *out)
 {
-    struct batch b;
+    struct feed_batch b;
     const void *in[LOADER_TENSORS_MAX];
     struct run_report r;
     measuring_reset(t->measuring);
@@ -546,7 +546,7 @@ static err save(struct course *c, bool best)
 static err step_make(struct course *c)
 {
     struct training_net *t = c->t;
-    struct batch b;
+    struct feed_batch b;
     const void *in[LOADER_TENSORS_MAX];
     struct run_report r = { 0 };
     int64_t then = mono_ns();

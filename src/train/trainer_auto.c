@@ -21,7 +21,7 @@ static err trial(const struct training_net *t, int64_t batch, enum precision pre
     struct optim *optim;
     struct program *program;
     struct feed *feed;
-    struct batch b;
+    struct feed_batch b;
     struct run_report r;
     const void *in[LOADER_TENSORS_MAX];
     struct program_options o = { .team = t->team,

@@ -82,7 +82,7 @@ static void session_end(void *s)
 }
 
 static err tensors_make(struct arena *a, const struct training_net *t, const struct session_info *info,
-                        const struct batch *b, struct tensor *in)
+                        const struct feed_batch *b, struct tensor *in)
 {
     for (size_t i = 0; i < info->n_inputs; i++) {
         const struct loader_tensor *x = NULL;
@@ -131,7 +131,7 @@ static err parity(struct training_net *t, struct str onnx, double *out, int64_t 
     struct session *session;
     struct feed *feed;
     struct program *program;
-    struct batch b;
+    struct feed_batch b;
     struct run_report r;
     const void *in[LOADER_TENSORS_MAX];
     enum loader_part part = t->valid ? LOADER_VALID : LOADER_TRAIN;
@@ -164,7 +164,7 @@ static err scores(struct training_net *t, struct arena *a, float **out, size_t *
 {
     struct feed *feed;
     struct program *program;
-    struct batch b;
+    struct feed_batch b;
     struct run_report r;
     const void *in[LOADER_TENSORS_MAX];
     int64_t rows = t->set.facts.rows[LOADER_TRAIN] < 256 ? t->set.facts.rows[LOADER_TRAIN] : 256,
