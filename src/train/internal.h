@@ -31,3 +31,12 @@ struct fit_watch {
 /* Trains on the first split->train rows and watches the next split->valid. */
 err fit_trees(struct arena *a, const struct rows *, const struct rows_split *, const struct trees_with *,
               int threads, const struct fit_watch *, struct fit *out);
+struct train_listener;
+struct train_result;
+/* The job for networks, in the worker; chosen: of with->model. */
+err train_net_run(struct worker *, const struct field *chosen, int threads, int64_t memory,
+                  const struct train_listener *, struct train_result *out);
+/* Trees on rows that are read and split. */
+err train_trees_rows(struct arena *a, const struct train_with *, const struct rows *,
+                     const struct rows_split *, int threads, const struct train_listener *,
+                     struct train_result *out);

@@ -366,3 +366,29 @@ err train_set_open(struct arena *a, const struct train_job *job, const struct tr
     *out = s;
     return NULL;
 }
+
+err train_set_numbers(struct arena *a, const struct train_job *job, const struct train_listener *l,
+                      struct train_set *out)
+{
+    struct form f = { .a = a, .job = job, .with = job->with, .wants = WANTS_TABLE, .task = TASK_REGRESSION };
+    f.label = job->with->label;
+    TRY(form_read(&f));
+    for (size_t i = 0; i < f.inputs.n; i++) {
+        struct loader_input *in = &f.inputs.v[i];
+        if (in->kind != KIND_NUMBERS)
+            FAIL(INVALID, "trees take numbers, not input '%.*s'", STR(in->name));
+        in->normalise = NORM_NONE;
+        if (in->role == ROLE_INPUT)
+            in->missing = MISSING_MEAN; /* raw rows keep what is missing */
+    }
+    if (!f.inputs.n || f.inputs.v[0].role != ROLE_INPUT || f.inputs.n > 2)
+        FAIL(INVALID, "trees take one input of numbers");
+    struct loader_spec words = loader_words(&f, l);
+    struct train_set s = { 0 };
+    TRY(loader_open(a, &words, &s.loader));
+    s.facts = loader_facts(s.loader);
+    s.n = loader_tensors(s.loader, &s.t);
+    set_order(a, &s);
+    *out = s;
+    return NULL;
+}

@@ -21,6 +21,9 @@ struct train_set {
 };
 err train_set_open(struct arena *a, const struct train_job *, const struct train_listener *,
                    struct train_set *out);
+/* For trees: all inputs and the label as numbers; tensor 0 has the features. */
+err train_set_numbers(struct arena *a, const struct train_job *job, const struct train_listener *,
+                      struct train_set *out);
 __attribute__((format(printf, 2, 3))) void train_say(const struct train_listener *, const char *f, ...);
 
 /* ---- trainer_measure.c: measures on the rows held out ---- */

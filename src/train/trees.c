@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Trees: rows → fit → what a run leaves; for the job and for `dhow train` on files. */
+#include "train/trainer_internal.h"
+#include "train/internal.h"
+
+struct training {
+    struct arena *a;
+    const struct train_listener *listener;
+    const struct train_with *with;
+    struct str what; /* the name of what it learned from */
+    struct rows rows;
+    struct rows_split split;
+    struct fit fit;
+};
+
+static void tell(const struct training *t, const char *name, int round, double v)
+{
+    if (t->listener->metric)
+        t->listener->metric(t->listener->arg, name, round, v);
+}
+
+static bool on_round(void *arg, int round, double train_loss, double valid_loss, double valid_auc)
+{
+    struct training *t = arg;
+    const struct train_listener *l = t->listener;
+    tell(t, "train.logloss", round, train_loss);
+    tell(t, "valid.logloss", round, valid_loss);
+    tell(t, "valid.auc", round, valid_auc);
+    if (l->progress)
+        l->progress(l->arg, &(struct train_progress){ .step = round + 1,
+                                                      .steps = t->with->model.trees.rounds,
+                                                      .loss = train_loss,
+                                                      .rate = t->with->model.trees.learning_rate,
+                                                      .seconds_left = NAN });
+    if (round % 10 == 0)
+        train_say(l, "round %d: train.logloss %.5f, valid.logloss %.5f, valid.auc %.5f", round, train_loss,
+                  valid_loss, valid_auc);
+    return !(l->stopped && l->stopped(l->arg));
+}
+
+/* ---- what it leaves ---- */
+
+/* {"inputs":[{"name":…,"type":"FP32","shape":[-1,24]}],"outputs":[…],"features":[…]} */
+static void tensor_write(struct json *j, const char *key, struct str name, size_t columns)
+{
+    json_key(j, str_of(key));
+    json_arr(j);
+    json_obj(j);
+    json_kstr(j, "name", name);
+    json_kstr(j, "type", tensor_protocol_name(TENSOR_F32));
+    json_key(j, S("shape"));
+    json_arr(j);
+    json_i64(j, -1);
+    json_i64(j, (int64_t)columns);
+    json_arr_end(j);
+    json_obj_end(j);
+    json_arr_end(j);
+}
+
+static struct str signature_text(const struct training *t)
+{
+    struct json j = json_new(t->a);
+    json_obj(&j);
+    tensor_write(&j, "inputs", S("features"), t->rows.features);
+    tensor_write(&j, "outputs", S("probability"), 1);
+    json_key(&j, S("features"));
+    json_arr(&j);
+    for (size_t i = 0; i < t->rows.features; i++)
+        json_str(&j, t->rows.names[i]);
+    json_arr_end(&j);
+    json_obj_end(&j);
+    return json_get(&j);
+}
+
+static struct str metrics_text(const struct training *t)
+{
+    auto_arena struct arena *scratch = arena_new(0);
+    struct json j = json_new(t->a);
+    size_t from = t->split.train;
+    json_obj(&j);
+    for (size_t i = 0; i < metric_table_n; i++) {
+        double v = metric_table[i].of(scratch, t->fit.score + from, t->rows.y + from, t->split.valid);
+        json_key(&j, metric_table[i].name);
+        json_f64(&j, v);
+        train_say(t->listener, "%.*s %.6f", STR(metric_table[i].name), v);
+    }
+    json_kf64(&j, "trainLogLoss", t->fit.train_loss);
+    json_obj_end(&j);
+    return json_get(&j);
+}
+
+static struct str facts_text(const struct training *t)
+{
+    struct arena *a = t->a;
+    struct json j = json_new(a);
+    json_obj(&j);
+    json_ki64(&j, "rounds", t->fit.rounds);
+    json_ki64(&j, "bestRound", t->fit.best);
+    json_kf64(&j, "trainSeconds", t->fit.seconds);
+    json_ki64(&j, "trainRows", (int64_t)t->split.train);
+    json_ki64(&j, "validRows", (int64_t)t->split.valid);
+    json_ki64(&j, "notYetKnownRows", (int64_t)t->split.unknown);
+    json_kstr(&j, "from", time_text(a, t->split.from));
+    json_kstr(&j, "split", time_text(a, t->split.split));
+    json_kstr(&j, "until", time_text(a, t->split.until));
+    json_kstr(&j, "xgboost", t->fit.version);
+    json_ki64(&j, "trees", (int64_t)t->fit.trees.n_trees);
+    json_ki64(&j, "nodes", (int64_t)t->fit.trees.n_nodes);
+    json_ki64(&j, "memoryPeak", rss_peak_bytes());
+    json_obj_end(&j);
+    return json_get(&j);
+}
+
+/* {"kind":"trees", …all parameters, defaults included}. */
+static struct str params_text(const struct training *t)
+{
+    struct json j = json_new(t->a);
+    json_obj(&j);
+    json_kraw(&j, "trees", schema_text(&trees_with_schema, t->a, &t->with->model.trees, WRITE_DEFAULTS));
+    json_kstr(&j, "holdout", duration_text(t->a, t->with->holdout));
+    json_obj_end(&j);
+    return json_get(&j);
+}
+
+static struct str baseline_text(const struct training *t)
+{
+    struct baseline b = { .rows = (int64_t)t->split.train, .n = t->rows.features };
+    b.features = NEW_N(t->a, struct baseline_column, b.n);
+    for (size_t i = 0; i < b.n; i++) {
+        auto_arena struct arena *scratch = arena_new(0);
+        baseline_column_make(scratch, t->rows.names[i], t->rows.x + i, t->split.train, t->rows.features,
+                             &b.features[i]);
+    }
+    auto_arena struct arena *scratch = arena_new(0);
+    baseline_column_make(scratch, S("score"), t->fit.score, t->split.train, 1, &b.score);
+    return baseline_write(t->a, &b);
+}
+
+static err onnx_text(const struct training *t, struct str *out)
+{
+    struct trees_doc doc = {
+        .producer_version = S(DHOW_VERSION),
+        .doc = fmt(t->a, "%d trees of XGBoost %.*s on %.*s", t->fit.best, STR(t->fit.version), STR(t->what)),
+        .features = t->rows.names,
+    };
+    struct onnx_facts facts;
+    TRY(trees_to_onnx(&t->fit.trees, t->a, &doc, out));
+    return onnx_check(t->a, *out, NULL, &facts); /* what we write must pass as foreign too */
+}
+
+static err fit_all(struct training *t, int threads, struct train_result *out)
+{
+    struct fit_watch watch = { on_round, t };
+    train_say(t->listener, "features %zu, threads %d, parameters %.*s", t->rows.features, threads,
+              STR(schema_text(&trees_with_schema, t->a, &t->with->model.trees, WRITE_DEFAULTS)));
+    TRY(fit_trees(t->a, &t->rows, &t->split, &t->with->model.trees, threads, &watch, &t->fit));
+    train_say(t->listener, "%d rounds in %.1f s, the best is %d", t->fit.rounds, t->fit.seconds, t->fit.best);
+    *out = (struct train_result){ .native = t->fit.native,
+                                  .baseline = baseline_text(t),
+                                  .signature = signature_text(t),
+                                  .params = params_text(t),
+                                  .metrics = metrics_text(t),
+                                  .facts = facts_text(t),
+                                  .train_rows = (int64_t)t->split.train,
+                                  .valid_rows = (int64_t)t->split.valid };
+    return onnx_text(t, &out->onnx);
+}
+
+err train_trees_rows(struct arena *a, const struct train_with *with, const struct rows *rows,
+                     const struct rows_split *split, int threads, const struct train_listener *l,
+                     struct train_result *out)
+{
+    struct training t = {
+        .a = a, .listener = l, .with = with, .what = with->rows, .rows = *rows, .split = *split
+    };
+    const struct rows_split *s = split;
+    train_say(l, "rows %.*s: %zu to learn from (%.*s to %.*s), %zu held out (to %.*s), %zu not known in time",
+              STR(with->rows), s->train, STR(time_text(a, s->from)), STR(time_text(a, s->split)), s->valid,
+              STR(time_text(a, s->until)), s->unknown);
+    return fit_all(&t, threads, out);
+}
+
+/* ---- on files ---- */
+
+static err part_read(struct training *t, struct loader *loader, enum loader_part part, size_t at,
+                     size_t label, size_t *n)
+{
+    float *x, *y;
+    size_t rows, labels;
+    TRY(loader_raw(loader, t->a, part, 0, (size_t)loader_facts(loader).rows[part], &x, &rows));
+    TRY(loader_raw(loader, t->a, part, label, rows, &y, &labels));
+    if (labels != rows)
+        FAIL(INTERNAL, "%zu rows have %zu labels", rows, labels);
+    memcpy(t->rows.x + at * t->rows.features, x, rows * t->rows.features * sizeof *x);
+    for (size_t i = 0; i < rows; i++) {
+        if (y[i] != 0 && y[i] != 1)
+            FAIL(INVALID, "label '%.*s' is %g in a row, and trees learn 0 or 1", STR(t->with->label),
+                 (double)y[i]);
+        t->rows.y[at + i] = y[i];
+    }
+    *n = rows;
+    return NULL;
+}
+
+err train_trees(struct arena *a, const struct train_job *job, const struct train_listener *l,
+                struct train_result *out)
+{
+    struct training t = { .a = a, .listener = l, .with = job->with, .what = S("files") };
+    struct train_set set;
+    TRY(train_set_numbers(a, job, l, &set));
+    const struct loader_tensor *x = &set.t[0];
+    t.rows = (struct rows){ .features = (size_t)x->n, .names = x->columns.v };
+    t.rows.n = (size_t)(set.facts.rows[LOADER_TRAIN] + set.facts.rows[LOADER_VALID]);
+    t.rows.x = NEW_N(a, float, arena_mul(t.rows.n + 1, t.rows.features));
+    t.rows.y = NEW_N(a, float, t.rows.n + 1);
+    TRY(part_read(&t, set.loader, LOADER_TRAIN, 0, (size_t)set.label, &t.split.train));
+    TRY(part_read(&t, set.loader, LOADER_VALID, t.split.train, (size_t)set.label, &t.split.valid));
+    if (!t.split.train || !t.split.valid)
+        FAIL(INVALID, "%zu rows to learn from, %zu held out: trees want some of both", t.split.train,
+             t.split.valid);
+    train_say(l, "rows: %zu to learn from, %zu held out", t.split.train, t.split.valid);
+    return fit_all(&t, job->threads, out);
+}
