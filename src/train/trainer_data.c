@@ -187,7 +187,7 @@ static err form_read(struct form *f)
         const struct train_source *s = &f->job->files[i];
         struct str column = s->column.n || f->wants != WANTS_STREAM ? s->column : S("text");
         push(f->a, &f->files,
-             ((struct loader_file){ s->path, (enum file_format)s->format, (enum loader_part)s->part,
+             ((struct loader_file){ s->path, (enum loader_format)s->format, (enum loader_part)s->part,
                                     column }));
     }
     return NULL;
