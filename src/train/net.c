@@ -422,10 +422,12 @@ err net_build(struct arena *a, const struct train_model *model, const struct fie
     n.output = f->build(&n, (const char *)model + chosen->offset);
     if (!f->whole)
         n.output = net_dense(&n, "head", n.output, task->outputs, 1 / sqrt((double)net_last(&n, n.output)));
-    if (mode == NET_TRAIN)
+    if (mode == NET_TRAIN) {
         loss_make(&n, batch);
-    else
+        graph_output(n.g, n.loss, S("loss"));
+    } else {
         outputs_make(&n);
+    }
     TRY_AS(graph_error(n.g), "model %s", f->key);
     *out = n;
     return NULL;
