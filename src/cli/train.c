@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { FORM_MAX = 1 << 20, RUNS_MAX = 100000, LOOK_US = 200000, PLAIN_NS = 2000000000 };
+enum { FORM_MAX = 1 << 20, RUNS_MAX = 100000, LOOK_US = 200000, PLAIN_SECONDS = 5 };
 
 /* ---- the form ---- */
 
@@ -163,7 +163,7 @@ static void on_progress(void *arg, const struct train_progress *p)
         return;
     if (l->terminal) {
         cli_progress("%.*s", STR(line));
-    } else if (mono_ns() - l->plain_at > PLAIN_NS) {
+    } else if (mono_ns() - l->plain_at > PLAIN_SECONDS * 1000000000LL) {
         l->plain_at = mono_ns();
         fprintf(stderr, "%.*s\n", STR(line));
     }

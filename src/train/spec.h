@@ -126,7 +126,7 @@ enum sweep_kind { SWEEP_GRID, SWEEP_RANDOM, SWEEP_HALVING };
     F(T, STR,  name,       REQUIRED, "Its name in the model.", .len_max = 200)                                            \
     F(T, ENUM, kind,       0, "numbers, categories, array (images, vectors), tokens (a stream of text or ids).", .values = train_kinds, .def = "numbers") \
     F(T, STRS, columns,    0, "Its columns; numbers: none means all that nobody else names.")                             \
-    F(T, ENUM, normalise,  0, "auto: standard for numbers, image (x / 255) for whole-number arrays given as images, else none.", .values = train_norms, .def = "auto") \
+    F(T, ENUM, normalise,  0, "auto: standard for numbers and arrays of them; image: x / 255.", .values = train_norms, .def = "auto") \
     F(T, ENUM, missing,    0, "What stands for a missing number.", .values = train_missing, .def = "auto")                \
     F(T, F64,  fill,       0, "The number for missing: fill.", .def = "0")                                                \
     F(T, BOOL, indicator,  0, "As many columns more that say where one was missing.", .def = "false")                     \

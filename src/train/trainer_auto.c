@@ -4,8 +4,14 @@
 
 #include <math.h>
 
-enum { WARM = 2, TIMED = 4, BATCH_MIN = 32, BATCH_MAX = 4096, STEPS_LEAST = 16 /* of an epoch */ };
-static const double heavy_flops = 2e8; /* a step below has nothing to win from halves */
+enum {
+    TIMED = 4,
+    TRIAL_NS = 150000000 /* no further step after it */,
+    BATCH_MIN = 32,
+    BATCH_MAX = 4096,
+    STEPS_LEAST = 16 /* of an epoch */
+};
+static const double heavy_flops = 1e12; /* a training below is over before a trial pays */
 
 static int64_t batch_by_family(enum net_wants wants)
 {
@@ -44,12 +50,13 @@ static err trial(const struct training_net *t, int64_t batch, enum precision pre
     for (int i = 0; i < t->set.n_inputs; i++)
         in[i] = b.data[t->set.tensor[i]];
     double best = INFINITY;
-    for (int i = 0; i < WARM + TIMED; i++) {
-        int64_t then = mono_ns();
+    int64_t start = mono_ns(), then, now = start;
+    for (int i = 0; i <= TIMED && (i < 2 || now - start < TRIAL_NS); i++) {
+        then = now;
         program_train(program, in, 1, (uint64_t)i, optim, &r);
-        double took = (double)(mono_ns() - then) / 1e9;
-        if (i >= WARM && took < best)
-            best = took;
+        now = mono_ns();
+        if (i > 0 && (double)(now - then) / 1e9 < best) /* the first one touches its memory */
+            best = (double)(now - then) / 1e9;
     }
     *seconds = best;
     *flops = program_facts(program).flops;
@@ -122,6 +129,28 @@ static bool has_bf16(void)
 #endif
 }
 
+/* About 6 for each parameter and row, and as often as a kernel moves over its image: a guess from below. */
+static double training_flops(const struct training_net *t)
+{
+    double rows = t->with->steps > 0 ? (double)t->with->steps * (double)t->batch
+                                     : (double)t->with->epochs * (double)t->set.facts.rows[LOADER_TRAIN];
+    double by_row = 0;
+    for (size_t i = 0; i < t->net.g->nodes.n; i++) {
+        const struct node *n = &t->net.g->nodes.v[i];
+        const struct value *y = n->n_out && n->out[0] >= 0 ? value_at(t->net.g, n->out[0]) : NULL;
+        const struct value *w = n->n_in > 1 && n->in[1] >= 0 ? value_at(t->net.g, n->in[1]) : NULL;
+        if (!y || !w || w->kind != VALUE_PARAM || y->shape.rank < 2 || w->shape.rank < 2)
+            continue;
+        double places = 1;
+        for (int k = 1; k < y->shape.rank; k++)
+            places *= y->shape.d[k] > 0 && (w->shape.rank == 4 ? k >= 2 : k < y->shape.rank - 1)
+                          ? (double)y->shape.d[k]
+                          : 1;
+        by_row += 6 * (double)shape_count(&w->shape) * places;
+    }
+    return by_row * rows;
+}
+
 static err precision_choose(struct training_net *t)
 {
     double full, half, flops;
@@ -130,11 +159,10 @@ static err precision_choose(struct training_net *t)
         t->precision = (enum precision)(t->with->precision - 1);
         return NULL;
     }
-    if (t->with->deterministic || net_wants(t->job->chosen) == WANTS_TABLE || !has_bf16())
+    if (t->with->deterministic || net_wants(t->job->chosen) == WANTS_TABLE || !has_bf16() ||
+        training_flops(t) < heavy_flops)
         return NULL;
     TRY(trial(t, t->batch, PRECISION_F32, &full, &flops));
-    if (flops < heavy_flops)
-        return NULL;
     err e = trial(t, t->batch, PRECISION_BF16, &half, &flops);
     if (e) {
         train_say(t->listener, "precision fp32: bf16 cannot be had (%.*s)", STR(e->text));

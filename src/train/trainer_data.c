@@ -74,11 +74,11 @@ static err input_read(struct form *f, const struct train_input *in)
                                 .length = in->length };
     if (out.kind == KIND_CLASS)
         FAIL(INVALID, "inputs: '%.*s' is of kind class, which labels are", STR(in->name));
-    enum loader_norm by_itself = out.kind == KIND_NUMBERS ? NORM_STANDARD
-                                 : out.kind == KIND_ARRAY && !in->ids && f->wants == WANTS_IMAGE ? NORM_IMAGE
-                                                                                                 : NORM_NONE;
+    bool numbers = out.kind == KIND_NUMBERS || (out.kind == KIND_ARRAY && !in->ids);
+    enum loader_norm by_itself = numbers ? NORM_STANDARD : NORM_NONE;
     out.normalise = in->normalise == TRAIN_AUTO ? by_itself : (enum loader_norm)(in->normalise - 1);
-    out.missing = in->missing == TRAIN_AUTO ? MISSING_MEAN : (enum loader_missing)(in->missing - 1);
+    out.missing = in->missing == TRAIN_AUTO ? out.kind == KIND_NUMBERS ? MISSING_MEAN : MISSING_ERROR
+                                            : (enum loader_missing)(in->missing - 1);
     TRY(shape_read(f->a, in, &out));
     push(f->a, &f->inputs, out);
     return NULL;
@@ -103,7 +103,7 @@ static err inputs_by_default(struct form *f)
              ((struct loader_input){ .name = S("image"),
                                      .kind = KIND_ARRAY,
                                      .columns = one_column(a, array_column(f)),
-                                     .normalise = NORM_IMAGE }));
+                                     .normalise = NORM_STANDARD }));
         return NULL;
     case WANTS_STREAM:
         push(a, &f->inputs,
