@@ -3,7 +3,6 @@
 #pragma once
 #include "cli/cli.h"
 #include "train/train.h"
-#include "train/trainer.h"
 
 /* The points of each measure over the steps, for a plot. */
 struct curve {

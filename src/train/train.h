@@ -12,6 +12,7 @@
 #include "train/loader.h"
 #include "train/runtime.h"
 #include "train/spec.h"
+#include "train/trainer.h"
 
 extern const struct worker_type train_worker;
 
