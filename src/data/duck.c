@@ -23,7 +23,7 @@ static const struct {
 #undef D
 };
 
-static bool library_bind(void *so)
+static bool functions_bind(void *so)
 {
     for (size_t i = 0; i < sizeof library_functions / sizeof *library_functions; i++) {
         void *f = dlsym(so, library_functions[i].name);
@@ -44,7 +44,7 @@ static bool library_try(const char *path)
         return false;
     }
     snprintf(library_path, sizeof library_path, "%s", path);
-    library_there = library_bind(so);
+    library_there = functions_bind(so);
     return true;
 }
 
