@@ -74,7 +74,9 @@ static void grad_node(struct grad *r, enum op_id op, const int *in, int n_in, in
 static err more_outputs(struct grad *r, int n_out)
 {
     struct graph *g = r->g;
-    int at = value_at(g, r->n.out[0])->node;
+    int at = -1;
+    for (int i = 0; i < r->n.n_out && at < 0; i++)
+        at = r->n.out[i] >= 0 ? value_at(g, r->n.out[i])->node : -1;
     struct node *n = &g->nodes.v[at];
     int *out = NEW_N(g->a, int, n_out);
     for (int i = 0; i < n_out; i++) {
@@ -338,4 +340,159 @@ err grad_rotary(struct grad *r)
         grad_node(r, OP_RotaryEmbedding,
                   (const int[]){ r->dy[0], n->in[1], n->in[2], n->n_in > 3 ? n->in[3] : -1 }, 4, 1, back);
     return NULL;
+}
+
+/* ---- recurrent nets ---- */
+
+struct recurrent {
+    int64_t steps, batch, input, hidden, dirs;
+    bool layout;
+};
+
+static err recurrent_check(struct graph *g, struct node *n, int at, int64_t gates, struct recurrent *out)
+{
+    const struct value *x = node_in(g, n, at), *w = node_in(g, n, at + 1), *r = node_in(g, n, at + 2),
+                       *b = node_in(g, n, at + 3);
+    struct str direction = attr_s(n, "direction", S("forward"));
+    bool layout = attr_i(n, "layout", 0) != 0;
+    if (!is_float(x->type) || !is_float(w->type) || !is_float(r->type))
+        return node_err(g, n, "its inputs are no floats");
+    if (!str_is(direction, "forward") && !str_is(direction, "reverse") && !str_is(direction, "bidirectional"))
+        return node_err(g, n, "there is no direction '%.*s'", STR(direction));
+    *out = (struct recurrent){
+        -1, -1, -1, attr_i(n, "hidden_size", -1), str_is(direction, "bidirectional") ? 2 : 1, layout
+    };
+    if (r->shape.rank == 3)
+        out->hidden = r->shape.d[2];
+    if (x->shape.rank == 3) {
+        out->steps = x->shape.d[layout ? 1 : 0];
+        out->batch = x->shape.d[layout ? 0 : 1];
+        out->input = x->shape.d[2];
+    }
+    bool fits = (x->shape.rank == 3 || x->shape.rank < 0) && (w->shape.rank == 3 || w->shape.rank < 0) &&
+                (r->shape.rank == 3 || r->shape.rank < 0);
+    if (fits && w->shape.rank == 3 && r->shape.rank == 3)
+        fits = !differ(w->shape.d[0], out->dirs) && !differ(r->shape.d[0], out->dirs) &&
+               !differ(w->shape.d[2], out->input) && !differ(w->shape.d[1], gates * out->hidden) &&
+               !differ(r->shape.d[1], gates * out->hidden);
+    if (fits && b)
+        fits = !differ(shape_count(&b->shape), out->hidden < 0 ? -1 : out->dirs * 2 * gates * out->hidden);
+    if (!fits)
+        return node_err(g, n, "its weights do not fit its input, direction and hidden size");
+    return NULL;
+}
+
+static err states_check(struct graph *g, struct node *n, int from, int to, const struct recurrent *k)
+{
+    const struct value *lengths = node_in(g, n, 4);
+    if (lengths && (lengths->type != TENSOR_I32 || lengths->shape.rank > 1 ||
+                    differ(shape_count(&lengths->shape), k->batch)))
+        return node_err(g, n, "its lengths are not one int32 for each row");
+    for (int i = from; i < to; i++) {
+        const struct value *v = node_in(g, n, i);
+        int64_t want = k->batch < 0 || k->hidden < 0 ? -1 : k->dirs * k->batch * k->hidden;
+        if (v && (!is_float(v->type) || differ(shape_count(&v->shape), want)))
+            return node_err(g, n, "its first state (input %d) does not fit", i);
+    }
+    return NULL;
+}
+
+static void states_set(struct graph *g, struct node *n, const struct recurrent *k, int last)
+{
+    enum tensor_type t = node_in(g, n, 0)->type;
+    set(node_out(g, n, 0), t,
+        k->layout ? SHAPE(k->batch, k->steps, k->dirs, k->hidden)
+                  : SHAPE(k->steps, k->dirs, k->batch, k->hidden));
+    for (int i = 1; i <= last; i++)
+        set(node_out(g, n, i), t,
+            k->layout ? SHAPE(k->batch, k->dirs, k->hidden) : SHAPE(k->dirs, k->batch, k->hidden));
+}
+
+err shape_lstm(struct graph *g, struct node *n)
+{
+    struct recurrent k;
+    TRY(recurrent_check(g, n, 0, 4, &k));
+    TRY(states_check(g, n, 5, 7, &k));
+    const struct value *p = node_in(g, n, 7);
+    if (p && differ(shape_count(&p->shape), k.hidden < 0 ? -1 : 3 * k.dirs * k.hidden))
+        return node_err(g, n, "its peepholes do not fit");
+    states_set(g, n, &k, 2);
+    enum tensor_type kept = stash_type(node_in(g, n, 0)->type);
+    set(node_out(g, n, 3), kept, SHAPE(k.dirs, k.steps, k.batch, 4 * k.hidden));
+    set(node_out(g, n, 4), kept, SHAPE(k.dirs, k.steps, k.batch, k.hidden));
+    return NULL;
+}
+
+err shape_gru(struct graph *g, struct node *n)
+{
+    struct recurrent k;
+    TRY(recurrent_check(g, n, 0, 3, &k));
+    TRY(states_check(g, n, 5, 6, &k));
+    states_set(g, n, &k, 1);
+    set(node_out(g, n, 2), stash_type(node_in(g, n, 0)->type), SHAPE(k.dirs, k.steps, k.batch, 4 * k.hidden));
+    return NULL;
+}
+
+/* Outputs of a backward node: X, W, R as they are, B, then first states of Y's type. */
+static void recurrent_grad_set(struct graph *g, struct node *n, int at, int64_t gates, int n_out)
+{
+    const struct value *x = node_in(g, n, at), *r = node_in(g, n, at + 2);
+    int64_t dirs = r->shape.d[0], hidden = r->shape.d[2], batch = x->shape.d[attr_i(n, "layout", 0) ? 0 : 1];
+    for (int i = 0; i < 3; i++)
+        set(node_out(g, n, i), node_in(g, n, at + i)->type, node_in(g, n, at + i)->shape);
+    set(node_out(g, n, 3), stash_type(x->type), SHAPE(dirs, 2 * gates * hidden));
+    for (int i = 4; i < n_out; i++)
+        set(node_out(g, n, i), x->type,
+            attr_i(n, "layout", 0) ? SHAPE(batch, dirs, hidden) : SHAPE(dirs, batch, hidden));
+}
+
+err shape_lstm_grad(struct graph *g, struct node *n)
+{
+    recurrent_grad_set(g, n, 3, 4, 6);
+    return NULL;
+}
+err shape_gru_grad(struct graph *g, struct node *n)
+{
+    recurrent_grad_set(g, n, 2, 3, 5);
+    return NULL;
+}
+
+/* outs: of the forward node that gradients come to; n_kept: outputs of it that the backward node reads, after Y. */
+static err grad_recurrent(struct grad *r, enum op_id op, int n_dy, int n_kept, int n_states)
+{
+    int dy[3], in[12], n_in = 0;
+    for (int i = 0; i < n_dy; i++)
+        dy[i] = i < r->n.n_out ? r->dy[i] : -1;
+    TRY(more_outputs(r, n_dy + n_kept));
+    const struct node *n = &r->n;
+    if (n->n_in > 7 && n->in[7] >= 0)
+        FAIL(UNSUPPORTED, "%s '%.*s' has no gradient with peepholes", n->op->name, STR(n->name));
+    for (int i = 0; i < n_dy; i++)
+        in[n_in++] = dy[i];
+    for (int i = 0; i < 3; i++)
+        in[n_in++] = n->in[i];
+    for (int i = 4; i < 5 + n_states; i++)
+        in[n_in++] = i < n->n_in ? n->in[i] : -1;
+    in[n_in++] = n->out[0];
+    for (int i = 0; i < n_kept; i++)
+        in[n_in++] = n->out[n_dy + i];
+    struct attr *attrs = NEW_N(r->g->a, struct attr, n->n_attrs + 1); /* ended by a row without a name */
+    memcpy(attrs, n->attrs, n->n_attrs * sizeof *attrs);
+    int first = graph_add(r->g, &op_table[op], in, n_in, 4 + n_states, attrs);
+    static const int of[] = {
+        0, 1, 2, 3, 5, 6
+    }; /* inputs of the forward node, by output of the backward one */
+    for (int i = 0; i < 4 + n_states && first >= 0; i++)
+        if (of[i] < n->n_in && n->in[of[i]] >= 0 && r->need[of[i]])
+            r->dx[of[i]] = first + i;
+    return NULL;
+}
+
+err grad_lstm(struct grad *r)
+{
+    return grad_recurrent(r, OP_LSTMGrad, 3, 2, 2);
+}
+err grad_gru(struct grad *r)
+{
+    return grad_recurrent(r, OP_GRUGrad, 2, 1, 1);
 }

@@ -33,7 +33,15 @@
     O(AttentionGrad, OWN, 1, 5, 7, 1, 3, SPLIT_FIRST, shape_attention_grad, NULL, 1e-4,                                         \
       "Its gradient for Q, K and V: (dy, Q, K, V, y, output 4, mask).")                                                         \
     O(RotaryEmbedding, ONNX, 23, 3, 4, 1, 1, SPLIT_FIRST, shape_rotary, grad_rotary, 1e-5,                                      \
-      "Pairs of a head's numbers turned by the angle of their position: (x, cos, sin, positions).")
+      "Pairs of a head's numbers turned by the angle of their position: (x, cos, sin, positions).")                             \
+    O(LSTM, ONNX, 14, 3, 8, 1, 5, SPLIT_FIRST, shape_lstm, grad_lstm, 1e-4,                                                     \
+      "Long short-term memory, gates i o f c. Outputs 3 and 4, ours: the gates and the cells of all steps.")                    \
+    O(LSTMGrad, OWN, 1, 0, 13, 1, 6, SPLIT_TEAM, shape_lstm_grad, NULL, 1e-4,                                                  \
+      "Its gradient for X, W, R, B, the first h and the first c: (dY, dY_h, dY_c, X, W, R, lengths, first h, first c, Y, gates, cells).") \
+    O(GRU, ONNX, 14, 3, 6, 1, 3, SPLIT_FIRST, shape_gru, grad_gru, 1e-4,                                                        \
+      "Gated recurrent unit, gates z r h. Output 2, ours: the gates and R h of all steps.")                                     \
+    O(GRUGrad, OWN, 1, 0, 10, 1, 5, SPLIT_TEAM, shape_gru_grad, NULL, 1e-4,                                                      \
+      "Its gradient for X, W, R, B and the first h: (dY, dY_h, X, W, R, lengths, first h, Y, gates).")
 // clang-format on
 
 /* The group's rules, in ops_sequence.c. */
@@ -46,9 +54,15 @@ err shape_random_like(struct graph *, struct node *);
 err shape_attention(struct graph *, struct node *);
 err shape_attention_grad(struct graph *, struct node *);
 err shape_rotary(struct graph *, struct node *);
+err shape_lstm(struct graph *, struct node *);
+err shape_lstm_grad(struct graph *, struct node *);
+err shape_gru(struct graph *, struct node *);
+err shape_gru_grad(struct graph *, struct node *);
 err grad_softmax(struct grad *);
 err grad_layer_norm(struct grad *);
 err grad_group_norm(struct grad *);
 err grad_dropout(struct grad *);
 err grad_attention(struct grad *);
 err grad_rotary(struct grad *);
+err grad_lstm(struct grad *);
+err grad_gru(struct grad *);

@@ -54,4 +54,10 @@ static inline err group_bind(const struct cpu_group *group, struct bind *b)
     K(Attention,         bind_attention,       0)     \
     K(AttentionGrad,     bind_attention_grad,  0)     \
     K(RotaryEmbedding,   bind_rotary,          1)
+
+#define RECURRENT_KERNELS(K)        \
+    K(LSTM,      bind_lstm,       0) \
+    K(LSTMGrad,  bind_lstm_grad,  0) \
+    K(GRU,       bind_gru,        0) \
+    K(GRUGrad,   bind_gru_grad,   0)
 // clang-format on

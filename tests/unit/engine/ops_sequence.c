@@ -296,3 +296,144 @@ TEST(dropout_does_not_depend_on_the_number_of_ranks)
         same += (one[i] == 0) == (other[i] == 0);
     CHECK(same < 300);
 }
+
+/* ---- recurrent nets ---- */
+
+#define DIRECTION(d)                           \
+    {                                          \
+        "direction", ATTR_TEXT, .s = S_INIT(d) \
+    }
+static const double three_lengths[] = { 4, 2, 3 };
+
+TEST(lstm_gradients)
+{
+    const struct gradcheck rows[] = {
+        { OP_LSTM, .in = { { SHAPE(4, 3, 5) }, { SHAPE(1, 24, 5) }, { SHAPE(1, 24, 6) }, { SHAPE(1, 48) } },
+          .n_in = 4, .n_out = 3 },
+        { OP_LSTM, .attrs = ATTRS(DIRECTION("bidirectional"), INT("layout", 1)),
+          .in = { { SHAPE(3, 4, 5) },
+                  { SHAPE(2, 8, 5) },
+                  { SHAPE(2, 8, 2) },
+                  { .absent = true },
+                  { SHAPE(3), TENSOR_I32, .values = three_lengths },
+                  { SHAPE(3, 2, 2) },
+                  { SHAPE(3, 2, 2) } },
+          .n_in = 7, .n_out = 3 },
+        { OP_LSTM, .attrs = ATTRS(DIRECTION("reverse")),
+          .in = { { SHAPE(3, 2, 4) }, { SHAPE(1, 8, 4) }, { SHAPE(1, 8, 2) } }, .n_in = 3 },
+    };
+    GRADCHECK_ALL(rows);
+}
+
+TEST(gru_gradients)
+{
+    for (int linear = 0; linear < 2; linear++) {
+        const struct gradcheck rows[] = {
+            { OP_GRU, .attrs = ATTRS(INT("linear_before_reset", linear)),
+              .in = { { SHAPE(4, 3, 5) }, { SHAPE(1, 18, 5) }, { SHAPE(1, 18, 6) }, { SHAPE(1, 36) } },
+              .n_in = 4, .n_out = 2 },
+            { OP_GRU,
+              .attrs = ATTRS(DIRECTION("bidirectional"), INT("layout", 1),
+                             INT("linear_before_reset", linear)),
+              .in = { { SHAPE(3, 4, 5) },
+                      { SHAPE(2, 6, 5) },
+                      { SHAPE(2, 6, 2) },
+                      { SHAPE(2, 12) },
+                      { SHAPE(3), TENSOR_I32, .values = three_lengths },
+                      { SHAPE(3, 2, 2) } },
+              .n_in = 6, .n_out = 2 },
+            { OP_GRU, .attrs = ATTRS(DIRECTION("reverse"), INT("linear_before_reset", linear)),
+              .in = { { SHAPE(3, 2, 4) }, { SHAPE(1, 6, 4) }, { SHAPE(1, 6, 2) } }, .n_in = 3 },
+        };
+        GRADCHECK_ALL(rows);
+    }
+}
+
+static double sigma(double x)
+{
+    return 1 / (1 + exp(-x));
+}
+/* Row `row` of w [.., n] times x. */
+static double times(const double *w, int row, const double *x, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        sum += w[row * n + i] * x[i];
+    return sum;
+}
+
+TEST(lstm_is_as_its_formula)
+{
+    enum { T = 4, B = 2, I = 3, H = 2 };
+    auto_arena struct arena *a = arena_new(0);
+    struct one o;
+    one(a, &o, OP_LSTM, NULL,
+        (const struct shape[]){ SHAPE(T, B, I),
+                                SHAPE(1, 4 * H, I),
+                                SHAPE(1, 4 * H, H),
+                                SHAPE(1, 8 * H),
+                                { .rank = -1 },
+                                SHAPE(1, B, H),
+                                SHAPE(1, B, H),
+                                SHAPE(1, 3 * H) },
+        8, 3);
+    graph_eval_run(&o.e, o.e.n);
+    for (int b = 0; b < B; b++) {
+        double h[H], c[H];
+        memcpy(h, in(&o, 5) + b * H, sizeof h);
+        memcpy(c, in(&o, 6) + b * H, sizeof c);
+        for (int t = 0; t < T; t++) {
+            double next[H], *x = in(&o, 0) + (t * B + b) * I, *p = in(&o, 7);
+            for (int e = 0; e < H; e++) {
+                double z[4];
+                for (int g = 0; g < 4; g++)
+                    z[g] = times(in(&o, 1), g * H + e, x, I) + times(in(&o, 2), g * H + e, h, H) +
+                           in(&o, 3)[g * H + e] + in(&o, 3)[(4 + g) * H + e];
+                c[e] = sigma(z[2] + p[2 * H + e] * c[e]) * c[e] + sigma(z[0] + p[e] * c[e]) * tanh(z[3]);
+                next[e] = sigma(z[1] + p[H + e] * c[e]) * tanh(c[e]);
+            }
+            memcpy(h, next, sizeof h);
+            for (int e = 0; e < H; e++)
+                near(out(&o, 0)[(t * B + b) * H + e], h[e], "Y");
+        }
+        for (int e = 0; e < H; e++) {
+            near(out(&o, 1)[b * H + e], h[e], "Y_h");
+            near(out(&o, 2)[b * H + e], c[e], "Y_c");
+        }
+    }
+}
+
+TEST(gru_is_as_its_formula)
+{
+    enum { T = 4, B = 2, I = 3, H = 2 };
+    for (int linear = 0; linear < 2; linear++) {
+        auto_arena struct arena *a = arena_new(0);
+        struct one o;
+        one(a, &o, OP_GRU, ATTRS(INT("linear_before_reset", linear)),
+            (const struct shape[]){ SHAPE(T, B, I), SHAPE(1, 3 * H, I), SHAPE(1, 3 * H, H), SHAPE(1, 6 * H) },
+            4, 2);
+        graph_eval_run(&o.e, o.e.n);
+        double *w = in(&o, 1), *r = in(&o, 2), *bias = in(&o, 3);
+        for (int b = 0; b < B; b++) {
+            double h[H] = { 0 };
+            for (int t = 0; t < T; t++) {
+                double next[H], z[H], reset[H], left[H], *x = in(&o, 0) + (t * B + b) * I;
+                for (int e = 0; e < H; e++) {
+                    z[e] = sigma(times(w, e, x, I) + times(r, e, h, H) + bias[e] + bias[3 * H + e]);
+                    reset[e] = sigma(times(w, H + e, x, I) + times(r, H + e, h, H) + bias[H + e] +
+                                     bias[4 * H + e]);
+                    left[e] = reset[e] * h[e];
+                }
+                for (int e = 0; e < H; e++) {
+                    double of_h = linear ? reset[e] * (times(r, 2 * H + e, h, H) + bias[5 * H + e])
+                                         : times(r, 2 * H + e, left, H) + bias[5 * H + e];
+                    next[e] = (1 - z[e]) * tanh(times(w, 2 * H + e, x, I) + of_h + bias[2 * H + e]) +
+                              z[e] * h[e];
+                }
+                memcpy(h, next, sizeof h);
+                for (int e = 0; e < H; e++)
+                    near(out(&o, 0)[(t * B + b) * H + e], h[e], "Y");
+            }
+        }
+    }
+}
