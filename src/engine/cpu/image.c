@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/image.h"
 #include "engine/cpu/gemm.h"
+#include "engine/cpu/image_rows.h"
 #include "engine/cpu/onednn.h"
 
 #include <math.h>
@@ -123,6 +124,8 @@ err bind_widened(struct bind *b, err (*bind)(struct bind *))
 struct conv_step {
     struct conv v;
     const struct image_kernels *k;
+    const struct image_rows *rows; /* channels lie last, in F32 or BF16; else NULL */
+    bool half;
 };
 
 /* Axes that are not there are one wide. */
@@ -327,8 +330,38 @@ static void run_channel_sum(const struct step *s, struct rank *r)
     c->k->channel_sum(&c->v.x, s->in[0]->p, s->out[0]->p);
 }
 
+/* The sums are those that a norm takes, about 0. */
+static void run_channel_sum_rows(const struct step *s, struct rank *r)
+{
+    const struct conv_step *c = s->state;
+    const int64_t n = c->v.x.c;
+    double *sums = r->scratch;
+    float *pivot = (float *)(void *)(sums + 2 * n);
+    memset(pivot, 0, (size_t)n * sizeof *pivot);
+    c->rows->moments(c->half, picture_pixels(&c->v.x), n, s->in[0]->p, pivot, sums);
+    for (int64_t i = 0; i < n; i++)
+        pivot[i] = (float)sums[2 * i];
+    floats_to(s->out[0]->type, pivot, n, s->out[0]->p);
+}
+
+static bool rows_type(enum tensor_type t)
+{
+    return t == TENSOR_F32 || t == TENSOR_BF16;
+}
+
 static err bind_channel_sum(struct bind *b)
 {
+    const struct tensor *x = bind_in(b, 0);
+    if (x->nhwc && rows_type(x->type) && rows_type(bind_out(b, 0)->type)) {
+        struct conv_step *rows = NEW(b->a, struct conv_step);
+        *rows = (struct conv_step){ .v.x = picture_of(x),
+                                    .rows = SIMD_PICK(image_rows),
+                                    .half = x->type == TENSOR_BF16 };
+        b->step->run = run_channel_sum_rows;
+        b->step->state = rows;
+        b->step->scratch = (size_t)rows->v.x.c * (2 * sizeof(double) + sizeof(float));
+        return NULL;
+    }
     if (any_half(b))
         return bind_widened(b, bind_channel_sum);
     struct conv_step *c = NEW(b->a, struct conv_step);
@@ -347,14 +380,18 @@ static void run_max_pool(const struct step *s, struct rank *r)
 {
     (void)r;
     const struct conv_step *c = s->state;
-    c->k->max_pool(&c->v, s->in[0]->p, s->out[0]->p, s->n_out > 1 && s->out[1] ? s->out[1]->p : NULL,
-                   s->n_out > 2 && s->out[2] ? s->out[2]->p : NULL);
+    int32_t *where = s->n_out > 2 && s->out[2] ? s->out[2]->p : NULL;
+    if (c->rows)
+        return c->rows->max_pool(c->half, &c->v, s->in[0]->p, s->out[0]->p, where);
+    c->k->max_pool(&c->v, s->in[0]->p, s->out[0]->p, s->n_out > 1 && s->out[1] ? s->out[1]->p : NULL, where);
 }
 
 static void run_max_pool_back(const struct step *s, struct rank *r)
 {
     (void)r;
     const struct conv_step *c = s->state;
+    if (c->rows)
+        return c->rows->max_pool_back(c->half, &c->v, s->in[0]->p, s->in[1]->p, s->out[0]->p);
     c->k->max_pool_back(&c->v, s->in[0]->p, s->in[1]->p, s->out[0]->p);
 }
 
@@ -362,6 +399,8 @@ static void run_average_pool(const struct step *s, struct rank *r)
 {
     (void)r;
     const struct conv_step *c = s->state;
+    if (c->rows)
+        return c->rows->average_pool(c->half, &c->v, s->in[0]->p, s->out[0]->p);
     c->k->average_pool(&c->v, s->in[0]->p, s->out[0]->p);
 }
 
@@ -369,21 +408,31 @@ static void run_average_pool_back(const struct step *s, struct rank *r)
 {
     (void)r;
     const struct conv_step *c = s->state;
+    if (c->rows)
+        return c->rows->average_pool_back(c->half, &c->v, s->in[0]->p, s->out[0]->p);
     c->k->average_pool_back(&c->v, s->in[0]->p, s->out[0]->p);
+}
+
+/* One form of rows fits: channels last on both sides, no indices of ONNX's order asked. */
+static bool pool_rows(const struct bind *b, const struct tensor *x, const struct tensor *y)
+{
+    return rows_type(x->type) && y->type == x->type && x->nhwc && picture_of(y).sc == 1 && !bind_out(b, 1);
 }
 
 static err bind_pool(struct bind *b)
 {
-    if (any_half(b))
-        return bind_widened(b, bind_pool);
     const int op = b->step->op->id;
     const bool back = op == OP_MaxPoolGrad || op == OP_AveragePoolGrad,
                global = op == OP_GlobalAveragePool || op == OP_GlobalMaxPool;
     const struct tensor *x = back ? bind_out(b, 0) : bind_in(b, 0),
                         *y = back ? bind_in(b, 0) : bind_out(b, 0);
     struct conv_step *c = NEW(b->a, struct conv_step);
+    c->rows = pool_rows(b, x, y) ? SIMD_PICK(image_rows) : NULL;
+    c->half = x->type == TENSOR_BF16;
+    if (!c->rows && any_half(b))
+        return bind_widened(b, bind_pool);
     c->k = image_reference(x->type);
-    if (!c->k || y->type != x->type)
+    if (!c->rows && (!c->k || y->type != x->type))
         return cpu_no_kernel(b);
     if (global) {
         c->v = (struct conv){ .x = picture_of(x), .y = picture_of(y) };

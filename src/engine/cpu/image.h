@@ -24,6 +24,21 @@ struct conv {
     int64_t kernels; /* places in a window */
     bool count_padding, column_major;
 };
+/* What an average divides by at an output. */
+static inline int64_t pool_count(const struct conv *v, const int64_t *o)
+{
+    const struct window *q = &v->w;
+    int64_t all = 1;
+    for (int i = 0; i < WINDOW_AXES; i++) {
+        int64_t n = 0;
+        for (int64_t k = 0; k < q->kernel[i]; k++) {
+            int64_t at = o[i] * q->stride[i] - q->lo[i] + k * q->dilation[i];
+            n += v->count_padding ? at < q->end[i] : at >= 0 && at < q->in[i];
+        }
+        all *= n;
+    }
+    return all > 0 ? all : 1;
+}
 struct resized {
     struct resize r;
     struct resize_tap *taps[TENSOR_RANK_MAX];

@@ -307,4 +307,156 @@ static void back(bool half, int64_t rows, int64_t c_n, const void *dy, const voi
         back_of(false, rows, c_n, dy, x, y, by_g, by_x, plus, dx, dz);
 }
 
-const struct image_rows SIMD(image_rows) = { moments, norm, back_sums, back };
+/* ---- pools ---- */
+
+#define EACH(i, n) for (int64_t i = 0; i < (n); i++)
+#define PLACE(a) (o##a * q->stride[a] - q->lo[a] + k##a * q->dilation[a])
+#define OUTSIDE (i0 < 0 || i0 >= q->in[0] || i1 < 0 || i1 >= q->in[1] || i2 < 0 || i2 >= q->in[2])
+#define X_AT (n * v->x.sn + i0 * v->x.ss[0] + i1 * v->x.ss[1] + i2 * v->x.ss[2])
+#define Y_AT (n * v->y.sn + o0 * v->y.ss[0] + o1 * v->y.ss[1] + o2 * v->y.ss[2])
+/* For each place of the window around output (n, o0, o1, o2) that is inside: k counts them all, from is its row of x. */
+#define AROUND(...)                                                                                      \
+    do {                                                                                                 \
+        int32_t k = 0;                                                                                   \
+        EACH(k0, q->kernel[0]) EACH(k1, q->kernel[1]) for (int64_t k2 = 0; k2 < q->kernel[2]; k2++, k++) \
+        {                                                                                                \
+            const int64_t i0 = PLACE(0), i1 = PLACE(1), i2 = PLACE(2);                                   \
+            if (OUTSIDE)                                                                                 \
+                continue;                                                                                \
+            const int64_t from = X_AT;                                                                   \
+            __VA_ARGS__;                                                                                 \
+        }                                                                                                \
+    } while (0)
+#define OUTPUTS EACH(n, v->y.n) EACH(o0, q->out[0]) EACH(o1, q->out[1]) EACH(o2, q->out[2])
+
+ALWAYS void max_pool_of(bool half, const struct conv *v, const void *x, void *y, int32_t *where)
+{
+    const struct window *q = &v->w;
+    OUTPUTS
+    {
+        const int64_t to = Y_AT;
+        int64_t c = 0;
+        for (; c + F <= v->y.c; c += F) {
+            vf best = { 0 };
+            vi at = (vi){ 0 } - 1;
+            /* The first is taken as it is; later ones if they are greater or no number, but a NaN stays. */
+            AROUND(vf t = get(half, x, from + c); vi m = ((t > best) | (t != t) | (at < 0)) & ~(best != best);
+                   best = vf_pick(m, t, best); at = (m & k) | (~m & at));
+            put(half, y, to + c, best);
+            if (where)
+                memcpy(where + to + c, &at, sizeof at);
+        }
+        for (; c < v->y.c; c++) {
+            float best = 0;
+            int32_t at = -1;
+            AROUND(float t = get1(half, x, from + c); if (at < 0 || (!(t <= best) && best == best)) {
+                best = t;
+                at = k;
+            });
+            put1(half, y, to + c, best);
+            if (where)
+                where[to + c] = at;
+        }
+    }
+}
+
+ALWAYS void max_back_of(bool half, const struct conv *v, const void *dy, const int32_t *where, void *dx)
+{
+    const struct window *q = &v->w;
+    OUTPUTS
+    {
+        const int64_t to = Y_AT;
+        int64_t c = 0;
+        for (; c + F <= v->y.c; c += F) {
+            const vf g = get(half, dy, to + c);
+            vi at;
+            memcpy(&at, where + to + c, sizeof at);
+            AROUND(put(half, dx, from + c, get(half, dx, from + c) + (vf)((vi)g & (at == k))));
+        }
+        for (; c < v->y.c; c++)
+            AROUND(if (where[to + c] == k)
+                       put1(half, dx, from + c, get1(half, dx, from + c) + get1(half, dy, to + c)));
+    }
+}
+
+ALWAYS void average_of(bool half, const struct conv *v, const void *x, void *y)
+{
+    const struct window *q = &v->w;
+    OUTPUTS
+    {
+        const int64_t to = Y_AT;
+        const float by = 1 / (float)pool_count(v, (const int64_t[]){ o0, o1, o2 });
+        int64_t c = 0;
+        for (; c + F <= v->y.c; c += F) {
+            vf s = { 0 };
+            AROUND(s += get(half, x, from + c));
+            put(half, y, to + c, s * by);
+        }
+        for (; c < v->y.c; c++) {
+            float s = 0;
+            AROUND(s += get1(half, x, from + c));
+            put1(half, y, to + c, s * by);
+        }
+    }
+}
+
+ALWAYS void average_back_of(bool half, const struct conv *v, const void *dy, void *dx)
+{
+    const struct window *q = &v->w;
+    OUTPUTS
+    {
+        const int64_t to = Y_AT;
+        const float by = 1 / (float)pool_count(v, (const int64_t[]){ o0, o1, o2 });
+        int64_t c = 0;
+        for (; c + F <= v->y.c; c += F) {
+            const vf g = get(half, dy, to + c) * by;
+            AROUND(put(half, dx, from + c, get(half, dx, from + c) + g));
+        }
+        for (; c < v->y.c; c++) {
+            const float g = get1(half, dy, to + c) * by;
+            AROUND(put1(half, dx, from + c, get1(half, dx, from + c) + g));
+        }
+    }
+}
+
+static void max_pool(bool half, const struct conv *v, const void *x, void *y, int32_t *where)
+{
+    if (half)
+        max_pool_of(true, v, x, y, where);
+    else
+        max_pool_of(false, v, x, y, where);
+}
+
+static size_t x_bytes(bool half, const struct conv *v)
+{
+    return (size_t)(v->x.n * v->x.sn) * (half ? 2 : 4);
+}
+
+static void max_pool_back(bool half, const struct conv *v, const void *dy, const int32_t *where, void *dx)
+{
+    memset(dx, 0, x_bytes(half, v));
+    if (half)
+        max_back_of(true, v, dy, where, dx);
+    else
+        max_back_of(false, v, dy, where, dx);
+}
+
+static void average_pool(bool half, const struct conv *v, const void *x, void *y)
+{
+    if (half)
+        average_of(true, v, x, y);
+    else
+        average_of(false, v, x, y);
+}
+
+static void average_pool_back(bool half, const struct conv *v, const void *dy, void *dx)
+{
+    memset(dx, 0, x_bytes(half, v));
+    if (half)
+        average_back_of(true, v, dy, dx);
+    else
+        average_back_of(false, v, dy, dx);
+}
+
+const struct image_rows SIMD(image_rows) = { moments,  norm,          back_sums,    back,
+                                             max_pool, max_pool_back, average_pool, average_pool_back };

@@ -149,23 +149,6 @@ static void NAME(max_pool_back)(const struct conv *v, const void *dy_, const int
     }
 }
 
-/* What an average divides by at an output. */
-static T NAME(shared_by)(const struct conv *v, const int64_t *o)
-{
-    const struct window *q = &v->w;
-    int64_t all = 1;
-    for (int i = 0; i < WINDOW_AXES; i++) {
-        int64_t n = 0;
-        EACH(k, q->kernel[i])
-        {
-            int64_t at = o[i] * q->stride[i] - q->lo[i] + k * q->dilation[i];
-            n += v->count_padding ? at < q->end[i] : at >= 0 && at < q->in[i];
-        }
-        all *= n;
-    }
-    return (T)(all > 0 ? all : 1);
-}
-
 static void NAME(average_pool)(const struct conv *v, const void *x_, void *y_)
 {
     const T *x = x_;
@@ -173,7 +156,7 @@ static void NAME(average_pool)(const struct conv *v, const void *x_, void *y_)
     const struct window *q = &v->w;
     EACH(n, v->y.n) EACH(o0, q->out[0]) EACH(o1, q->out[1]) EACH(o2, q->out[2])
     {
-        const T by = NAME(shared_by)(v, (const int64_t[]){ o0, o1, o2 });
+        const T by = (T)pool_count(v, (const int64_t[]){ o0, o1, o2 });
         T *yp = y + AT(v->y, n, 0, o0, o1, o2);
         EACH(c, v->y.c) yp[c * v->y.sc] = 0;
         EACH(k0, q->kernel[0]) EACH(k1, q->kernel[1]) EACH(k2, q->kernel[2])
@@ -196,7 +179,7 @@ static void NAME(average_pool_back)(const struct conv *v, const void *dy_, void 
     memset(dx, 0, (size_t)(v->x.n * v->x.c * q->in[0] * q->in[1] * q->in[2]) * sizeof *dx);
     EACH(n, v->y.n) EACH(o0, q->out[0]) EACH(o1, q->out[1]) EACH(o2, q->out[2])
     {
-        const T by = 1 / NAME(shared_by)(v, (const int64_t[]){ o0, o1, o2 });
+        const T by = 1 / (T)pool_count(v, (const int64_t[]){ o0, o1, o2 });
         const T *yp = dy + AT(v->y, n, 0, o0, o1, o2);
         EACH(k0, q->kernel[0]) EACH(k1, q->kernel[1]) EACH(k2, q->kernel[2])
         {

@@ -84,6 +84,16 @@ TEST(pools)
           .in = { { SHAPE(2, 3, 4, 4) } } },
         { OP_GlobalAveragePool, .in = { { SHAPE(2, 3, 4, 5) } } },
         { OP_GlobalMaxPool, .in = { { SHAPE(2, 3, 4, 5) } } },
+        { OP_GlobalMaxPool, .in = { { SHAPE(2, 19, 3, 3) } } },
+        { OP_MaxPool,
+          .attrs = ATTRS({ "kernel_shape", INTS(3, 3) }, { "strides", INTS(2, 2) },
+                         { "pads", INTS(1, 1, 1, 1) }),
+          .in = { { SHAPE(1, 19, 5, 5) } } },
+        { OP_AveragePool,
+          .attrs = ATTRS({ "kernel_shape", INTS(3, 3) }, { "strides", INTS(2, 2) },
+                         { "pads", INTS(1, 1, 1, 1) }),
+          .in = { { SHAPE(1, 19, 5, 5) } } },
+        { OP_GlobalAveragePool, .in = { { SHAPE(2, 19, 3, 3) } } },
     };
     GRADCHECK_ALL(rows);
 }
