@@ -298,7 +298,6 @@ static bool bind_dnn(struct bind *b, const struct conv *v, const struct tensor *
     d->bias_after = bias && way == ONEDNN_BACK_DATA;
     b->step->run = run_dnn;
     b->step->state = d;
-    b->step->flops = conv_flops(v);
     return true;
 }
 
@@ -310,16 +309,18 @@ static err bind_conv(struct bind *b)
     bool done;
     if (op == OP_Conv) {
         TRY(conv_of(b, in, out, other->d + 2, false, &v));
-        done = bind_dnn(b, &v, in, other, out, ONEDNN_FORWARD);
+        done = bind_dnn(b, &v, in, other, out, ONEDNN_FORWARD) || bind_windows(b, &v, in, other, out, 0);
     } else if (op == OP_ConvGradW) {
         TRY(conv_of(b, in, other, out->d + 2, false, &v));
-        done = bind_dnn(b, &v, in, out, other, ONEDNN_BACK_WEIGHTS);
+        done = bind_dnn(b, &v, in, out, other, ONEDNN_BACK_WEIGHTS) || bind_windows(b, &v, in, out, other, 2);
     } else {
         TRY(conv_of(b, out, in, other->d + 2, op == OP_ConvTranspose, &v));
-        done = bind_dnn(b, &v, out, other, in, ONEDNN_BACK_DATA);
+        done = bind_dnn(b, &v, out, other, in, ONEDNN_BACK_DATA) || bind_windows(b, &v, out, other, in, 1);
     }
-    if (done)
+    if (done) {
+        b->step->flops = conv_flops(&v);
         return NULL;
+    }
     return any_half(b) ? bind_widened(b, bind_any_conv) : bind_any_conv(b);
 }
 

@@ -71,3 +71,6 @@ const struct image_kernels *image_reference(enum tensor_type);
 err bind_widened(struct bind *, err (*bind)(struct bind *));
 bool any_half(const struct bind *);
 err bind_batch_norm(struct bind *), bind_batch_norm_grad(struct bind *); /* image_norm.c */
+/* image_gemm.c; false: not for these types and layouts. way: 0 forward, 1 by data, 2 by weights. */
+bool bind_windows(struct bind *, const struct conv *, const struct tensor *x, const struct tensor *w,
+                  const struct tensor *y, int way);
