@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # The front door. Every verb first installs what it needs and what is missing; after that nothing needs the network.
-.PHONY: help setup build test quick demo bench bench-serve bench-train test-peers fuzz lint fmt golden gen fresh run clean
+.PHONY: help setup build test quick demo bench bench-serve bench-train bench-learn test-peers fuzz lint fmt golden gen fresh run clean
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 T ?= 60
@@ -22,7 +22,7 @@ quick:            ## build and unit tests, under a minute
 demo: build       ## the main job: will this flight be late? (examples/flights)
 	@examples/flights/demo
 bench: build      ## every benchmark
-	@scripts/setup bench peers peers-train
+	@scripts/setup test bench peers peers-train
 	@scripts/bench all
 bench-serve: build ## the model server beside Triton, FastAPI and a floor (PEERS=all: KServe's and MLServer, too)
 	@scripts/setup peers $(if $(filter all,$(PEERS)),peers-all)
@@ -30,6 +30,9 @@ bench-serve: build ## the model server beside Triton, FastAPI and a floor (PEERS
 bench-train: build ## training beside PyTorch, XGBoost and LightGBM (PARTS="mlp.b256 trees": some alone; 2 GB of peers)
 	@scripts/setup peers-train
 	@scripts/bench train
+bench-learn: build ## does it learn as well as it should? Fashion-MNIST, digits, flights, a GPT beside JAX: each has a bound that fails
+	@scripts/setup test
+	@scripts/bench learn
 bench-%: build    ## one benchmark: bench/NAME
 	@scripts/setup bench
 	@scripts/bench $*
