@@ -305,6 +305,36 @@ err grad_attention(struct grad *r)
     return NULL;
 }
 
+err shape_packed(struct graph *g, struct node *n)
+{
+    const struct value *x = node_in(g, n, 0);
+    int64_t heads = attr_i(n, "q_num_heads", 1), kv = attr_i(n, "kv_num_heads", 1);
+    if (!is_float(x->type) || (x->shape.rank >= 0 && x->shape.rank != 3))
+        return node_err(g, n, "its input is no float of rank 3");
+    if (heads < 1 || kv < 1 || heads % kv != 0 ||
+        (x->shape.rank == 3 && x->shape.d[2] % (heads + 2 * kv) != 0))
+        return node_err(g, n, "its width is not cut into %lld and %lld heads", (long long)heads,
+                        (long long)kv);
+    struct shape y = x->shape;
+    if (y.rank == 3)
+        y.d[2] = y.d[2] / (heads + 2 * kv) * heads;
+    set(node_out(g, n, 0), x->type, y);
+    set(node_out(g, n, 1), stash_type(x->type), y.rank == 3 ? SHAPE(y.d[0], heads, y.d[1]) : y);
+    return NULL;
+}
+
+err grad_packed(struct grad *r)
+{
+    if (r->n.n_in > 1 && r->need[1])
+        FAIL(UNSUPPORTED, "PackedAttention '%.*s' has no gradient for its mask", STR(r->n.name));
+    TRY(more_outputs(r, 2));
+    grad_node(
+        r, OP_PackedAttentionGrad,
+        (const int[]){ r->dy[0], r->n.in[0], r->n.out[0], r->n.out[1], r->n.n_in > 1 ? r->n.in[1] : -1 }, 5,
+        1, (struct attr){ 0 });
+    return NULL;
+}
+
 err shape_rotary(struct graph *g, struct node *n)
 {
     const struct value *x = node_in(g, n, 0);

@@ -32,6 +32,10 @@
       "softmax(scale Q Kᵀ + mask) V for each head; grouped heads, is_causal, past keys. Output 4, ours: log Σ exp of each row.") \
     O(AttentionGrad, OWN, 1, 5, 7, 1, 3, SPLIT_FIRST, shape_attention_grad, NULL, 1e-4,                                         \
       "Its gradient for Q, K and V: (dy, Q, K, V, y, output 4, mask).")                                                         \
+    O(PackedAttention, OWN, 1, 1, 2, 1, 2, SPLIT_FIRST, shape_packed, grad_packed, 1e-4, \
+      "Attention of (queries, keys and values side by side [batch, length, (heads + 2 kv_heads) size], mask).") \
+    O(PackedAttentionGrad, OWN, 1, 4, 5, 1, 1, SPLIT_FIRST, shape_as_input_1, NULL, 1e-4, \
+      "Its gradient: (dy, x, y, output 1, mask).") \
     O(RotaryEmbedding, ONNX, 23, 3, 4, 1, 1, SPLIT_FIRST, shape_rotary, grad_rotary, 1e-5,                                      \
       "Pairs of a head's numbers turned by the angle of their position: (x, cos, sin, positions).")                             \
     O(LSTM, ONNX, 14, 3, 8, 1, 5, SPLIT_FIRST, shape_lstm, grad_lstm, 1e-4,                                                     \
@@ -53,6 +57,7 @@ err shape_dropout(struct graph *, struct node *);
 err shape_random_like(struct graph *, struct node *);
 err shape_attention(struct graph *, struct node *);
 err shape_attention_grad(struct graph *, struct node *);
+err shape_packed(struct graph *, struct node *);
 err shape_rotary(struct graph *, struct node *);
 err shape_lstm(struct graph *, struct node *);
 err shape_lstm_grad(struct graph *, struct node *);
@@ -63,6 +68,7 @@ err grad_layer_norm(struct grad *);
 err grad_group_norm(struct grad *);
 err grad_dropout(struct grad *);
 err grad_attention(struct grad *);
+err grad_packed(struct grad *);
 err grad_rotary(struct grad *);
 err grad_lstm(struct grad *);
 err grad_gru(struct grad *);

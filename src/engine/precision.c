@@ -31,6 +31,8 @@ static const struct half_rule {
     { "Conv", ASKS, 3 },
     { "ConvTranspose", ASKS, 3 },
     { "Attention", ASKS, 7 },
+    { "PackedAttention", ASKS, 1 },
+    { "SoftmaxCrossEntropy", FOLLOWS, 1 },
     { "Gather", ASKS, 1 },
     { "LSTM", ASKS, 7 },
     { "GRU", ASKS, 7 },

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/program.h"
+#include "engine/attention.h"
 #include "engine/grad.h"
 #include "engine/plan.h"
 #include "engine/precision.h"
@@ -125,6 +126,7 @@ static err compile(struct program *p, int64_t rows, const struct compiled **out)
     const struct program_options *o = &p->options;
     *c = (struct compiled){ .rows = rows, .loss = o->loss, .seed = -1, .next = p->all };
     TRY(graph_bind(p->source, p->a, sizes_for(p, p->a, rows), &c->g));
+    TRY(attention_fuse(c->g));
     if (o->precision != PRECISION_F32)
         TRY(precision_lower(c->g, o->precision == PRECISION_BF16 ? TENSOR_BF16 : TENSOR_F16));
     size_t n_outputs = c->g->outputs.n, n_forward = c->g->nodes.n;

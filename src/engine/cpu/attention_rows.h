@@ -66,8 +66,8 @@ static void N(weigh_again)(const struct attention *k, const struct tensor *mask,
 static void N(attention)(const struct step *st, struct rank *r)
 {
     const struct attention *k = st->state;
-    const struct tensor *mask = input_of(st, 3);
-    struct tensor *lse = output_of(st, 4), *qk_out = output_of(st, 3);
+    const struct tensor *mask = input_of(st, k->mask_in);
+    struct tensor *lse = output_of(st, k->packed ? 1 : 4), *qk_out = k->packed ? NULL : output_of(st, 3);
     char *scratch = r->scratch;
     REAL *s = (REAL *)(scratch + k->at_scores);
     const char *key, *value;
@@ -111,7 +111,11 @@ static void N(sums_put)(const struct tensor *t, const struct stride *to, int64_t
 static void N(attention_grad)(const struct step *st, struct rank *r)
 {
     const struct attention *k = st->state;
-    const struct tensor *mask = input_of(st, 6), *ty = st->in[4], *tdy = st->in[0];
+    const struct tensor *mask = input_of(st, k->mask_in), *ty = st->in[k->packed ? 2 : 4], *tdy = st->in[0];
+    const struct tensor *tq = st->in[1], *tk = st->in[k->packed ? 1 : 2], *tv = st->in[k->packed ? 1 : 3];
+    const struct tensor *kept = st->in[k->packed ? 3 : 5];
+    struct tensor *dq = st->out[0], *to_k = output_of(st, k->packed ? 0 : 1),
+                  *to_v = output_of(st, k->packed ? 0 : 2);
     enum tensor_type type = st->in[1]->type;
     char *scratch = r->scratch;
     REAL *s = (REAL *)(scratch + k->at_scores), *d = (REAL *)(scratch + k->at_slopes);
@@ -121,13 +125,13 @@ static void N(attention_grad)(const struct step *st, struct rank *r)
     for (int64_t b = 0; b < k->batch; b++)
         for (int64_t h = 0; h < k->heads; h++) {
             int64_t hk = h / k->group;
-            const char *kh = at_head(st->in[2], &k->k, k->size, b, hk, 0),
-                       *vh = at_head(st->in[3], &k->v, k->size, b, hk, 0);
+            const char *kh = at_head(tk, &k->k, k->size, b, hk, 0),
+                       *vh = at_head(tv, &k->v, k->size, b, hk, 0);
             if (h % k->group == 0)
                 memset(dk, 0, (size_t)(k->keys * (k->q_size + k->v_size)) * sizeof *dk);
             for (int64_t n = 0; n < k->n_blocks; n++) {
                 const struct block *p = &k->blocks[n];
-                const char *q = at_head(st->in[1], &k->q, k->size, b, h, p->from),
+                const char *q = at_head(tq, &k->q, k->size, b, h, p->from),
                            *dy = at_head(tdy, &k->y, k->size, b, h, p->from);
                 gemm_run(&p->scores, q, kh, s, NULL, scratch + k->at_gemm);
                 gemm_run(&p->slopes, dy, vh, d, NULL, scratch + k->at_gemm);
@@ -135,7 +139,7 @@ static void N(attention_grad)(const struct step *st, struct rank *r)
                     REAL *row = s + i * k->row_max, *slope = d + i * k->row_max, lse, *b1 = buf,
                          *b2 = buf + k->v_size;
                     int64_t at = place(&k->y, b, h, p->from + i);
-                    lse = *N(rows_get)(st->in[5], (b * k->heads + h) * k->length + p->from + i, 1, b1);
+                    lse = *N(rows_get)(kept, (b * k->heads + h) * k->length + p->from + i, 1, b1);
                     N(weigh_again)(k, mask, b, h, p->from + i, row, p->keys, lse);
                     REAL dot = N(rows_dot)(N(rows_get)(ty, at, k->v_size, b1),
                                            N(rows_get)(tdy, at, k->v_size, b2), k->v_size);
@@ -149,18 +153,18 @@ static void N(attention_grad)(const struct step *st, struct rank *r)
                     }
                 }
                 const void *ps = k->halves ? half_s : s, *pd = k->halves ? half_d : d;
-                if (st->out[0])
-                    gemm_run(&p->dq, pd, kh, at_head(st->out[0], &k->q, k->size, b, h, p->from), NULL,
+                if (dq)
+                    gemm_run(&p->dq, pd, kh, at_head(dq, &k->q, k->size, b, h, p->from), NULL,
                              scratch + k->at_gemm);
                 gemm_run(&p->dk, pd, q, dk, NULL, scratch + k->at_gemm);
                 gemm_run(&p->dv, ps, dy, dv, NULL, scratch + k->at_gemm);
             }
             if (h % k->group != k->group - 1)
                 continue;
-            if (output_of(st, 1))
-                N(sums_put)(st->out[1], &k->k, b, hk, k->keys, k->q_size, dk);
-            if (output_of(st, 2))
-                N(sums_put)(st->out[2], &k->v, b, hk, k->keys, k->v_size, dv);
+            if (to_k)
+                N(sums_put)(to_k, &k->k, b, hk, k->keys, k->q_size, dk);
+            if (to_v)
+                N(sums_put)(to_v, &k->v, b, hk, k->keys, k->v_size, dv);
         }
 }
 

@@ -6,9 +6,9 @@
 #include "engine/cpu/group.h"
 #include "engine/cpu/rows.h"
 
-/* Elements between batches, heads and positions. */
+/* Elements between batches, heads and positions, and before the first. */
 struct stride {
-    int64_t batch, head, row;
+    int64_t batch, head, row, from;
 };
 /* Queries from..from + rows see the first `keys` keys at most. */
 struct block {
@@ -20,7 +20,8 @@ struct attention {
     int64_t batch, heads, group, length, keys, past, new_keys, q_size, v_size;
     struct stride q, k, v, y;
     size_t size; /* of an element */
-    bool causal, halves;
+    bool causal, halves, packed;
+    int mask_in; /* which input the mask is */
     double scale, softcap;
     int mode;
     int64_t mask_step[3], mask_length;
@@ -46,7 +47,7 @@ static struct tensor *output_of(const struct step *s, int i)
 
 static int64_t place(const struct stride *s, int64_t b, int64_t h, int64_t i)
 {
-    return b * s->batch + h * s->head + i * s->row;
+    return s->from + b * s->batch + h * s->head + i * s->row;
 }
 static char *at_head(const struct tensor *t, const struct stride *s, size_t size, int64_t b, int64_t h,
                      int64_t i)
@@ -85,6 +86,10 @@ static void cache_fill(const struct attention *k, const struct tensor *past, con
 static void caches(const struct attention *k, const struct step *s, char *scratch, const char **key,
                    const char **value)
 {
+    if (k->packed) {
+        *key = *value = s->in[0]->p;
+        return;
+    }
     const struct tensor *past[2] = { input_of(s, 4), input_of(s, 5) }, *now[2] = { s->in[1], s->in[2] };
     int64_t size[2] = { k->q_size, k->v_size }, heads = k->heads / k->group;
     char *at[2] = { scratch + k->at_keys, scratch + k->at_values };
@@ -203,32 +208,13 @@ static void mask_bind(struct attention *k, const struct tensor *mask)
     }
 }
 
-static err bind_attention_at(struct bind *b, bool grad)
+/* What is left once it is known how heads lie. */
+static err attention_ready(struct bind *b, struct attention *k, const struct tensor *q, bool grad)
 {
-    const struct tensor *q = bind_in(b, grad), *key = bind_in(b, grad + 1), *value = bind_in(b, grad + 2);
-    const struct tensor *past = grad ? NULL : bind_in(b, 4), *mask = bind_in(b, grad ? 6 : 3);
-    struct attention *k = NEW(b->a, struct attention);
-    int64_t kv_heads = key->rank == 4 ? key->d[1] : attr_i(b->n, "kv_num_heads", 1), length;
-    if (!is_float(q) || (!grad && bind_in(b, 6)) || attr_i(b->n, "left_window_size", -1) >= 0 ||
-        attr_i(b->n, "right_window_size", -1) >= 0)
-        return cpu_no_kernel(b);
-    k->batch = q->d[0];
-    k->heads = q->rank == 4 ? q->d[1] : attr_i(b->n, "q_num_heads", 1);
-    k->group = k->heads / kv_heads;
+    const struct tensor *past = grad || k->packed ? NULL : bind_in(b, 4);
+    int64_t kv_heads = k->heads / k->group;
     k->size = tensor_size(q->type);
     k->halves = k->size == 2;
-    k->q = stride_of(q, k->heads, &k->length, &k->q_size);
-    k->k = stride_of(key, kv_heads, &k->new_keys, &k->q_size);
-    k->v = stride_of(value, kv_heads, &length, &k->v_size);
-    k->y = q->rank == 4
-               ? (struct stride){ k->heads * k->length * k->v_size, k->length * k->v_size, k->v_size }
-               : (struct stride){ k->heads * k->length * k->v_size, k->v_size, k->heads * k->v_size };
-    k->past = past ? past->d[2] : 0;
-    k->keys = k->past + k->new_keys;
-    if (past) {
-        k->k = (struct stride){ kv_heads * k->keys * k->q_size, k->keys * k->q_size, k->q_size };
-        k->v = (struct stride){ kv_heads * k->keys * k->v_size, k->keys * k->v_size, k->v_size };
-    }
     k->causal = attr_i(b->n, "is_causal", 0) != 0;
     k->scale = (double)attr_f(b->n, "scale", 0);
     if (!attr_find(b->n, "scale"))
@@ -236,12 +222,12 @@ static err bind_attention_at(struct bind *b, bool grad)
     k->scale = (double)(float)k->scale; /* as products take it */
     k->softcap = (double)attr_f(b->n, "softcap", 0);
     k->mode = (int)attr_i(b->n, "qk_matmul_output_mode", 0);
-    mask_bind(k, mask);
-    if (q->n == 0 || key->n == 0)
+    mask_bind(k, bind_in(b, k->mask_in));
+    if (q->n == 0 || k->keys == 0)
         k->batch = 0;
 
     size_t real = q->type == TENSOR_F64 ? 8 : 4, need = 0, gemm_scratch = 0;
-    b->step->flops = blocks_new(b, k, q->type, grad, !grad && bind_out(b, 3), &gemm_scratch);
+    b->step->flops = blocks_new(b, k, q->type, grad, !grad && !k->packed && bind_out(b, 3), &gemm_scratch);
     size_t scores = (size_t)(QUERIES * k->row_max);
     k->at_scores = reserve(&need, scores * real);
     k->at_slopes = grad ? reserve(&need, scores * real) : 0;
@@ -259,6 +245,62 @@ static err bind_attention_at(struct bind *b, bool grad)
     else
         b->step->run = q->type == TENSOR_F64 ? attention_f64 : attention_f32;
     return NULL;
+}
+static err bind_attention_at(struct bind *b, bool grad)
+{
+    const struct tensor *q = bind_in(b, grad), *key = bind_in(b, grad + 1), *value = bind_in(b, grad + 2);
+    const struct tensor *past = grad ? NULL : bind_in(b, 4);
+    struct attention *k = NEW(b->a, struct attention);
+    int64_t kv_heads = key->rank == 4 ? key->d[1] : attr_i(b->n, "kv_num_heads", 1), length;
+    if (!is_float(q) || (!grad && bind_in(b, 6)) || attr_i(b->n, "left_window_size", -1) >= 0 ||
+        attr_i(b->n, "right_window_size", -1) >= 0)
+        return cpu_no_kernel(b);
+    k->batch = q->d[0];
+    k->heads = q->rank == 4 ? q->d[1] : attr_i(b->n, "q_num_heads", 1);
+    k->group = k->heads / kv_heads;
+    k->q = stride_of(q, k->heads, &k->length, &k->q_size);
+    k->k = stride_of(key, kv_heads, &k->new_keys, &k->q_size);
+    k->v = stride_of(value, kv_heads, &length, &k->v_size);
+    k->y = q->rank == 4
+               ? (struct stride){ k->heads * k->length * k->v_size, k->length * k->v_size, k->v_size }
+               : (struct stride){ k->heads * k->length * k->v_size, k->v_size, k->heads * k->v_size };
+    k->past = past ? past->d[2] : 0;
+    k->keys = k->past + k->new_keys;
+    if (past) {
+        k->k = (struct stride){ kv_heads * k->keys * k->q_size, k->keys * k->q_size, k->q_size };
+        k->v = (struct stride){ kv_heads * k->keys * k->v_size, k->keys * k->v_size, k->v_size };
+    }
+    k->mask_in = grad ? 6 : 3;
+    return attention_ready(b, k, q, grad);
+}
+/* Queries, keys and values of a position side by side: [batch, length, (heads + 2 kv_heads)·size]. */
+static err bind_packed_at(struct bind *b, bool grad)
+{
+    const struct tensor *x = bind_in(b, grad);
+    struct attention *k = NEW(b->a, struct attention);
+    int64_t kv_heads = attr_i(b->n, "kv_num_heads", 1);
+    if (!is_float(x))
+        return cpu_no_kernel(b);
+    k->packed = true;
+    k->batch = x->d[0], k->length = k->keys = k->new_keys = x->d[1];
+    k->heads = attr_i(b->n, "q_num_heads", 1);
+    k->group = k->heads / kv_heads;
+    int64_t size = k->q_size = k->v_size = x->d[2] / (k->heads + 2 * kv_heads);
+    k->q = (struct stride){ x->d[1] * x->d[2], size, x->d[2], 0 };
+    k->k = k->v = k->q;
+    k->k.from = k->heads * size;
+    k->v.from = (k->heads + kv_heads) * size;
+    k->y = (struct stride){ k->heads * k->length * size, size, k->heads * size, 0 };
+    k->mask_in = grad ? 4 : 1;
+    return attention_ready(b, k, x, grad);
+}
+static err bind_packed(struct bind *b)
+{
+    return bind_packed_at(b, false);
+}
+static err bind_packed_grad(struct bind *b)
+{
+    return bind_packed_at(b, true);
 }
 static err bind_attention(struct bind *b)
 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/fuse.h"
+#include "engine/cpu/group.h"
 #include "engine/cpu/layout.h"
 
 static const struct cpu_kernel *const groups[] = { cpu_math,  cpu_shape,    cpu_matrix,
@@ -46,6 +47,7 @@ static unsigned cpu_in_place(const struct graph *g, const struct node *n)
 /* Layouts come first: what is fused must lie alike. */
 static err cpu_lower(struct graph *g, bool train)
 {
+    sequence_lower(g, train);
     TRY(cpu_layout(g, train));
     return fuse_elements(g);
 }

@@ -15,6 +15,8 @@ static inline err group_bind(const struct cpu_group *group, struct bind *b)
             return k->bind(b);
     return cpu_no_kernel(b);
 }
+/* A loss and its gradient become one node, so that scores are read once; Dropout of a graph that is not trained goes. */
+void sequence_lower(struct graph *, bool train);
 
 // clang-format off
 /* op, bind, inputs in whose place output 0 may lie: a row of scores is read before its gradient is written. */
@@ -53,6 +55,8 @@ static inline err group_bind(const struct cpu_group *group, struct bind *b)
 #define ATTENTION_KERNELS(K)                          \
     K(Attention,         bind_attention,       0)     \
     K(AttentionGrad,     bind_attention_grad,  0)     \
+    K(PackedAttention,      bind_packed,       0)  \
+    K(PackedAttentionGrad,  bind_packed_grad,  0)  \
     K(RotaryEmbedding,   bind_rotary,          1)
 
 #define RECURRENT_KERNELS(K)        \

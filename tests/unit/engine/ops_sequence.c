@@ -437,3 +437,83 @@ TEST(gru_is_as_its_formula)
         }
     }
 }
+
+/* ---- attention that was written out ---- */
+
+/* x [batch, 6, 8] → queries, keys, values of two heads → attention. told: the scores' sum is an output as well, so that the
+ * nodes must stay. The loss, and the gradient of the weights in grad. */
+static double written_out(bool causal, bool told, enum precision precision, int ranks, float *grad,
+                          size_t *steps)
+{
+    enum { T = 6, H = 2, D = 4, W = H * D };
+    auto_arena struct arena *a = arena_new(0);
+    static const int64_t heads_first[] = { 0, 2, 1, 3 }, across[] = { 0, 2, 3, 1 };
+    struct graph *g = graph_new(a);
+    float weights[W * 3 * W], mask[T * T], data[4 * T * W], targets[4 * T * W];
+    uint64_t seed = 5;
+    for (int i = 0; i < W * 3 * W; i++)
+        weights[i] = (float)uniform(&seed) - 0.5f;
+    for (int i = 0; i < 4 * T * W; i++)
+        data[i] = (float)uniform(&seed) - 0.5f, targets[i] = (float)uniform(&seed);
+    for (int i = 0; i < T * T; i++)
+        mask[i] = causal ? (i % T > i / T ? -1e9f : 0) : (float)(i % 5) / 4;
+    int64_t batch = graph_symbol(g, "batch");
+    int x = graph_input(g, "x", TENSOR_F32, SHAPE(batch, T, W)),
+        y = graph_input(g, "y", TENSOR_F32, SHAPE(batch, T, W));
+    int w = graph_param(g, S("w"), SHAPE(W, 3 * W), weights), parts[3];
+    int qkv = graph_node(g, OP_Reshape, graph_node(g, OP_MatMul, x, w),
+                         graph_i64s(g, (const int64_t[]){ 0, T, 3, H, D }, 5));
+    for (int64_t i = 0; i < 3; i++)
+        parts[i] = graph_node_with(
+            g, OP_Transpose, ATTRS({ "perm", ATTR_INTS, .is = i == 1 ? across : heads_first, .n = 4 }),
+            graph_node_with(g, OP_Gather, AXIS(2), qkv, graph_const(g, TENSOR_I64, SCALAR, &i)));
+    int s = graph_node(g, OP_Mul, graph_node(g, OP_MatMul, parts[0], parts[1]), graph_f32(g, 0.5f));
+    s = graph_node(g, OP_Add, s, graph_const(g, TENSOR_F32, SHAPE(T, T), mask));
+    int p = graph_node_with(g, OP_Softmax, AXIS(-1), s);
+    int z = graph_node_with(g, OP_Transpose, ATTRS({ "perm", ATTR_INTS, .is = heads_first, .n = 4 }),
+                            graph_node(g, OP_MatMul, p, parts[2]));
+    z = graph_node(g, OP_Reshape, z, graph_i64s(g, (const int64_t[]){ 0, T, W }, 3));
+    int loss = graph_node(g, OP_MeanSquaredError, z, y);
+    graph_output(g, loss, S("loss"));
+    if (told)
+        graph_output(g, p, S("told"));
+    struct team *team;
+    struct params *params;
+    struct program *program;
+    struct optim *optim;
+    struct run_report report;
+    CHECK_OK(graph_error(g));
+    CHECK_OK(team_new(ranks, &team));
+    CHECK_OK(params_new(a, &device_cpu, g, ranks, 1, &params));
+    CHECK_OK(program_new(
+        a, g, params,
+        &(struct program_options){ .team = team, .rows = 4, .loss = loss, .precision = precision },
+        &program));
+    cr_assert_eq(program_facts(program).ranks, ranks);
+    CHECK_OK(optim_new(a, params, &(struct optim_spec){ .kind = OPTIM_SGD, .rate = 1 }, &optim));
+    program_train(program, (const void *const[]){ data, targets }, 1, 1, optim, &report);
+    for (int i = 0; i < W * 3 * W; i++)
+        grad[i] = weights[i] - params->w[params->v[0].at + (size_t)i];
+    *steps = program_facts(program).steps;
+    team_free(team);
+    return report.loss;
+}
+
+TEST(attention_that_was_written_out_is_found)
+{
+    float want[192], got[192];
+    size_t plain, fused;
+    for (int causal = 0; causal < 2; causal++)
+        for (int ranks = 1; ranks <= 2; ranks++)
+            for (int precision = PRECISION_F32; precision <= PRECISION_BF16; precision++) {
+                double loss = written_out(causal, true, PRECISION_F32, 1, want, &plain), size = 0;
+                double other = written_out(causal, false, (enum precision)precision, ranks, got, &fused);
+                double tolerance = precision == PRECISION_F32 ? 1e-6 : 0.02;
+                CHECK(fused < plain);
+                CHECK(fabs(loss - other) <= tolerance * fabs(loss));
+                for (int i = 0; i < 192; i++)
+                    size = fmax(size, fabs((double)want[i]));
+                for (int i = 0; i < 192; i++)
+                    CHECK(fabs((double)(want[i] - got[i])) <= 2 * tolerance * size);
+            }
+}
