@@ -118,6 +118,8 @@ struct element_table {
     element_store *store[TENSOR_BF16 + 1];
     /* All n > 0 elements into one, in a fixed order; a long double holds each double and each int64. */
     long double (*fold[4])(const void *, size_t n);
+    /* d: the sums of `rows` rows of n elements, n ≤ 4,096, one after the other; NULL: there is no such kernel. */
+    void (*sum_rows)(void *d, const void *s, size_t rows, size_t n);
 };
 SIMD_DECLARE(struct element_table, elements_f32);
 extern const struct element_table elements_f64, elements_i64;

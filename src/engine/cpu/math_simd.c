@@ -130,6 +130,28 @@ static long double SIMD(fold_sum)(const void *s_, size_t n)
     }
     return total;
 }
+static void SIMD(sum_rows)(void *d_, const void *s_, size_t rows, size_t n)
+{
+    float *d = d_;
+    const float *s = s_;
+    for (size_t r = 0; r < rows; r++, s += n) {
+        vf a = { 0 }, b = { 0 };
+        size_t i = 0;
+        for (; i + 2 * SIMD_FLOATS <= n; i += 2 * SIMD_FLOATS) {
+            a += vf_load(s + i);
+            b += vf_load(s + i + SIMD_FLOATS);
+        }
+        for (; i + SIMD_FLOATS <= n; i += SIMD_FLOATS)
+            a += vf_load(s + i);
+        float even = 0, odd = 0;
+        for (; i + 2 <= n; i += 2) {
+            even += s[i];
+            odd += s[i + 1];
+        }
+        even += i < n ? s[i] : 0;
+        d[r] = n < SIMD_FLOATS ? even + odd : vf_sum(a + b) + (even + odd);
+    }
+}
 static long double SIMD(fold_prod)(const void *s_, size_t n)
 {
     const float *s = s_;
@@ -175,4 +197,5 @@ const struct element_table SIMD(elements_f32) = {
                T(U16, u16), T(I16, i16), T(I32, i32), T(U32, u32), T(I64, i64), T(U64, u64), T(F64, f64) },
 #undef T
     .fold = { SIMD(fold_sum), SIMD(fold_prod), SIMD(fold_max), SIMD(fold_min) },
+    .sum_rows = SIMD(sum_rows),
 };

@@ -4,7 +4,12 @@
 
 #include <math.h>
 
-enum { CHUNK = 1024, BLOCK = 64 /* steps that are summed before their sum is added to the whole */ };
+enum {
+    CHUNK = 1024,
+    COLUMNS_MAX = 4096, /* of long rows: memory is read in longer runs */
+    ROW_MAX = 4096,
+    BLOCK = 64 /* steps that are summed before their sum is added to the whole */
+};
 
 enum post { POST_NONE, POST_SCALE, POST_SQRT, POST_LOG, POST_LOG_SUM_EXP };
 struct axis {
@@ -148,10 +153,46 @@ static long double fold_rows(const struct reduce *r, const char *x, int64_t at, 
     return total;
 }
 
+struct columns {
+    char *sum, *block, *tmp, *less; /* registers of CHUNK elements */
+};
+
+static void finish_columns(const struct reduce *r, const struct columns *c, size_t n)
+{
+    const double k[2] = { r->share, 0 };
+    if (r->post == POST_SCALE)
+        r->t->fn[ELEMENT_Scale](c->sum, c->sum, NULL, NULL, n, k);
+    else if (r->post == POST_SQRT)
+        r->t->fn[ELEMENT_Sqrt](c->sum, c->sum, NULL, NULL, n, k);
+    else if (r->post == POST_LOG || r->post == POST_LOG_SUM_EXP)
+        r->t->fn[ELEMENT_Log](c->sum, c->sum, NULL, NULL, n, k);
+    if (r->post == POST_LOG_SUM_EXP)
+        r->t->fn[ELEMENT_Add](c->sum, c->sum, c->less, NULL, n, k);
+}
+
+/* Many rows, one after the other: a chunk of them at a time. */
+static bool run_plain_rows(const struct reduce *r, const struct step *s, char *scratch)
+{
+    int64_t n = r->axis[r->n - 1].size;
+    if (!r->t->sum_rows || !r->native || r->map >= 0 || r->fold != FOLD_SUM || n > ROW_MAX || r->n != 2 ||
+        r->axis[0].gone || r->axis[0].in != n || r->axis[0].out != 1)
+        return false;
+    const struct columns c = { .sum = scratch };
+    for (int64_t k = 0; k < r->kept; k += (int64_t)r->chunk) {
+        size_t m = (size_t)(r->kept - k < (int64_t)r->chunk ? r->kept - k : (int64_t)r->chunk);
+        r->t->sum_rows(scratch, (const char *)s->in[0]->p + (size_t)(k * n) * r->t->size, m, (size_t)n);
+        finish_columns(r, &c, m);
+        r->t->store[r->to]((char *)s->out[0]->p + (size_t)k * tensor_size(r->to), scratch, m);
+    }
+    return true;
+}
+
 static void run_rows(const struct reduce *r, const struct step *s, char *scratch)
 {
     char *tmp = scratch, *less = scratch + r->chunk * r->t->size;
     _Alignas(8) char one[8];
+    if (run_plain_rows(r, s, scratch))
+        return;
     for (int64_t k = 0; k < r->kept; k++) {
         int64_t in = 0, out = 0;
         long double top = 0;
@@ -171,10 +212,6 @@ static void run_rows(const struct reduce *r, const struct step *s, char *scratch
 }
 
 /* ---- the last axis is kept: rows are added up ---- */
-
-struct columns {
-    char *sum, *block, *tmp, *less; /* registers of CHUNK elements */
-};
 
 /* Columns from col on, n of them, of all rows that are gone: into c->sum. less: NULL, or what is taken off each row. */
 static void add_rows(const struct reduce *r, const char *x, int64_t at, size_t n, const struct columns *c,
@@ -208,19 +245,6 @@ static void add_rows(const struct reduce *r, const char *x, int64_t at, size_t n
         add(c->sum, c->sum, c->block, NULL, wide, none);
     for (size_t i = n; i < wide; i += n)
         add(c->sum, c->sum, c->sum + i * r->t->size, NULL, n, none);
-}
-
-static void finish_columns(const struct reduce *r, const struct columns *c, size_t n)
-{
-    double k[2] = { r->share, 0 };
-    if (r->post == POST_SCALE)
-        r->t->fn[ELEMENT_Scale](c->sum, c->sum, NULL, NULL, n, k);
-    else if (r->post == POST_SQRT)
-        r->t->fn[ELEMENT_Sqrt](c->sum, c->sum, NULL, NULL, n, k);
-    else if (r->post == POST_LOG || r->post == POST_LOG_SUM_EXP)
-        r->t->fn[ELEMENT_Log](c->sum, c->sum, NULL, NULL, n, k);
-    if (r->post == POST_LOG_SUM_EXP)
-        r->t->fn[ELEMENT_Add](c->sum, c->sum, c->less, NULL, n, k);
 }
 
 /* The greatest of each column, repeated for each row of a group; infinite ones are left out. */
@@ -407,6 +431,9 @@ err reduce_bind(struct bind *b)
     r->chunk = x->n < CHUNK ? (size_t)(x->n + 15) / 16 * 16 : CHUNK;
     out_strides(b, gone, out);
     axes_merge(r, x, gone, out);
+    const struct axis *last = &r->axis[r->n - 1];
+    if (!last->gone && last->size > CHUNK)
+        r->chunk = last->size < COLUMNS_MAX ? (size_t)(last->size + 15) / 16 * 16 : COLUMNS_MAX;
     b->step->scratch = 4 * r->chunk * t->size;
     b->step->state = r;
     b->step->run = run;

@@ -83,12 +83,20 @@ static inline vf vf_max(vf a, vf b)
 /* Lanes are added by halves: the order depends on SIMD_BYTES alone. */
 static inline float vf_sum(vf v)
 {
-    float lane[SIMD_FLOATS];
-    memcpy(lane, &v, sizeof lane);
-    for (int n = SIMD_FLOATS / 2; n > 0; n /= 2)
-        for (int i = 0; i < n; i++)
-            lane[i] += lane[i + n];
-    return lane[0];
+#if SIMD_BYTES == 64
+    typedef float v8 __attribute__((vector_size(32)));
+    v8 h = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+           __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+#else
+    vf h = v;
+#endif
+    typedef float v4 __attribute__((vector_size(16)));
+#if SIMD_BYTES >= 32
+    v4 q = __builtin_shufflevector(h, h, 0, 1, 2, 3) + __builtin_shufflevector(h, h, 4, 5, 6, 7);
+#else
+    v4 q = h;
+#endif
+    return (q[0] + q[2]) + (q[1] + q[3]);
 }
 static inline float vf_greatest(vf v)
 {
