@@ -152,9 +152,38 @@ static void whole_rows(const struct gather *g, const char *x, int64_t *y)
 
 /* ---- rows ---- */
 
+static void scaled_row(size_t n, const float *restrict x, const float *restrict shift,
+                       const float *restrict scale, float *restrict y)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = (x[i] - shift[i]) * scale[i];
+}
+
+/* The common case without detours: floats of one part, all columns there, as they are or normalised one by one. */
+static bool rows_plain(const struct gather *g, const uint32_t *order, size_t first, size_t n, float *out)
+{
+    if (g->from != TENSOR_F32 || g->to != TENSOR_F32 || g->n_parts != 1 || g->fill || g->indicator ||
+        (g->shift && g->each != 1))
+        return false;
+    const float *rows = (const float *)g->parts->rows - g->parts->from * g->stride;
+    size_t width = g->width, stride = g->stride;
+    for (size_t i = 0; i < n; i++) {
+        if (order && i + AHEAD < n)
+            fetch_ahead((const char *)(rows + order[i + AHEAD] * stride), width * sizeof *rows);
+        const float *x = rows + (order ? order[i] : first + i) * stride;
+        if (g->shift)
+            scaled_row(width, x, g->shift, g->scale, out + i * width);
+        else
+            memcpy(out + i * width, x, width * sizeof *x);
+    }
+    return true;
+}
+
 void gather_rows(const struct gather *g, const uint32_t *order, size_t first, size_t n, void *out)
 {
     size_t size = tensor_size(g->from), bytes = g->width * size, wide = gather_width(g);
+    if (rows_plain(g, order, first, n, out))
+        return;
     for (size_t i = 0; i < n; i++) {
         if (order && i + AHEAD < n)
             fetch_ahead(row_at(g, size, order[i + AHEAD]), bytes);

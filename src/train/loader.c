@@ -30,10 +30,10 @@ static err kind_check(const struct loader_input *in, bool table)
         why = "its shape has more than 4 sizes";
     else if ((in->role == ROLE_WEIGHT || in->role == ROLE_GROUP) && in->normalise)
         why = "it cannot be normalised";
-    else if (in->missing == MISSING_MEAN && in->kind != KIND_NUMBERS)
-        why = "only numbers have a mean";
-    else if (in->missing != MISSING_ERROR && !table)
-        why = "arrays have no missing values";
+    else if (in->kind == KIND_CLASS && (in->missing == MISSING_MEAN || in->missing == MISSING_FILL))
+        why = "a class that is missing cannot be filled: say skip, or error";
+    else if (in->missing == MISSING_SKIP && !table)
+        why = "rows of arrays cannot be skipped";
     if (why)
         FAIL(INVALID, "input '%.*s': %s", STR(in->name), why);
     return NULL;

@@ -45,10 +45,9 @@ struct loader_input {
     struct str name; /* of the batch's tensor; unique */
     enum loader_role role;
     enum loader_kind kind;
-    struct strs columns;        /* none, for NUMBERS: all columns of numbers that nobody else names */
-    enum loader_norm normalise; /* NUMBERS, ARRAY */
-    enum loader_missing
-        missing; /* NUMBERS, CLASS; CATEGORIES always have an id for it, ARRAY is never missing */
+    struct strs columns;         /* none, for NUMBERS: all columns of numbers that nobody else names */
+    enum loader_norm normalise;  /* NUMBERS, ARRAY */
+    enum loader_missing missing; /* NUMBERS of tables; CLASS: ERROR or SKIP */
     double fill;
     bool floats;    /* CLASS: as F32, for losses of one output (0 or 1) */
     bool indicator; /* NUMBERS: k more columns, 1 where a value was missing */

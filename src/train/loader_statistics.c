@@ -12,34 +12,64 @@ static inline bool finite_bits(float x)
     return (bits & 0x7f800000) != 0x7f800000;
 }
 
-/* A chunk by itself in two passes, then joined to what was there (Chan, Golub & LeVeque 1979). */
+enum { LANES = 8 };
+
+static double lanes_sum(const double *v)
+{
+    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+}
+
+/* A chunk by itself in two passes, in lanes that the compiler can make vectors of, then joined to what was there (Chan, Golub &
+ * LeVeque 1979). */
 void spread_add(struct spread *m, const float *x, size_t n)
 {
-    double sum = 0, m2 = 0, count = 0, min = INFINITY, max = -INFINITY;
-    for (size_t i = 0; i < n; i++)
-        if (finite_bits(x[i])) {
-            double v = (double)x[i];
-            sum += v;
-            count++;
-            min = v < min ? v : min;
-            max = v > max ? v : max;
+    double sum[LANES] = { 0 }, counts[LANES] = { 0 }, squares[LANES] = { 0 };
+    float low[LANES], high[LANES], min = INFINITY, max = -INFINITY;
+    for (size_t k = 0; k < LANES; k++) {
+        low[k] = INFINITY;
+        high[k] = -INFINITY;
+    }
+    float tail[LANES];
+    size_t whole = n / LANES * LANES;
+    for (size_t k = 0; k < LANES; k++)
+        tail[k] = whole + k < n ? x[whole + k] : NAN;
+    for (size_t i = 0; i <= whole; i += LANES) {
+        const float *at = i < whole ? x + i : tail;
+        for (size_t k = 0; k < LANES; k++) {
+            float v = at[k];
+            bool ok = finite_bits(v);
+            sum[k] += ok ? (double)v : 0;
+            counts[k] += ok ? 1 : 0;
+            low[k] = ok && v < low[k] ? v : low[k];
+            high[k] = ok && v > high[k] ? v : high[k];
         }
+    }
+    double count = lanes_sum(counts);
     if (count == 0)
         return;
-    double mean = sum / count;
-    for (size_t i = 0; i < n; i++)
-        if (finite_bits(x[i]))
-            m2 += ((double)x[i] - mean) * ((double)x[i] - mean);
+    double mean = lanes_sum(sum) / count;
+    for (size_t i = 0; i <= whole; i += LANES) {
+        const float *at = i < whole ? x + i : tail;
+        for (size_t k = 0; k < LANES; k++) {
+            double d = finite_bits(at[k]) ? (double)at[k] - mean : 0;
+            squares[k] += d * d;
+        }
+    }
+    for (size_t k = 0; k < LANES; k++) {
+        min = low[k] < min ? low[k] : min;
+        max = high[k] > max ? high[k] : max;
+    }
+    double m2 = lanes_sum(squares);
     if (m->n == 0) {
-        *m = (struct spread){ count, mean, m2, min, max };
+        *m = (struct spread){ count, mean, m2, (double)min, (double)max };
         return;
     }
     double all = m->n + count, delta = mean - m->mean;
     m->mean += delta * count / all;
     m->m2 += m2 + delta * delta * m->n * count / all;
     m->n = all;
-    m->min = min < m->min ? min : m->min;
-    m->max = max > m->max ? max : m->max;
+    m->min = fmin(m->min, (double)min);
+    m->max = fmax(m->max, (double)max);
 }
 
 /* ---- affine ---- */
