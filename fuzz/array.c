@@ -9,11 +9,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     auto_arena struct arena *a = arena_new(64 << 20);
-    struct array x;
-    struct str text = { (const char *)bytes + 1, n - 1 };
     static volatile unsigned sum;
+    struct array x;
     if (n < 1 || n > 1 << 16)
         return 0;
+    struct str text = { (const char *)bytes + 1, n - 1 };
     if (bytes[0] == 'z') {
         (void)gunzip(a, text, 1 << 20, &text);
     } else if (!(bytes[0] == 'i' ? array_idx(a, text, &x) : array_npy(a, text, &x))) {
