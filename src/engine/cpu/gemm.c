@@ -318,85 +318,165 @@ static void panel(const struct gemm *g, const struct gemm_loops *l, int nv, int6
     }
 }
 
+static inline __attribute__((always_inline)) void copy_lanes(char *to, const char *from, int n)
+{
+    switch (n) { /* sizes that the compiler knows are moves, not calls */
+    case 14:
+        memcpy(to, from, 56);
+        break;
+    case 12:
+        memcpy(to, from, 48);
+        break;
+    case 8:
+        memcpy(to, from, 32);
+        break;
+    case 6:
+        memcpy(to, from, 24);
+        break;
+    default:
+        memcpy(to, from, (size_t)n * 4);
+    }
+}
+
+enum { PANELS = 32, PANEL_ROWS = 14 };
+
+/* Rows [i0, i0 + Σ heights) of a transposed A: line by line, each cut into the panels that it passes. */
+static void pack_across(const struct gemm *g, const char *a, int64_t i0, const int *heights, int panels,
+                        int64_t k0, int64_t kn, char *out)
+{
+    const int64_t size = pairs(g) ? 2 : 4, per = 4 / size;
+    uint32_t line[PANELS * PANEL_ROWS];
+    int64_t n = 0;
+    for (int p = 0; p < panels; p++)
+        n += heights[p];
+    for (int64_t kk = 0; kk < kn; kk++) {
+        const char *from = a + ((k0 + kk) * per * g->lda + i0) * size;
+        if (per == 2) {
+            interleave(from, (k0 + kk) * 2 + 1 < g->k ? from + g->lda * 2 : NULL, n, line);
+            from = (const char *)line;
+        }
+        char *to = out;
+        for (int p = 0; p < panels; p++) {
+            copy_lanes(to + kk * heights[p] * 4, from, heights[p]);
+            from += heights[p] * 4;
+            to += kn * heights[p] * 4;
+        }
+    }
+}
+
 /* The heights of tiles depend on a panel's width, so packed columns of A do, too. */
 static void pack_all_a(const struct gemm *g, const struct gemm_loops *l, int nv, const char *a, int64_t k0,
                        int64_t kn, char *out)
 {
     for (int64_t i = 0; i < g->m;) {
-        gemm_tile *tile;
-        int mr = height(l, nv, g->m - i, &tile);
-        pack_a(g, a, i, mr, k0, kn, out + i * kn * 4);
-        i += mr;
+        int heights[PANELS], panels = 0;
+        int64_t from = i;
+        while (i < g->m && panels < PANELS) {
+            gemm_tile *tile;
+            heights[panels] = height(l, nv, g->m - i, &tile);
+            if (!g->ta)
+                pack_a(g, a, i, heights[panels], k0, kn, out + i * kn * 4);
+            i += heights[panels++];
+        }
+        if (g->ta)
+            pack_across(g, a, from, heights, panels, k0, kn, out + from * kn * 4);
+    }
+}
+
+struct product_run {
+    const struct gemm *g;
+    const struct gemm_loops *l;
+    const char *a, *b;
+    char *c;
+    const struct gemm_more *more;
+    char *a_pack, *b_pack;
+    float *sum; /* of a panel in halves whose k comes in blocks; else NULL */
+    int64_t lanes, width;
+    int packed_nv; /* for panels of this width, at packed_k, A is packed */
+    int64_t packed_k;
+};
+
+/* Columns from j on, lanes from k0 on. */
+static void block(struct product_run *r, int64_t j, int64_t k0)
+{
+    const struct gemm *g = r->g;
+    const struct gemm_loops *l = r->l;
+    const bool half = g->out == TENSOR_BF16;
+    const int64_t n = g->n - j < r->width ? g->n - j : r->width, size = half ? 2 : 4;
+    const int nv = (int)((n + l->vl - 1) / l->vl), last = (int)(n - (nv - 1) * l->vl);
+    const int64_t kn = r->lanes - k0 < g->k_block ? r->lanes - k0 : g->k_block;
+    const bool first = k0 == 0, end = k0 + kn >= r->lanes;
+    if (g->pack_a && (r->packed_nv != nv || r->packed_k != k0)) {
+        pack_all_a(g, l, nv, r->a, k0, kn, r->a_pack);
+        r->packed_nv = nv;
+        r->packed_k = k0;
+    }
+    const char *rows = r->b + (k0 * g->ldb + j) * 4;
+    int64_t b_k = g->ldb * 4;
+    if (g->pack_b || last != l->vl) {
+        pack_b(g, l, r->b, j, n, k0, kn, (int64_t)nv * l->vl, r->b_pack);
+        rows = r->b_pack;
+        b_k = (int64_t)nv * l->vl * 4;
+    }
+    struct gemm_tile_out o = {
+        .c = r->c + j * size, .ldc = g->ldc, .alpha = g->alpha, .beta = first ? g->beta : 1, .half = half
+    };
+    if (r->sum) {
+        o = (struct gemm_tile_out){ .c = r->sum, .ldc = r->width, .alpha = g->alpha, .beta = first ? 0 : 1 };
+    } else if (end) {
+        o.bias = r->more && r->more->bias ? (const float *)r->more->bias + j : NULL;
+        o.act = g->act;
+        o.mask = r->more && r->more->mask ? (const char *)r->more->mask + j * size : NULL;
+    }
+    o.plain = !o.half && o.alpha == 1 && o.beta == 0 && o.act != GEMM_MASK;
+    panel(g, l, nv, k0, kn, r->a, g->pack_a ? r->a_pack : NULL, rows, b_k, o, last);
+}
+
+/* A panel's sums become what they are to be, in halves. */
+static void sums_out(const struct product_run *r, int64_t j)
+{
+    const struct gemm *g = r->g;
+    const int64_t n = g->n - j < r->width ? g->n - j : r->width;
+    for (int64_t i = 0; i < g->m; i++) {
+        char *row = r->c + (i * g->ldc + j) * 2;
+        float old[64] = { 0 }, mask[64];
+        if (g->beta != 0)
+            floats_of(g->out, row, n, old);
+        if (g->act == GEMM_MASK)
+            floats_of(g->out, (const char *)r->more->mask + (i * g->ldc + j) * 2, n, mask);
+        for (int64_t x = 0; x < n; x++) {
+            float y = r->sum[i * r->width + x] + g->beta * old[x];
+            if (r->more && r->more->bias)
+                y += ((const float *)r->more->bias)[j + x];
+            if (g->act == GEMM_RELU)
+                y = y <= 0 ? 0 : y;
+            else if (g->act == GEMM_MASK)
+                y = mask[x] > 0 ? y : 0;
+            old[x] = y;
+        }
+        floats_to(g->out, old, n, row);
     }
 }
 
 static void run_lanes(const struct gemm *g, const char *a, const char *b, void *c,
                       const struct gemm_more *more, char *scratch)
 {
-    const struct gemm_loops *l = loops_of(g);
     const struct parts p = parts_of(g);
-    char *a_pack = scratch, *b_pack = scratch + p.a;
-    float *sum = (float *)(void *)(b_pack + p.b);
-    const int64_t lanes = pairs(g) ? (g->k + 1) / 2 : g->k, width_max = (int64_t)l->vl * l->nv_max;
-    const bool half = g->out == TENSOR_BF16;
-    for (int64_t j = 0; j < g->n; j += width_max) {
-        int64_t n = g->n - j < width_max ? g->n - j : width_max;
-        int nv = (int)((n + l->vl - 1) / l->vl), last = (int)(n - (nv - 1) * l->vl);
-        for (int64_t k0 = 0; k0 < lanes || k0 == 0; k0 += g->k_block) {
-            int64_t kn = lanes - k0 < g->k_block ? lanes - k0 : g->k_block;
-            bool first = k0 == 0, end = k0 + kn >= lanes, in_sum = p.sum && !end;
-            /* Tiles of the last panel may have other heights, and blocks of k come again for each panel. */
-            if (g->pack_a && (lanes > g->k_block || j == 0 || nv != l->nv_max))
-                pack_all_a(g, l, nv, a, k0, kn, a_pack);
-            const char *rows = b + (k0 * g->ldb + j) * 4;
-            int64_t b_k = g->ldb * 4;
-            if (g->pack_b || last != l->vl) {
-                pack_b(g, l, b, j, n, k0, kn, (int64_t)nv * l->vl, b_pack);
-                rows = b_pack;
-                b_k = (int64_t)nv * l->vl * 4;
-            }
-            struct gemm_tile_out o = {
-                .c = (char *)c + j * (half ? 2 : 4),
-                .ldc = g->ldc,
-                .alpha = g->alpha,
-                .beta = first ? g->beta : 1,
-                .half = half,
-            };
-            if (end) {
-                o.bias = more && more->bias ? (const float *)more->bias + j : NULL;
-                o.act = g->act;
-                o.mask = more && more->mask ? (const char *)more->mask + j * (half ? 2 : 4) : NULL;
-            }
-            if (in_sum || (p.sum && !first)) {
-                /* Blocks of k are added up in F32; the last one takes the sum from there through the loop below. */
-                o = (struct gemm_tile_out){
-                    .c = sum, .ldc = width_max, .alpha = g->alpha, .beta = first ? 0 : 1
-                };
-            }
-            o.plain = !o.half && o.alpha == 1 && o.beta == 0 && o.act != GEMM_MASK;
-            panel(g, l, nv, k0, kn, a, g->pack_a ? a_pack : NULL, rows, b_k, o, last);
+    struct product_run r = { g, loops_of(g), a, b, c, more, scratch, scratch + p.a };
+    r.sum = p.sum ? (float *)(void *)(scratch + p.a + p.b) : NULL;
+    r.lanes = pairs(g) ? (g->k + 1) / 2 : g->k;
+    r.width = (int64_t)r.l->vl * r.l->nv_max;
+    if (r.sum) {
+        for (int64_t j = 0; j < g->n; j += r.width) {
+            for (int64_t k0 = 0; k0 < r.lanes; k0 += g->k_block)
+                block(&r, j, k0);
+            sums_out(&r, j);
         }
-        if (p.sum)
-            for (int64_t i = 0; i < g->m; i++) {
-                char *row = (char *)c + (i * g->ldc + j) * 2;
-                float old[64] = { 0 }, mask[64];
-                if (g->beta != 0)
-                    floats_of(g->out, row, n, old);
-                if (g->act == GEMM_MASK)
-                    floats_of(g->out, (const char *)more->mask + (i * g->ldc + j) * 2, n, mask);
-                for (int64_t x = 0; x < n; x++) {
-                    float y = sum[i * width_max + x] + g->beta * old[x];
-                    if (more && more->bias)
-                        y += ((const float *)more->bias)[j + x];
-                    if (g->act == GEMM_RELU)
-                        y = y > 0 ? y : y != y ? y : 0;
-                    else if (g->act == GEMM_MASK)
-                        y = mask[x] > 0 ? y : 0;
-                    old[x] = y;
-                }
-                floats_to(g->out, old, n, row);
-            }
+        return;
     }
+    for (int64_t k0 = 0; k0 < r.lanes || k0 == 0; k0 += g->k_block)
+        for (int64_t j = 0; j < g->n; j += r.width)
+            block(&r, j, k0);
 }
 
 /* One column: a dot product for each row. */

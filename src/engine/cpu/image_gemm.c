@@ -20,6 +20,7 @@ static int64_t size_of(const struct windows *c)
 }
 
 /* One image's windows of group g, or the other way, added up in floats. */
+// clang-format off
 #define EACH(i, n) for (int64_t i = 0; i < (n); i++)
 #define PLACE(a) (o##a * q->stride[a] - q->lo[a] + k##a * q->dilation[a])
 #define WALK                                                                              \
@@ -30,6 +31,7 @@ static int64_t size_of(const struct windows *c)
     (PLACE(0) >= 0 && PLACE(0) < q->in[0] && PLACE(1) >= 0 && PLACE(1) < q->in[1] && PLACE(2) >= 0 && \
      PLACE(2) < q->in[2])
 #define PIXEL (PLACE(0) * c->v.x.ss[0] + PLACE(1) * c->v.x.ss[1] + PLACE(2) * c->v.x.ss[2])
+// clang-format on
 
 static void rows_from(const struct windows *c, const char *x, char *rows)
 {
