@@ -2,6 +2,7 @@
 /* doctor: what this machine has, and whether the data is sound. */
 #include "cli/cli.h"
 #include "data/data.h"
+#include "engine/engine.h"
 #include "train/train.h"
 #include <stdlib.h>
 #include <sys/statvfs.h>
@@ -53,6 +54,9 @@ static void engines(struct cli *c)
     }
     e = xgb_version(c->a, &version);
     line(c, "xgboost", !e, e ? e->text : version);
+    /* Own kernels do its work where it is not there, more slowly: no fault. */
+    e = onednn_version(c->a, &version);
+    row(c, "onednn", true, e ? "no  " : "ok  ", e ? e->text : version);
 }
 
 static void machine(struct cli *c)

@@ -8,6 +8,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "engine/baseline.h"
+#include "engine/cpu/onednn.h"
 #include "engine/gather.h"
 #include "engine/graph.h"
 #include "engine/metrics.h"
