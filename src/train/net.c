@@ -406,7 +406,8 @@ err net_build(struct arena *a, const struct train_model *model, const struct fie
               uint64_t seed, struct net *out)
 {
     const struct net_family *f = family_of(chosen);
-    if (!f)
+    bool onnx = str_is(chosen->name, "onnx");
+    if (!f && !onnx)
         FAIL(INVALID, "model '%.*s' is no network", STR(chosen->name));
     struct net n = { .g = graph_new(a),
                      .mode = mode,
@@ -416,19 +417,24 @@ err net_build(struct arena *a, const struct train_model *model, const struct fie
                      .task = task,
                      .model = model,
                      .loss = -1 };
+    if (onnx) {
+        net_onnx(&n, &model->onnx);
+    } else {
+        n.g->name = str_of(f->key);
+        inputs_make(&n, graph_symbol(n.g, "batch"));
+        n.output = f->build(&n, (const char *)model + chosen->offset);
+        if (!f->whole)
+            n.output = net_dense(&n, "head", n.output, task->outputs,
+                                 1 / sqrt((double)net_last(&n, n.output)));
+    }
     int64_t batch = graph_symbol(n.g, "batch");
-    n.g->name = str_of(f->key);
-    inputs_make(&n, batch);
-    n.output = f->build(&n, (const char *)model + chosen->offset);
-    if (!f->whole)
-        n.output = net_dense(&n, "head", n.output, task->outputs, 1 / sqrt((double)net_last(&n, n.output)));
     if (mode == NET_TRAIN) {
         loss_make(&n, batch);
         graph_output(n.g, n.loss, S("loss"));
     } else {
         outputs_make(&n);
     }
-    TRY_AS(graph_error(n.g), "model %s", f->key);
+    TRY_AS(graph_error(n.g), "model %.*s", STR(chosen->name));
     *out = n;
     return NULL;
 }

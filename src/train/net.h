@@ -34,6 +34,7 @@ struct net_task {
     double label_smoothing;
     const float *class_weights; /* outputs of them (binary: one, of the positive); NULL */
     bool weighted, grouped;     /* there is an input of the rows' weights, of their groups */
+    struct str onnx;            /* onnx: {…}: the model to go on from */
 };
 struct net {
     struct graph *g;
@@ -53,13 +54,11 @@ struct net {
 err net_build(struct arena *a, const struct train_model *, const struct field *chosen,
               const struct net_tensor *, size_t n, const struct net_task *, enum net_mode, uint64_t seed,
               struct net *out);
-/* Model bytes for onnx: {…}; those of the other families need none. */
-struct net_onnx {
-    struct str bytes;
-};
 /* Does the family stand for images, sequences of ids, …: what inputs it wants where the form says none. */
 enum net_wants { WANTS_TABLE, WANTS_IMAGE, WANTS_SEQUENCE, WANTS_STREAM, WANTS_ANY };
 enum net_wants net_wants(const struct field *chosen);
+/* onnx: {freeze: […]}: those whose name matches stay as they are. */
+void net_freeze(const struct train_model *, const struct field *chosen, struct params *);
 /* A learning rate that fits the family; 0: the optimiser's own. */
 double net_rate(const struct field *chosen);
 
@@ -106,3 +105,5 @@ int net_mlp(struct net *, const void *), net_tabular_resnet(struct net *, const 
     net_resnet(struct net *, const void *), net_mobilenet(struct net *, const void *),
     net_lstm(struct net *, const void *), net_transformer_encoder(struct net *, const void *),
     net_gpt(struct net *, const void *);
+/* net_onnx.c: takes the place of inputs and body: sets x and output. */
+void net_onnx(struct net *, const struct onnx_with *);

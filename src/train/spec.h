@@ -94,10 +94,9 @@ enum sweep_kind { SWEEP_GRID, SWEEP_RANDOM, SWEEP_HALVING };
     F(T, ENUM, activation, 0, "Between the layers.", .values = train_activations, .def = "relu")
 #define ONNX_WITH(F, O, L, T)                                                                                             \
     F(T, STR,  file,       0, "The model file.", .len_max = 4096)                                                         \
-    F(T, REF,  version,    0, "Or a version of the registry.", .ref = "ModelVersion")                                     \
+    F(T, STR,  blob,       0, "Or the blob of a version: `dhow get modelversion late.1 -o yaml` says it as spec.onnx.", .len_max = 64) \
     F(T, STRS, freeze,     0, "Parameters whose name matches one of these patterns ('*' is any text) stay as they are.")  \
-    F(T, STR,  head,       0, "Name of the value that a new last layer is put on; empty: the model's own output is trained.", .len_max = 512) \
-    F(T, BOOL, logits,     0, "The output is logits, not probabilities.", .def = "true")
+    F(T, STR,  head,       0, "Name of the value that a new last layer is put on; empty: the model's own output is trained.", .len_max = 512)
 #define TRAIN_MODEL(F, O, L, T)                                                                                           \
     O(T, trees_with, trees, 0, "Gradient-boosted trees (XGBoost, histograms), logistic loss.")                            \
     O(T, mlp_with, mlp, 0, "Dense layers over numbers and embedded categories.")                                          \

@@ -61,6 +61,8 @@ err train_net_run(struct worker *w, const struct field *chosen, int threads, int
         .with = with, .chosen = chosen, .dir = w->dir, .threads = threads, .memory = memory, .resume = true
     };
     TRY(version_read(w, &job));
+    if (with->model.onnx.blob.n)
+        TRY_AS(blob_get(w->blobs, w->a, with->model.onnx.blob, &job.onnx), "model.onnx.blob");
     attempt_before(w);
     TRY_AS(train_network(w->a, &job, l, out), "training on '%.*s'", STR(with->rows));
     struct json j = json_new(w->a);

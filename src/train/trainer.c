@@ -141,6 +141,7 @@ static err set_up(struct training_net *t)
     TRY(net_build(t->a, &t->with->model, t->job->chosen, t->set.in, t->set.n_in, &t->set.task, NET_TRAIN,
                   (uint64_t)t->with->seed, &t->net));
     TRY(params_new(t->a, &device_cpu, t->net.g, team_size(t->team), (uint64_t)t->with->seed, &t->params));
+    net_freeze(&t->with->model, t->job->chosen, t->params);
     TRY(train_choose(t));
     struct feed_options f = {
         .part = LOADER_TRAIN, .rows = t->batch, .shuffle = true, .seed = (uint64_t)t->with->seed

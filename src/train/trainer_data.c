@@ -75,7 +75,8 @@ static err input_read(struct form *f, const struct train_input *in)
     if (out.kind == KIND_CLASS)
         FAIL(INVALID, "inputs: '%.*s' is of kind class, which labels are", STR(in->name));
     bool numbers = out.kind == KIND_NUMBERS || (out.kind == KIND_ARRAY && !in->ids);
-    enum loader_norm by_itself = numbers ? NORM_STANDARD : NORM_NONE;
+    enum loader_norm by_itself = numbers && f->wants != WANTS_ANY ? NORM_STANDARD
+                                                                  : NORM_NONE; /* onnx: it does so itself */
     out.normalise = in->normalise == TRAIN_AUTO ? by_itself : (enum loader_norm)(in->normalise - 1);
     out.missing = in->missing == TRAIN_AUTO ? out.kind == KIND_NUMBERS ? MISSING_MEAN : MISSING_ERROR
                                             : (enum loader_missing)(in->missing - 1);
@@ -123,7 +124,7 @@ static err inputs_by_default(struct form *f)
          ((struct loader_input){ .name = S("features"),
                                  .kind = KIND_NUMBERS,
                                  .columns = f->job->features,
-                                 .normalise = NORM_STANDARD,
+                                 .normalise = f->wants == WANTS_ANY ? NORM_NONE : NORM_STANDARD,
                                  .missing = MISSING_MEAN }));
     if (d->categories.n)
         push(a, &f->inputs,
@@ -300,14 +301,18 @@ static err task_make(struct arena *a, const struct form *f, struct train_set *s)
     struct net_task *t = &s->task;
     *t = (struct net_task){ .kind = f->task,
                             .loss = f->with->loss,
-                            .label_smoothing = f->with->label_smoothing };
+                            .label_smoothing = f->with->label_smoothing,
+                            .onnx = f->job->onnx };
     t->weighted = loader_role(s->loader, ROLE_WEIGHT) != NULL;
     t->grouped = f->task == TASK_RANKING;
     s->row_elements = 1;
     t->outputs = 1;
     if (f->task == TASK_CLASSIFICATION) {
-        if (label->classes < 2)
-            FAIL(INVALID, "label '%.*s' has one class only", STR(f->label));
+        int64_t seen = 0;
+        for (int64_t i = 0; label->counts && i < label->classes; i++)
+            seen += label->counts[i] > 0;
+        if (label->classes < 2 || (label->counts && seen < 2))
+            FAIL(INVALID, "label '%.*s' has one class only in the rows to learn from", STR(f->label));
         t->binary = label->classes == 2;
         t->outputs = t->binary ? 1 : label->classes;
     } else if (f->task == TASK_LANGUAGE) {

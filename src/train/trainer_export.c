@@ -87,7 +87,7 @@ static err tensors_make(struct arena *a, const struct training_net *t, const str
     for (size_t i = 0; i < info->n_inputs; i++) {
         const struct loader_tensor *x = NULL;
         for (size_t k = 0; k < t->set.n_in; k++)
-            if (str_eq(t->set.t[t->set.tensor[k]].name, info->inputs[i].name))
+            if (t->set.n_in == 1 || str_eq(t->set.t[t->set.tensor[k]].name, info->inputs[i].name))
                 x = &t->set.t[t->set.tensor[k]];
         if (!x)
             FAIL(INTERNAL, "the exported model wants an input '%.*s'", STR(info->inputs[i].name));

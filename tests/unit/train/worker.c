@@ -205,7 +205,16 @@ TEST(with_is_the_grammar_of_the_example)
         0, &w));
     CHECK(w.holdout == 14LL * 86400 * 1000 && w.model.trees.depth == 7 && w.model.trees.bins == 256);
     CHECK(w.resources.memory == 6LL << 30);
-    CHECK_ERR(schema_read_text(&train_with_schema, a, S("with"),
-                               S("{\"rows\":\"r\",\"holdout\":\"1d\",\"model\":{}}"), 0, &w),
-              INVALID);
+    CHECK_ERR(
+        schema_read_text(&train_with_schema, a, S("with"), S("{\"rows\":\"r\",\"holdout\":\"1d\"}"), 0, &w),
+        INVALID);
+    yyjson_val *model;
+    const struct field *chosen;
+    CHECK_OK(json_parse(a, S("{\"tabular-resnet\":{}}"), &model));
+    CHECK_OK(train_model_chosen(a, model, &chosen));
+    CHECK_STR(chosen->sub->name, "tabular_resnet_with");
+    CHECK_OK(json_parse(a, S("{\"mlp\":{},\"trees\":{}}"), &model));
+    CHECK_ERR(train_model_chosen(a, model, &chosen), INVALID);
+    CHECK_OK(json_parse(a, S("{}"), &model));
+    CHECK_ERR(train_model_chosen(a, model, &chosen), INVALID);
 }

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""dhow train: from a few lines of YAML to a model that ONNX Runtime runs; stopped, killed, resumed, swept, refused."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import duckdb
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import yaml
+from conftest import DHOW, ROOT
+from sklearn.datasets import load_breast_cancer, load_digits
+
+SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """digits.parquet (an array a row), cancer.parquet and .csv (30 numbers a row), text.txt."""
+    folder = tmp_path_factory.mktemp("train")
+    digits, cancer = load_digits(), load_breast_cancer()
+    names = [n.replace(" ", "_") for n in cancer.feature_names]
+    con = duckdb.connect()
+    con.execute("create table digits(image float[], digit integer)")
+    con.executemany("insert into digits values (?, ?)", [(x.tolist(), int(y)) for x, y in zip(digits.data, digits.target)])
+    con.execute(f"copy digits to '{folder}/digits.parquet' (format parquet)")
+    con.execute(f"create table cancer({', '.join(n + ' double' for n in names)}, benign integer)")
+    con.executemany(f"insert into cancer values ({', '.join('?' * 31)})",
+                    [(*map(float, x), int(y)) for x, y in zip(cancer.data, cancer.target)])
+    con.execute(f"copy cancer to '{folder}/cancer.parquet' (format parquet)")
+    con.execute(f"copy cancer to '{folder}/cancer.csv' (format csv, header)")
+    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)
+    return folder
+
+
+class Bench:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def form(self, name, **form):
+        path = self.folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(form, sort_keys=False))
+        return path
+
+    def start(self, *args):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("DHOW_")}
+        return subprocess.Popen([DHOW, "train", *map(str, args)], cwd=self.folder, env=env, text=True, stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def train(self, *args, code=0):
+        p = self.start(*args)
+        out, err = p.communicate(timeout=SECONDS)
+        assert p.returncode == code, f"exit {p.returncode}\n{out}\n{err}"
+        return out, err
+
+    def fails(self, *args, code=2):
+        """One error: one line that says what (and why, and what to do)."""
+        _, err = self.train(*args, "-q", code=code)
+        assert len(re.findall("^error: ", err, re.M)) == 1, err
+        return err
+
+
+@pytest.fixture
+def bench(data):
+    return Bench(data)
+
+
+def cancer(**more):
+    return {"data": {"path": "cancer.parquet"}, "label": "benign", "model": {"mlp": {"hidden": [32]}}, **more}
+
+
+def result(out):
+    return json.loads(out)
+
+
+# ---- what comes out ----
+
+
+def test_three_lines_are_enough(bench):
+    form = bench.form("few", data={"path": "cancer.csv"}, label="benign", model={"mlp": {}})
+    out, err = bench.train(form, "-o", "json")
+    run = result(out)
+    assert run["metrics"]["auc"] > 0.98 and run["metrics"]["accuracy"] > 0.93
+    assert run["facts"]["parityMaxRelative"] <= 1e-4 and run["facts"]["trainRows"] + run["facts"]["validRows"] == 569
+    assert "ONNX Runtime says the same" in err and "valid.logloss" in err.replace("logLoss", "valid.logloss")
+    folder = bench.folder / run["dir"]
+    for name in ("model.onnx", "baseline.json", "result.json", "report.md", "metrics.jsonl", "out.log", "spec.json"):
+        assert (folder / name).stat().st_size > 0, name
+    told = {json.loads(line)["name"] for line in (folder / "metrics.jsonl").read_text().splitlines()}
+    assert {"train.logloss", "valid.logloss", "valid.auc", "train.rate"} <= told
+
+
+def test_the_exported_model_takes_raw_rows(bench):
+    out, _ = bench.train(bench.form("raw", **cancer()), "-o", "json")
+    run = result(out)
+    session = onnxruntime.InferenceSession(str(bench.folder / run["model"]))
+    x, y = load_breast_cancer(return_X_y=True)
+    assert [i.name for i in session.get_inputs()] == ["features"]
+    assert run["signature"]["features"][0] == "mean_radius" and run["signature"]["outputs"][0]["name"] == "probability"
+    p = session.run(None, {"features": x.astype(np.float32)})[0]
+    assert p.shape == (569, 1) and ((p[:, 0] > 0.5) == y).mean() > 0.9
+
+
+def test_digits(bench):
+    form = bench.form("digits", data={"path": "digits.parquet"}, label="digit", epochs=40, batchSize=64,
+                      inputs=[{"name": "image", "kind": "array", "columns": ["image"]}],
+                      model={"mlp": {"hidden": [256, 128], "dropout": 0.2}})
+    out, _ = bench.train(form, "-o", "json")
+    assert result(out)["metrics"]["accuracy"] >= 0.97
+
+
+def test_trees_tell_the_same_measures(bench):
+    net, _ = bench.train(bench.form("net", **cancer()), "-o", "json")
+    trees, _ = bench.train(bench.form("trees", **cancer(model={"trees": {"rounds": 20}})), "-o", "json")
+    assert set(result(net)["metrics"]) <= set(result(trees)["metrics"])
+    assert result(trees)["metrics"]["auc"] > 0.98
+
+
+def test_a_language_model_learns(bench):
+    form = bench.form("gpt", data={"path": "text.txt"}, epochs=3, model={"gpt": {"layers": 1, "width": 32, "heads": 2}},
+                      inputs=[{"name": "tokens", "kind": "tokens", "columns": ["text"], "length": 16}])
+    out, _ = bench.train(form, "-o", "json", "--set", "optimizer.rate=0.01")
+    assert result(out)["metrics"]["perplexity"] < 4
+
+
+def test_an_autoencoder_learns(bench):
+    form = bench.form("auto", data={"path": "cancer.parquet"}, model={"autoencoder": {"latent": 8}}, epochs=20)
+    out, _ = bench.train(form, "-o", "json")
+    assert result(out)["metrics"]["rmse"] < 0.85  # of numbers whose standard deviation is 1
+
+
+def test_a_model_is_gone_on_with(bench):
+    """The exported model under a new last layer, the rest of it frozen; then all of it."""
+    bench.train(bench.form("base", **cancer()), "-q", "--dir", "base")
+    base = onnxruntime.InferenceSession(str(bench.folder / "base" / "model.onnx"))
+    form = bench.form("tuned", data={"path": "cancer.parquet"}, label="benign", epochs=2,
+                      model={"onnx": {"file": "base/model.onnx", "freeze": ["layer1.*"]}})
+    bench.train(form, "-q", "--dir", "tuned")
+    x = load_breast_cancer(return_X_y=True)[0].astype(np.float32)
+    tuned = onnxruntime.InferenceSession(str(bench.folder / "tuned" / "model.onnx"))
+    before, after = base.run(None, {"features": x})[0], tuned.run(None, {"features": x})[0]
+    assert after.shape == before.shape and 0 < np.abs(after - before).max() < 0.9
+    weights = [{t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(bench.folder / d / "model.onnx").graph.initializer}
+               for d in ("base", "tuned")]
+    assert (weights[0]["layer1.weight"] == weights[1]["layer1.weight"]).all()
+    assert not (weights[0]["head.weight"] == weights[1]["head.weight"]).all()
+
+
+# ---- the same again ----
+
+
+def test_one_seed_one_model(bench):
+    form = bench.form("seed", **cancer(model={"mlp": {"dropout": 0.2, "norm": "batch"}}, epochs=4))
+    models = []
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        bench.train(form, "-q", "--dir", f"seed-{name}", "--set", f"seed={seed}")
+        models.append((bench.folder / f"seed-{name}" / "model.onnx").read_bytes())
+    assert models[0] == models[1] and models[0] != models[2]
+
+
+def test_killed_and_resumed_it_ends_with_the_same_bits(bench):
+    form = bench.form("long", **cancer(model={"mlp": {"dropout": 0.2, "norm": "batch"}}, epochs=60, deterministic=True,
+                                       optimizer={"ema": 0.99}))
+    bench.train(form, "-q", "--dir", "whole")
+    for how in (signal.SIGKILL, signal.SIGINT):
+        folder = bench.folder / f"cut-{how}"
+        p = bench.start(form, "-q", "--dir", folder)
+        end = time.monotonic() + 60
+        while not list(folder.glob("checkpoints/step-*")) and p.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        p.send_signal(how)
+        p.communicate(timeout=60)
+        bench.train(form, "-q", "--dir", folder, "--resume")
+        assert (folder / "model.onnx").read_bytes() == (bench.folder / "whole" / "model.onnx").read_bytes()
+
+
+def test_a_checkpoint_of_another_model_names_the_tensor(bench):
+    form = bench.form("other", **cancer(epochs=1))
+    bench.train(form, "-q", "--dir", "other")
+    err = bench.fails(form, "--dir", "other", "--resume", "--set", "model.mlp.hidden=[33]")
+    assert "of another model" in err and "layer1.weight" in err and "[30, 32]" in err
+    assert "seed" in bench.fails(form, "--dir", "other", "--resume", "--set", "seed=2")
+
+
+def test_what_is_asked_to_stop_early_does(bench):
+    form = bench.form("early", **cancer(epochs=200, earlyStop={"metric": "auc", "patience": 2}))
+    out, err = bench.train(form, "-o", "json")
+    assert result(out)["facts"]["epochs"] < 200 and "auc has not become better 2 times" in err
+
+
+# ---- bad input ----
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"label": "malign"}, "malign"),
+    ({"label": None}, "label"),
+    ({"data": {"path": "nowhere.parquet"}}, "nowhere.parquet"),
+    ({"data": {}}, "data"),
+    ({"model": {"mpl": {}}}, "mpl"),
+    ({"model": {}}, "model"),
+    ({"model": {"mlp": {}, "trees": {}}}, "two of"),
+    ({"model": {"mlp": {"hidden": [0]}}}, "hidden"),
+    ({"model": {"cnn": {}}}, "image"),
+    ({"optimiser": {}}, "optimizer"),
+    ({"batchSize": 100000}, "batchSize"),
+    ({"batchSize": "some"}, "batchSize"),
+    ({"earlyStop": {"metric": "beauty"}}, "beauty"),
+    ({"classWeights": [1, 2, 3]}, "classWeights"),
+    ({"rows": "late.1"}, "server"),
+    ({"memory": "1Mi", "model": {"mlp": {"hidden": [2048, 2048]}}}, "needs"),
+])
+def test_a_form_that_cannot_be_is_refused_with_one_error(bench, change, says):
+    form = {k: v for k, v in {**cancer(), **change}.items() if v is not None}
+    p = bench.start(bench.form("bad", **form), "-q")
+    _, err = p.communicate(timeout=SECONDS)
+    assert p.returncode in (1, 2) and len(re.findall("^error: ", err, re.M)) == 1 and says in err, err
+
+
+def csv(bench, name, rows):
+    (bench.folder / name).write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in rows))
+    return {"data": {"path": name}, "label": "y", "model": {"mlp": {"hidden": [4]}}}
+
+
+def test_bad_rows_are_named(bench):
+    good = [(i * 0.1, i % 2) for i in range(200)]
+    form = csv(bench, "empty.csv", [])
+    assert bench.fails(bench.form("empty", **form))
+    form = csv(bench, "gone.csv", [*good, (1, "")])
+    assert "y" in bench.fails(bench.form("gone", **form))
+    form = csv(bench, "one.csv", [(i, 1) for i in range(100)])
+    assert bench.fails(bench.form("one", **form))
+    strict = csv(bench, "nan.csv", [*good, ("nan", 1)])
+    strict["inputs"] = [{"name": "features", "columns": ["x"], "missing": "error"}]
+    assert "x" in bench.fails(bench.form("nan", **strict))
+
+
+def test_a_loss_that_is_no_number_names_the_step(bench):
+    form = csv(bench, "large.csv", [(i, i * 1e30) for i in range(200)])
+    form.update(loss="mse", optimizer={"kind": "sgd", "rate": 100, "momentum": 0}, schedule={"kind": "constant", "warmup": 0})
+    err = bench.fails(bench.form("large", **form))
+    assert re.search(r"the loss became (NaN|infinite) at step \d+", err) and "checkpoint" in err
+
+
+# ---- sweeps, profile ----
+
+
+def test_a_grid_keeps_the_best(bench):
+    form = bench.form("grid", **cancer(epochs=2), sweep={"kind": "grid", "over": {"optimizer.rate": [1e-5, 0.01], "seed": [1, 2]}})
+    out, _ = bench.train(form, "-o", "json", "--dir", "grid")
+    sweep = result(out)
+    assert len(sweep["trials"]) == 4 and {t["state"] for t in sweep["trials"]} == {"done"}
+    best = sweep["trials"][sweep["best"] - 1]
+    assert best["measure"] == min(t["measure"] for t in sweep["trials"]) and best["set"]["optimizer.rate"] == 0.01
+    assert (bench.folder / "grid" / "model.onnx").read_bytes() == (bench.folder / best["run"] / "model.onnx").read_bytes()
+
+
+def test_halving_gives_more_epochs_to_the_better(bench):
+    over = {"optimizer.rate": {"min": 1e-5, "max": 0.03, "scale": "log"}}
+    form = bench.form("half", **cancer(epochs=4), sweep={"kind": "halving", "factor": 2, "trials": 4, "over": over, "metric": "auc"})
+    out, _ = bench.train(form, "-o", "json", "--dir", "half")
+    assert sorted(t["epochs"] for t in result(out)["trials"]) == [1, 1, 2, 4]
+
+
+def test_a_profile_adds_up(bench):
+    out, err = bench.train(bench.form("profile", **cancer(epochs=3)), "--profile", "--dir", "profile")
+    trace = json.loads((bench.folder / "profile" / "profile.json").read_text())
+    assert all({"name", "ts", "dur", "ph"} <= set(e) for e in trace["traceEvents"]) and len(trace["traceEvents"]) > 5
+    assert "GFLOP/s" in err and "waiting for data" in err
+
+
+# ---- the guide ----
+
+
+def test_the_forms_of_the_guide_can_be_read(bench):
+    """Each block fenced as ```yaml train is a whole form; those whose data is there are trained for one step."""
+    text = (ROOT / "docs" / "guides" / "training.md").read_text()
+    forms = re.findall(r"^```yaml train\n(.*?)^```$", text, re.S | re.M)
+    assert len(forms) >= 4
+    for i, form in enumerate(forms):
+        path = bench.folder / f"guide-{i}.yaml"
+        path.write_text(form)
+        keep = yaml.safe_load(form)
+        there = keep.get("data", {}).get("path")
+        args = () if "sweep" in keep else ("--set", "epochs=1")
+        if there and (bench.folder / there).exists():
+            bench.train(path, "-q", *args)
+        else:
+            p = bench.start(path, "-q", *args)
+            _, err = p.communicate(timeout=SECONDS)
+            assert "there is no" in err or "cannot" in err or "server" in err or "No such" in err, f"{form}\n{err}"
