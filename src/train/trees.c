@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Trees: rows → fit → what a run leaves; for the job and for `dhow train` on files. */
+#include "train/loader.h"
 #include "train/trainer_internal.h"
 #include "train/internal.h"
 
@@ -182,6 +183,87 @@ err train_trees_rows(struct arena *a, const struct train_with *with, const struc
 
 /* ---- on files ---- */
 
+/* Parquet files that are split by time, features that are plain columns of them: no more is to be done than what rows.c does
+ * for a training set's version. Else the loader is asked, which knows all that a form can say. */
+static bool plain(const struct train_job *job)
+{
+    const struct train_with *w = job->with;
+    const struct train_input *in = w->inputs.v;
+    bool all = w->split.at.n > 0 && w->holdout > 0 && w->weight.n == 0 && w->inputs.n <= 1 &&
+               job->n_files > 0;
+    if (w->inputs.n == 1)
+        all = all && in->kind == KIND_NUMBERS && in->missing == TRAIN_AUTO && !in->indicator;
+    for (size_t i = 0; i < job->n_files; i++) {
+        const struct train_source *f = &job->files[i];
+        all = all && f->part == LOADER_TRAIN && f->column.n == 0 &&
+              (f->format == FILE_PARQUET || (f->format == FILE_AUTO && str_ends(f->path, S(".parquet"))));
+    }
+    return all;
+}
+
+static bool among(const struct strs *list, struct str name)
+{
+    for (size_t i = 0; i < list->n; i++)
+        if (str_eq(list->v[i], name))
+            return true;
+    return false;
+}
+
+static enum column_role role_of(const struct train_with *w, const struct duck_column *c)
+{
+    const struct train_input *in = w->inputs.v;
+    enum column_type type;
+    bool number = column_type_of(c->type, &type) && type != COL_STR && type != COL_TIME;
+    if (str_eq(c->name, w->label))
+        return IS_LABEL;
+    if (str_eq(c->name, w->split.at))
+        return IS_EVENT_TIME;
+    if (str_eq(c->name, w->split.known))
+        return IS_KNOWN_AT;
+    if (w->inputs.n == 1 && in->columns.n > 0)
+        return among(&in->columns, c->name) ? IS_FEATURE : IS_VALUE;
+    return number && !str_eq(c->name, w->split.group) ? IS_FEATURE : IS_VALUE;
+}
+
+/* What a version of these files would say of its columns. */
+static err files_describe(struct arena *a, const struct strs *paths, const struct train_job *job,
+                          struct dataset_version_spec *out)
+{
+    struct duck *duck;
+    struct duck_columns columns;
+    struct columns count;
+    auto_arena struct arena *scratch = arena_new(0);
+    struct str table = sql_parquet(scratch, paths);
+    TRY(duck_open(scratch, &(struct duck_config){ .threads = 1, .files = *paths }, &duck));
+    TRY(duck_describe(duck, a, fmt(scratch, "SELECT * FROM %.*s", STR(table)), &columns));
+    TRY(duck_load(duck, scratch, fmt(scratch, "SELECT count(*) AS n FROM %.*s", STR(table)), &count));
+    struct version_column *v = NEW_N(a, struct version_column, columns.n + 1);
+    size_t found = 0;
+    for (size_t i = 0; i < columns.n; i++) {
+        v[i] = (struct version_column){ .name = columns.v[i].name,
+                                        .role = role_of(job->with, &columns.v[i]) };
+        found += v[i].role == IS_FEATURE;
+    }
+    if (job->with->inputs.n == 1 && found < ((const struct train_input *)job->with->inputs.v)->columns.n)
+        FAIL(INVALID, "inputs: a column of '%.*s' is not in the files",
+             STR(((const struct train_input *)job->with->inputs.v)->name));
+    *out = (struct dataset_version_spec){ .rows = count.v[0].i[0],
+                                          .until = job->until,
+                                          .columns = { v, columns.n } };
+    return NULL;
+}
+
+static err plain_read(struct training *t, const struct train_job *job)
+{
+    struct strs paths = { 0 };
+    struct dataset_version_spec spec;
+    for (size_t i = 0; i < job->n_files; i++)
+        push(t->a, &paths, job->files[i].path);
+    TRY(files_describe(t->a, &paths, job, &spec));
+    TRY(rows_load(t->a, &paths, &spec, &t->rows));
+    return rows_split(&t->rows, job->with->holdout, &t->split);
+}
+
 static err part_read(struct training *t, struct loader *loader, enum loader_part part, size_t at,
                      size_t label, size_t *n)
 {
@@ -202,22 +284,28 @@ static err part_read(struct training *t, struct loader *loader, enum loader_part
     return NULL;
 }
 
+static err loader_read(struct training *t, const struct train_job *job)
+{
+    struct train_set set;
+    TRY(train_set_numbers(t->a, job, t->listener, &set));
+    const struct loader_tensor *x = &set.t[0];
+    t->rows = (struct rows){ .features = (size_t)x->n, .names = x->columns.v };
+    t->rows.n = (size_t)(set.facts.rows[LOADER_TRAIN] + set.facts.rows[LOADER_VALID]);
+    t->rows.x = NEW_N(t->a, float, arena_mul(t->rows.n + 1, t->rows.features));
+    t->rows.y = NEW_N(t->a, float, t->rows.n + 1);
+    TRY(part_read(t, set.loader, LOADER_TRAIN, 0, (size_t)set.label, &t->split.train));
+    TRY(part_read(t, set.loader, LOADER_VALID, t->split.train, (size_t)set.label, &t->split.valid));
+    if (!t->split.train || !t->split.valid)
+        FAIL(INVALID, "%zu rows to learn from, %zu held out: trees want some of both", t->split.train,
+             t->split.valid);
+    return NULL;
+}
+
 err train_trees(struct arena *a, const struct train_job *job, const struct train_listener *l,
                 struct train_result *out)
 {
     struct training t = { .a = a, .listener = l, .with = job->with, .what = S("files") };
-    struct train_set set;
-    TRY(train_set_numbers(a, job, l, &set));
-    const struct loader_tensor *x = &set.t[0];
-    t.rows = (struct rows){ .features = (size_t)x->n, .names = x->columns.v };
-    t.rows.n = (size_t)(set.facts.rows[LOADER_TRAIN] + set.facts.rows[LOADER_VALID]);
-    t.rows.x = NEW_N(a, float, arena_mul(t.rows.n + 1, t.rows.features));
-    t.rows.y = NEW_N(a, float, t.rows.n + 1);
-    TRY(part_read(&t, set.loader, LOADER_TRAIN, 0, (size_t)set.label, &t.split.train));
-    TRY(part_read(&t, set.loader, LOADER_VALID, t.split.train, (size_t)set.label, &t.split.valid));
-    if (!t.split.train || !t.split.valid)
-        FAIL(INVALID, "%zu rows to learn from, %zu held out: trees want some of both", t.split.train,
-             t.split.valid);
+    TRY(plain(job) ? plain_read(&t, job) : loader_read(&t, job));
     train_say(l, "rows: %zu to learn from, %zu held out", t.split.train, t.split.valid);
     return fit_all(&t, job->threads, out);
 }
