@@ -16,7 +16,7 @@ struct gemm_tile_out {
     const void *mask;
     enum gemm_act act;
     bool half;  /* C and mask are BF16, else F32 */
-    bool plain; /* F32, alpha 1, beta 0, no mask */
+    bool plain; /* alpha 1, beta 0, no mask */
 };
 typedef void gemm_tile(bool rows, int64_t k, const char *a, int64_t a_stride, const char *b, int64_t b_k,
                        const struct gemm_tile_out *, int last);
@@ -428,7 +428,7 @@ static void block(struct product_run *r, int64_t j, int64_t k0)
         o.act = g->act;
         o.mask = r->more && r->more->mask ? (const char *)r->more->mask + j * size : NULL;
     }
-    o.plain = !o.half && o.alpha == 1 && o.beta == 0 && o.act != GEMM_MASK;
+    o.plain = o.alpha == 1 && o.beta == 0 && o.act != GEMM_MASK;
     panel(g, l, nv, k0, kn, r->a, g->pack_a ? r->a_pack : NULL, rows, b_k, o, last);
 }
 

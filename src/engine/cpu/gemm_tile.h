@@ -140,7 +140,11 @@ static inline __attribute__((always_inline)) TARGET void NAME(tile)(const int mr
             for (int j = 0; j < nv; j++) {
                 NAME(v) x = acc[i][j] + bias[j];
                 x = (NAME(v))((NAME(vi))x & (~(x <= 0) | keep)); /* a Relu that lets NaN pass */
-                *(NAME(vu) *)((float *)o->c + i * o->ldc + j * VL) = x;
+                const int64_t at = i * o->ldc + j * VL;
+                if (o->half)
+                    NAME(store)(x, (uint16_t *)o->c + at, true, VL);
+                else
+                    *(NAME(vu) *)((float *)o->c + at) = x;
             }
         return;
     }
