@@ -125,7 +125,7 @@ static void N(lstm_step)(const struct recurrent *k, struct N(way) * w, int64_t t
         (n, g + 4 * n * b, w->c + b * n, cell + b * n, w->h + b * n, peep + 3 * n * w->d);
         else N(lstm_cell)(n, g + 4 * n * b, w->c + b * n, cell + b * n, w->h + b * n);
     }
-    memcpy(w->c, cell, (size_t)(k->batch * n) * sizeof *cell);
+    w->c = cell;
 }
 
 static void N(gru_step)(const struct recurrent *k, struct N(way) * w, int64_t t, const struct tensor *lengths,
@@ -285,6 +285,22 @@ static void N(gru_back_reset)(const struct recurrent *k, REAL *gates, int64_t t,
         }
 }
 
+/* Direction d of t [gates·hidden, width] from v, which lies across. */
+static void N(turn_back)(const struct recurrent *k, const struct tensor *t, int d, int64_t width,
+                         const REAL *v)
+{
+    int64_t rows = k->gates * k->hidden;
+    enum { TILE = 16 };
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j0 = 0; j0 < width; j0 += TILE) {
+            REAL part[TILE];
+            int64_t n = width - j0 < TILE ? width - j0 : TILE;
+            for (int64_t j = 0; j < n; j++)
+                part[j] = v[(j0 + j) * rows + i];
+            N(rows_put)(t, (d * rows + i) * width + j0, n, part);
+        }
+}
+
 static void N(recurrent_grad)(const struct step *s, struct rank *r)
 {
     const struct recurrent *k = s->state;
@@ -297,8 +313,8 @@ static void N(recurrent_grad)(const struct step *s, struct rank *r)
     const struct tensor *kept_c = k->lstm ? s->in[at + 8] : NULL;
     char *scratch = r->scratch;
     int64_t n = k->hidden, sizes = k->steps * k->batch;
-    REAL *dh = (REAL *)(scratch + k->at_h), *dc = dh + k->batch * n, *past = dc + k->batch * n,
-         *cell0 = past + k->batch * n;
+    REAL *dh = (REAL *)(scratch + k->at_h), *dc = dh + k->batch * n, *wide = dc + k->batch * n,
+         *cell0 = wide + k->batch * n;
     REAL *flow = cell0 + k->batch * n, *buf = flow + k->batch * n;
     bool *on = (bool *)(scratch + k->at_on);
     for (int d = 0; d < k->dirs; d++) {
@@ -315,6 +331,8 @@ static void N(recurrent_grad)(const struct step *s, struct rank *r)
             int64_t t = back ? k->steps - 1 - i : i, last = back ? t + 1 : t - 1;
             bool start = i == 0;
             REAL *g = gates + t * k->batch * 4 * n;
+            /* The state before, where the product for dR will read it. */
+            REAL *past = k->halves ? wide : (REAL *)hs + t * k->batch * n;
             for (int64_t b = 0; b < k->batch; b++) {
                 int64_t length = N(active)(k, lengths, b);
                 on[b] = t < length;
@@ -335,9 +353,6 @@ static void N(recurrent_grad)(const struct step *s, struct rank *r)
             }
             if (k->halves)
                 floats_to(k->type, (const float *)past, k->batch * n, hs + (size_t)(t * k->batch * n) * 2);
-            else
-                memcpy(hs + (size_t)(t * k->batch * n) * sizeof(REAL), past,
-                       (size_t)(k->batch * n) * sizeof *past);
             if (k->lstm) {
                 const REAL *c_before = start ? cell0 : cells + last * k->batch * n;
                 N(lstm_back)(k, g, cells + t * k->batch * n, c_before, dh, dc, on);
@@ -385,16 +400,18 @@ static void N(recurrent_grad)(const struct step *s, struct rank *r)
             if (d + 1 == k->dirs && dx != (char *)s->out[0]->p)
                 steps_back(k, s->out[0], dx);
         }
-        size_t to = (size_t)(d * k->gates * n) * k->size;
-        if (output_of(s, 1))
-            gemm_run(&k->dw, all, xs, (char *)s->out[1]->p + to * (size_t)k->input, NULL,
-                     scratch + k->at_gemm);
+        /* Xᵀ slopes and hᵀ slopes: the narrow side is the one that the product has to pack. */
+        REAL *turned = (REAL *)(scratch + k->at_turned);
+        if (output_of(s, 1)) {
+            gemm_run(&k->dw, xs, all, turned, NULL, scratch + k->at_gemm);
+            N(turn_back)(k, s->out[1], d, k->input, turned);
+        }
         if (output_of(s, 2)) {
-            char *dr = (char *)s->out[2]->p + to * (size_t)n;
-            gemm_run(&k->dr, all, hs, dr, NULL, scratch + k->at_gemm);
+            gemm_run(&k->dr, hs, all, turned, NULL, scratch + k->at_gemm);
             if (!k->lstm)
-                gemm_run(&k->dr_new, all + (size_t)(3 * n) * k->size, k->linear ? hs : rhs,
-                         dr + (size_t)(2 * n * n) * k->size, NULL, scratch + k->at_gemm);
+                gemm_run(&k->dr_new, k->linear ? hs : rhs, all + (size_t)(3 * n) * k->size, turned + 2 * n,
+                         NULL, scratch + k->at_gemm);
+            N(turn_back)(k, s->out[2], d, n, turned);
         }
         if (output_of(s, 3)) {
             REAL *sum = (REAL *)(scratch + k->at_bias);

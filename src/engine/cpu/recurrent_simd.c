@@ -14,9 +14,9 @@ struct recurrent {
     int64_t gates, steps, batch, input, hidden;
     struct gemm all, step, reset; /* forward: X Wᵀ, h Rᵀ, and a GRU's (r h) Rᵀ of the new state */
     struct gemm back, left, dx, dw, dr,
-        dr_new; /* backward: slopes R (and of a GRU's new state), slopes W, slopesᵀ X, slopesᵀ h */
+        dr_new; /* backward: slopes R (and of a GRU's new state), slopes W, Xᵀ slopes, hᵀ slopes */
     size_t at_x, at_rt, at_gates, at_cells, at_h, at_half, at_state, at_bias, at_gemm; /* in scratch */
-    size_t at_on, at_hs, at_gate_half, at_rhs, at_dx;
+    size_t at_on, at_hs, at_gate_half, at_rhs, at_dx, at_turned;
 };
 
 static const struct tensor *input_of(const struct step *s, int i)
@@ -183,10 +183,11 @@ static err bind_recurrent(struct bind *b, bool lstm, bool grad, int at)
                           &products);
         k->dx = planned((struct product){ rows, k->input, g, 4 * n, k->input, k->input, false, false, 0 }, t,
                         own ? real : t, &products);
-        k->dw = planned((struct product){ g, k->input, rows, 4 * n, k->input, k->input, true, false, 0 }, t,
-                        t, &products);
-        k->dr = planned((struct product){ some, n, rows, 4 * n, n, n, true, false, 0 }, t, t, &products);
-        k->dr_new = planned((struct product){ n, n, rows, 4 * n, n, n, true, false, 0 }, t, t, &products);
+        k->at_turned = reserve(&need, g * (n > k->input ? n : k->input), real_size);
+        k->dw = planned((struct product){ k->input, g, rows, k->input, 4 * n, g, true, false, 0 }, t, real,
+                        &products);
+        k->dr = planned((struct product){ n, some, rows, n, 4 * n, g, true, false, 0 }, t, real, &products);
+        k->dr_new = planned((struct product){ n, n, rows, n, 4 * n, g, true, false, 0 }, t, real, &products);
         b->step->flops = 4.0 * (double)(rows * g) * (double)(k->input + n) * k->dirs;
         b->step->run = f64 ? recurrent_grad_f64 : recurrent_grad_f32;
     }
