@@ -75,7 +75,12 @@ struct attr *draft_attr(struct draft *, const char *name); /* NULL: there is non
 void draft_drop(struct draft *, const char *name);
 void draft_set(struct draft *, struct attr);
 
-enum { OPSET_LEAST = 7, OPSET_OWN = 20, OPSET_MOST = 28 };
+enum {
+    OPSET_LEAST = 1,
+    OPSET_NUMPY = 7 /* broadcasting without attributes */,
+    OPSET_OWN = 20,
+    OPSET_MOST = 28
+};
 /* Rewrites a node of an older (or newer) opset as opset 20 says the same; nodes may be put before it. UNSUPPORTED where
  * that cannot be said. */
 err graph_lift(struct draft *);

@@ -331,6 +331,8 @@ static err input(struct reader *r, const struct tensor_spec *s)
 static err floats_read(struct reader *r, const struct pb_field *f, struct attr *at, size_t *cap)
 {
     size_t n = f->wire == PB_BYTES ? f->bytes.n / 4 : 1;
+    if (n == 0)
+        return NULL;
     if (at->n + n > *cap) {
         *cap = 2 * (at->n + n);
         float *more = NEW_N(r->a, float, *cap);
@@ -507,6 +509,10 @@ static err node_build(struct reader *r, struct draft *d)
     const struct op *op = op_find(S(""), d->op);
     if (!op)
         FAIL(UNSUPPORTED, "node '%.*s': the op %.*s is not known here", STR(d->name), STR(d->op));
+    if (d->opset < OPSET_NUMPY && op->since > d->opset)
+        return err_hint(err_new(UNSUPPORTED, "node '%.*s': %.*s of opset %lld is not known here",
+                                STR(d->name), STR(d->op), (long long)d->opset),
+                        "convert the model by onnx.version_converter, or export it anew");
     struct node n = { .op = op, .name = d->name, .n_in = (int)d->in.n, .n_out = (int)d->out.n };
     while (n.n_in > 0 && d->in.v[n.n_in - 1] < 0) /* named, but empty */
         n.n_in--;

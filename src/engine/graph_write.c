@@ -68,7 +68,7 @@ static const int64_t *axes_of(const struct writer *w, const struct node *n, int 
 
 static bool is_reduce(const struct node *n)
 {
-    return n->op->since == 18 && str_starts(str_of(n->op->name), S("Reduce"));
+    return n->op->since >= 18 && str_starts(str_of(n->op->name), S("Reduce"));
 }
 
 /* Sizes of a Split's pieces; false if one is not known. */

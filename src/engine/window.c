@@ -123,7 +123,7 @@ err window_transposed(const struct graph *g, const struct node *n, const struct 
             w->in[i] = want[i] > 0 ? want[i] : out * w->stride[i];
             int64_t pad = all - w->in[i];
             /* ONNX: the odd one goes to the end for SAME_UPPER, else to the beginning. */
-            w->lo[i] = str_is(way, "SAME_UPPER") ? pad / 2 : pad - pad / 2;
+            w->lo[i] = pad < 0 ? 0 : str_is(way, "SAME_UPPER") ? pad / 2 : pad - pad / 2;
         }
         if (w->in[i] < 1)
             return node_err(g, n, "its output would be empty");

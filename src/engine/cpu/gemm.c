@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/gemm.h"
 #include "engine/cpu/simd.h"
+#include "engine/cpu/rows.h"
 
 #include <string.h>
 #if defined __x86_64__
@@ -600,9 +601,9 @@ void floats_of(enum tensor_type type, const void *p, int64_t n, float *out)
             memcpy(&out[i], &w, 4);
         }
     } else if (type == TENSOR_F16) {
-        const _Float16 *h = p;
+        const uint16_t *h = p;
         for (int64_t i = 0; i < n; i++)
-            out[i] = (float)h[i];
+            out[i] = rows_of_f16(h[i]);
     } else if (type == TENSOR_F64) {
         const double *d = p;
         for (int64_t i = 0; i < n; i++)
@@ -623,9 +624,9 @@ void floats_to(enum tensor_type type, const float *v, int64_t n, void *out)
             h[i] = (uint16_t)(v[i] != v[i] ? 0x7fc0 : w >> 16);
         }
     } else if (type == TENSOR_F16) {
-        _Float16 *h = out;
+        uint16_t *h = out;
         for (int64_t i = 0; i < n; i++)
-            h[i] = (_Float16)v[i];
+            h[i] = rows_to_f16(v[i]);
     } else if (type == TENSOR_F64) {
         double *d = out;
         for (int64_t i = 0; i < n; i++)

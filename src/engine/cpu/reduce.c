@@ -109,6 +109,8 @@ static long double finish(const struct reduce *r, long double v, long double top
 static long double start(const struct reduce *r)
 {
     bool whole = r->t == &elements_i64;
+    if (r->from == TENSOR_BOOL && (r->fold == FOLD_MAX || r->fold == FOLD_MIN))
+        return r->fold == FOLD_MIN;
     return r->fold == FOLD_SUM    ? 0
            : r->fold == FOLD_PROD ? 1
            : r->fold == FOLD_MAX  ? (whole ? (long double)INT64_MIN : -INFINITY)

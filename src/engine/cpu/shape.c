@@ -2,6 +2,7 @@
 // Kernels that move elements and change none: by the size of an element, whatever its type. Nearly all of them are a
 // copy between two strided places (struct nest); only what adds (gradients of indices, ScatterElements) looks at types.
 #include "engine/cpu/cpu.h"
+#include "engine/cpu/rows.h"
 
 #include <math.h>
 
@@ -532,33 +533,14 @@ static err bind_pad(struct bind *b)
 
 /* ---- adding ---- */
 
-static inline float bf16_read(uint16_t v)
-{
-    uint32_t bits = (uint32_t)v << 16;
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-/* Rounded to the nearest, ties to even; NaN stays one. */
-static inline uint16_t bf16_write(float f)
-{
-    uint32_t bits;
-    memcpy(&bits, &f, 4);
-    if ((bits & 0x7fffffff) > 0x7f800000)
-        return (uint16_t)(bits >> 16 | 0x40);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-static inline double same(double v)
-{
-    return v;
-}
 /* name, type in memory, type to count in, reading, writing */
-#define ADDING(A)                                    \
-    A(f32, float, float, (float), (float))           \
-    A(f64, double, double, (double), (double))       \
-    A(i64, int64_t, uint64_t, (uint64_t), (int64_t)) \
-    A(i32, int32_t, uint32_t, (uint32_t), (int32_t)) \
-    A(bf16, uint16_t, float, bf16_read, bf16_write)
+#define ADDING(A)                                        \
+    A(f32, float, float, (float), (float))               \
+    A(f64, double, double, (double), (double))           \
+    A(i64, int64_t, uint64_t, (uint64_t), (int64_t))     \
+    A(i32, int32_t, uint32_t, (uint32_t), (int32_t))     \
+    A(bf16, uint16_t, float, rows_of_bf16, rows_to_bf16) \
+    A(f16, uint16_t, float, rows_of_f16, rows_to_f16)
 
 #define A(name, type, wide, rd, wr)                                                          \
     static void add_mapped_##name(void *to, const int64_t *map, const void *from, int64_t n) \
@@ -582,7 +564,7 @@ static void add_row_bf16_f32(void *to, const void *from, int64_t n)
     float *restrict y = to;
     const uint16_t *restrict x = from;
     for (int64_t i = 0; i < n; i++)
-        y[i] += bf16_read(x[i]);
+        y[i] += rows_of_bf16(x[i]);
 }
 
 static int adding_of(enum tensor_type t)
@@ -598,6 +580,8 @@ static int adding_of(enum tensor_type t)
         return 3;
     case TENSOR_BF16:
         return 4;
+    case TENSOR_F16:
+        return 5;
     default:
         return -1;
     }
@@ -857,7 +841,8 @@ static err bind_gather_elements(struct bind *b)
     }
 REDUCE(R, f32, float, float, (float), (float))
 REDUCE(R, f64, double, double, (double), (double))
-REDUCE(R, bf16, uint16_t, float, bf16_read, bf16_write)
+REDUCE(R, bf16, uint16_t, float, rows_of_bf16, rows_to_bf16)
+REDUCE(R, f16, uint16_t, float, rows_of_f16, rows_to_f16)
 #undef R
 #define R(how, name, type, value) put_##how##_##name,
 typedef void putter(void *, const void *, int64_t);
@@ -871,7 +856,7 @@ static void put_add_i32(void *to, const void *from, int64_t n)
 }
 static putter *const putters[][4] = {
     { REDUCE(R, f32, , , , ) },  { REDUCE(R, f64, , , , ) }, { put_add_i64 }, { put_add_i32 },
-    { REDUCE(R, bf16, , , , ) },
+    { REDUCE(R, bf16, , , , ) }, { REDUCE(R, f16, , , , ) },
 };
 #undef R
 

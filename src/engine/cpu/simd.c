@@ -3,12 +3,17 @@
 
 #include <stdatomic.h>
 
+/* Clang before 16 does not know all names of features: it makes the portable code, which is what fuzzing runs. */
+#if defined __x86_64__ && !(defined __clang__ && __clang_major__ < 16)
+#define KNOWS_FEATURES
+#endif
+
 static const char *const names[] = { "portable", "avx2", "avx512" };
 static _Atomic int limit = SIMD_AVX512;
 
 static enum simd machine(void)
 {
-#ifdef __x86_64__
+#ifdef KNOWS_FEATURES
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
@@ -33,7 +38,7 @@ enum simd simd_level(void)
 
 bool simd_bf16(void)
 {
-#ifdef __x86_64__
+#ifdef KNOWS_FEATURES
     return simd_level() == SIMD_AVX512 && __builtin_cpu_supports("avx512bf16");
 #else
     return false;
