@@ -16,11 +16,18 @@ from engine_tool import Engine, EngineError
 # Cases that the engine refuses, and why. One that passes although it is listed fails the test.
 SKIPS = [
     (r"FLOAT8|FLOAT4|INT4|INT2|UINT4|UINT2|_e8m0_", "elements narrower than a byte, and 8-bit floats, are not trained"),
+    (r"resize.*(cubic|crop_and_resize|antialias)", "Resize is nearest or linear, without a window or antialiasing"),
+    (r"resize_downsample_scales_linear_align_corners", "ONNX counts by the size before rounding; ONNX Runtime does not, either"),
+    (r"maxpool_2d_uint8", "pools are of floats"),
+    (r"attention_(?!.*expanded).*(padded_kv|nonpad|window(?!_default))", "Attention with lengths of its keys, or a window, is refused"),
+    (r"training_dropout(_default|_mask|_default_mask)?$|bernoulli.*expanded", "random numbers differ from numpy's"),
     (r"range_(b?float16)", "Range counts in float, double and whole numbers"),
     (r"_sequence|_opt$|_optional|string|strings", "sequences, optionals and text are not tensors of numbers"),
 ]
+# Chains in halves are rounded between their ops in both, not always to the same side: two steps of the type.
+ROUNDING = {"float16": 2 * 2.0**-10, "bfloat16": 2 * 2.0**-7}
 # Ops of the table that ONNX has no case of, or none that consists of known ops.
-WITHOUT_CASES = set()
+WITHOUT_CASES = {"RandomUniformLike"}
 
 
 @functools.cache
@@ -59,6 +66,10 @@ def frozen(model, inputs, keep):
     return fixed, inputs[:keep]
 
 
+def arrays(values):
+    return [numpy_helper.to_array(v) if isinstance(v, onnx.TensorProto) else v for v in values]
+
+
 def run(case, inputs):
     try:
         return engine().run(case.model, inputs)
@@ -70,18 +81,18 @@ def run(case, inputs):
 
 
 def compare(case, got, want):
-    want = np.asarray(want)
+    want, kind = np.asarray(want), got.dtype.name
     assert got.dtype == want.dtype and got.shape == want.shape, f"{got.dtype}{got.shape}, not {want.dtype}{want.shape}"
     if got.dtype.kind not in "biu":
         got, want = got.astype(np.float64), want.astype(np.float64)
-    np.testing.assert_allclose(got, want, rtol=case.rtol, atol=case.atol)
+    np.testing.assert_allclose(got, want, rtol=max(case.rtol, ROUNDING.get(kind, 0)), atol=case.atol)
 
 
 def outcome(case):
     """None, or what went wrong."""
     try:
         for inputs, outputs in case.data_sets:
-            for got, want in zip(run(case, inputs), outputs):
+            for got, want in zip(run(case, arrays(inputs)), arrays(outputs)):
                 compare(case, got, want)
     except Exception as e:  # a crash of the tool, too, is this case's failure and nobody else's
         return f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
@@ -114,6 +125,6 @@ def check(cases_of_op):
 @pytest.mark.parametrize("op", sorted(table()) + ["several"])
 def test_cases_of(op):
     if op in WITHOUT_CASES:
-        assert op not in cases()
+        assert op not in cases(), "it has cases now"
         pytest.skip("ONNX has no node test of it")
     assert check(cases().get(op, [])) > 0
