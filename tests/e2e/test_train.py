@@ -122,6 +122,23 @@ def test_trees_tell_the_same_measures(bench):
     assert result(trees)["metrics"]["auc"] > 0.98
 
 
+def test_trees_split_by_time_are_the_same_by_either_way(bench, data):
+    """Parquet goes straight into rows, CSV through the loader."""
+    con = duckdb.connect()
+    con.execute("create table flights as select timestamp '2026-01-01' + interval (i) minute as at, case when i % 13 > 0 then (i * 37) % 101 end "
+                "as a, ((i * 61) % 97) / 7.0 as b, (((i * 37) % 101 + (i * 61) % 97) > 100)::integer as late from range(5000) r(i)")
+    models = []
+    for kind in ("parquet", "csv"):
+        con.execute(f"copy flights to '{data}/flights.{kind}' (format {kind})")
+        form = bench.form(f"trees-{kind}", model={"trees": {"rounds": 10}}, data={"path": f"{data}/flights.{kind}"}, label="late",
+                          split={"at": "at"}, holdout="10h")
+        out, _ = bench.train(form, "-o", "json")
+        facts = result(out)["facts"]
+        assert facts["validRows"] == 600 and facts["trainRows"] == 4400
+        models.append((result(out)["metrics"], result(out)["signature"]))
+    assert models[0] == models[1]
+
+
 def test_a_language_model_learns(bench):
     form = bench.form("gpt", data={"path": "text.txt"}, epochs=3, model={"gpt": {"layers": 1, "width": 32, "heads": 2}},
                       inputs=[{"name": "tokens", "kind": "tokens", "columns": ["text"], "length": 16}])
