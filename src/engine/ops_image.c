@@ -106,7 +106,8 @@ err shape_channel_sum(struct graph *g, struct node *n)
     const struct value *x = node_in(g, n, 0);
     struct value *out = node_out(g, n, 0);
     TRY(picture(g, n, x));
-    unknown(out, x->type);
+    /* Of halves in F32: it is the gradient of a bias, which is never kept in halves. */
+    unknown(out, x->type == TENSOR_BF16 || x->type == TENSOR_F16 ? TENSOR_F32 : x->type);
     if (x->shape.rank >= 0)
         out->shape = SHAPE(x->shape.d[1]);
     return NULL;
