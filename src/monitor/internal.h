@@ -144,7 +144,7 @@ struct watch *watch_new(struct str project, struct str name);
 void watch_free(struct watch *);
 /* Takes over a new spec; what depended on the old one is gone. */
 err watch_read(struct monitors *, struct watch *, struct arena *a, const struct object *);
-/* One step: judges what was closed, follows the champion if asked to, writes the status when it is time. */
+/* One step: judges what was closed, follows its version if asked to, writes the status when it is time. */
 err watch_turn(struct monitors *, struct watch *, struct arena *a, bool resolve, int64_t *again_ms);
 /* The status with the counts of this moment; texts live in a or in the watch. The caller holds the lock or the step. */
 void watch_status(struct watch *, struct arena *a, struct monitor_status *out);

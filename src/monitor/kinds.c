@@ -3,6 +3,8 @@
 
 const char *const monitor_alarms[] = { "none", "watching", "drifted", NULL };
 
+const char *const monitor_watches[] = { "champion", "challenger", NULL };
+
 SCHEMA_TABLE(monitor_features, MONITOR_FEATURES, "When a feature counts as moved.");
 SCHEMA_TABLE(monitor_outcome, MONITOR_OUTCOME, "Where outcomes come from.");
 SCHEMA_TABLE(monitor_spec, MONITOR_SPEC, "What is watched, and when it is a drift.");

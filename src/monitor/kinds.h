@@ -7,6 +7,8 @@
 
 enum monitor_alarm { ALARM_NONE, ALARM_WATCHING, ALARM_DRIFTED };
 extern const char *const monitor_alarms[];
+enum monitor_watched { WATCH_CHAMPION, WATCH_CHALLENGER };
+extern const char *const monitor_watches[];
 enum { MONITOR_HISTORY = 50, MONITOR_WORST = 50 };
 
 // clang-format off
@@ -22,11 +24,12 @@ enum { MONITOR_HISTORY = 50, MONITOR_WORST = 50 };
     F(T, I64, min,     0, "Fewest outcomes for an AUC.", .def = "100", .min = 2, .max = 1e12)
 #define MONITOR_SPEC(F, O, L, T)                                                                                 \
     F(T, REF,      deployment, REQUIRED | COLUMN, "Whose predictions are watched.", .ref = "Deployment")         \
+    F(T, ENUM,     watch,      COLUMN, "Which of its versions: the champion; or the challenger of a rollout (b of an A/B test), as canary.abort.monitor wants it.", .values = monitor_watches) \
     F(T, DURATION, window,     COLUMN, "Length of a window, in event time of the requests.", .def = "1d", .min = 1000, .max = 3.2e10) \
     F(T, I64,      sustain,    0, "Windows running over the share that are a drift.", .def = "2", .min = 1, .max = 1000) \
     O(T, monitor_features, features, 0, "When a feature counts as moved.")                                       \
     O(T, monitor_outcome,  outcome,  0, "Where it is learned what became true.")                                 \
-    F(T, DURATION, cooldown,   0, "Event time after a drift in which it is not told again; 0: only of a new champion.", .def = "14d", .min = 0, .max = 3.2e11) \
+    F(T, DURATION, cooldown,   0, "Event time after a drift in which it is not told again; 0: only of a new version.", .def = "14d", .min = 0, .max = 3.2e11) \
     F(T, STR,      doc,        0, "What it is for.", .len_max = 2000)
 
 #define MONITOR_WINDOW(F, O, L, T)                                                                               \
@@ -77,7 +80,7 @@ enum { MONITOR_HISTORY = 50, MONITOR_WORST = 50 };
 #define MONITOR_STATUS(F, O, L, T)                                                                               \
     F(T, ENUM, alarm,     COLUMN, "none (also if it is not there), watching (the last window was over the share), drifted.", .values = monitor_alarms) \
     F(T, TIME, since,     0, "Event time since which the alarm is so.")                                          \
-    F(T, STR,  version,   COLUMN, "The version watched: the deployment's champion.", .len_max = 100)             \
+    F(T, STR,  version,   COLUMN, "The version watched, or, while there is none to watch, the last one.", .len_max = 100)             \
     F(T, STR,  message,   COLUMN, "What stands in the way.", .len_max = 2000)                                    \
     F(T, I64,  windows_closed, COLUMN, "Windows closed so far.")                                                 \
     O(T, monitor_window,  window, 0, "The window that is open.")                                                 \

@@ -4,7 +4,7 @@
  *          --> pipeline; feature_push --id, label--> prediction of that id --> realised AUC.
  * Owns     kind Monitor; in memory, per Monitor: sketches, the last predictions by id, AUC histograms.
  * Windows  tumble in event time: the first begins at the first request's time, the next one at its end. Only the
- *          champion's predictions (or those of the deployment's spec.version) are sketched; a new champion has a new
+ *          predictions of the champion (or the deployment's spec.version, or with watch: challenger of a rollout's newcomer) are sketched; a new one has a new
  *          baseline: its first window and its alarm begin anew. What the status says of the last judged window
  *          (judged, drift) and of the last alarm (lastAlarm) names its version and stays until there is a newer one.
  *          A row older than the open window is left out. A row more than a window away from the open one is left
@@ -14,7 +14,7 @@
  *          passed by less than a window. So the last one is judged when requests end and outcomes go on.
  * Alarm    a window of at least features.min predictions is over if the share of features over a bound is at least
  *          features.share. `sustain` such windows running: alarm drifted and event monitor.drifted, once, in the
- *          same transaction; told again only with a new champion or when cooldown (event time) has passed.
+ *          same transaction; told again only of a new version or when cooldown (event time) has passed.
  *          `sustain` windows running that are not over end the alarm. Data of the event: time (end of the window,
  *          the now of the data), deployment, version, share, reason, window {from, until, predictions}, features
  *          {name: {wasserstein, psi}}: those over a bound, the worst first, at most 50.

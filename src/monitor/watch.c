@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* One Monitor: follows its spec and the deployment's champion, judges closed windows, writes the status. */
+/* One Monitor: follows its spec and the version that it watches, judges closed windows, writes the status. */
 #include "monitor/internal.h"
 #include <stdlib.h>
 
@@ -250,28 +250,39 @@ err watch_read(struct monitors *m, struct watch *w, struct arena *a, const struc
     return NULL;
 }
 
-/* ---- the champion ---- */
+/* ---- the version that is watched ---- */
+
+/* What the deployment names itself; empty: the model's aliases say it. */
+static struct str named_by(const struct deployment_spec *d, enum monitor_watched which)
+{
+    if (which == WATCH_CHALLENGER)
+        return d->ab_test.b;
+    return d->version.n ? d->version : d->ab_test.a;
+}
 
 /* Empty with a message if there is none. */
-static err champion_find(struct monitors *m, struct watch *w, struct arena *a, struct str *version,
-                         struct str *message)
+static err watched_find(struct monitors *m, struct watch *w, struct arena *a, struct str *version,
+                        struct str *message)
 {
     struct deployment_spec d;
+    enum monitor_watched which = w->spec.watch;
     *version = S("");
     err e = resource_get(m->cfg.store, a, &deployment_resource, w->project, w->spec.deployment, NULL, &d,
                          NULL);
     if (!e) {
         if (!str_eq(w->model, d.model))
             w->model = str_dup(w->spec_a, d.model);
-        *version = d.version;
-        e = d.version.n ? NULL
-                        : registry_alias_get(m->cfg.store, a, w->project, d.model, ALIAS_CHAMPION, version);
+        *version = named_by(&d, which);
+        if (!version->n)
+            e = registry_alias_get(m->cfg.store, a, w->project, d.model,
+                                   which == WATCH_CHALLENGER ? ALIAS_CHALLENGER : ALIAS_CHAMPION, version);
     }
     if (e && e->code != NOT_FOUND)
         return e;
     *message = e            ? str_dup(a, e->text)
                : version->n ? S("")
-                            : fmt(a, "model '%.*s' has no champion yet", STR(d.model));
+                            : fmt(a, "model '%.*s' has no %s %s", STR(d.model), monitor_watches[which],
+                                  which == WATCH_CHALLENGER ? "now" : "yet");
     if (e)
         *version = S("");
     return NULL;
@@ -351,11 +362,11 @@ static err lens_load(struct monitors *m, struct watch *w, struct arena *a, struc
     return NULL;
 }
 
-static err champion_follow(struct monitors *m, struct watch *w, struct arena *a)
+static err watched_follow(struct monitors *m, struct watch *w, struct arena *a)
 {
     struct str version, message;
     bool had_outcomes = w->outcomes != NULL;
-    TRY(champion_find(m, w, a, &version, &message));
+    TRY(watched_find(m, w, a, &version, &message));
     if (!version.n) {
         if (w->lens)
             lens_replace(m, w, NULL);
@@ -449,7 +460,7 @@ err watch_turn(struct monitors *m, struct watch *w, struct arena *a, bool resolv
 {
     TRY(windows_judge(m, w, a));
     if (resolve || !w->lens || (w->spec.outcome.dataset.n && !w->outcomes))
-        TRY(champion_follow(m, w, a));
+        TRY(watched_follow(m, w, a));
     int64_t age_ms = (mono_ns() - w->wrote_ns) / 1000000;
     if (w->wrote_ns && age_ms < WRITE_MS) {
         *again_ms = WRITE_MS - age_ms;

@@ -531,6 +531,57 @@ def test_a_trial_that_is_given_up_leaves_no_challenger(trained, how):
     assert answers == {before.split(".")[1]}
 
 
+def test_a_challenger_whose_traffic_drifts_is_taken_back(trained):
+    """A Monitor of the challenger, and requests to the two versions by their numbers: rows that moved take it back when they
+    are its own, not when they are the champion's."""
+    before = champion(trained)
+    other = next(v["metadata"]["name"] for v in trained.get("modelversions")["items"]
+                 if v["spec"]["model"] == "late" and v["status"]["state"] == "passed" and v["metadata"]["name"] != before)
+    signature = trained.get("modelversions", other)["spec"]["signature"]["features"]
+    rows = flights.rows_of(trained, "late_rows.1")[signature].sample(4000, random_state=1).to_numpy("<f4")
+    name = trained.http("GET", "/v2/models/late").json()["inputs"][0]["name"]
+
+    def ask(version, x):
+        head = json.dumps({"inputs": [{"name": name, "shape": list(x.shape), "datatype": "FP32",
+                                       "parameters": {"binary_data_size": x.nbytes}}]}).encode()
+        reply = trained.http("POST", f"/v2/models/late/versions/{version.split('.')[1]}/infer", data=head + x.tobytes(),
+                             headers={"Inference-Header-Content-Length": str(len(head))})
+        assert reply.status_code == 200, reply.text
+
+    def asked(champions, challengers, until, seconds=30):
+        """Both are asked until it is so."""
+        end = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < end, (trained.get("monitors", "canary"), trained.get("deployments", "late")["status"])
+            ask(before, champions)
+            if rollout()["state"] == "canary":
+                ask(other, challengers)
+            time.sleep(0.1)
+
+    def rollout():
+        return trained.get("deployments", "late")["status"]["rollout"]
+
+    def closed():
+        return trained.get("monitors", "canary").get("status", {}).get("windowsClosed", 0)
+
+    was = trained.get("deployments", "late")["spec"]
+    trained.put("Monitor", "canary", {"deployment": "late", "watch": "challenger", "window": "1s", "sustain": 2})
+    trained.put("Deployment", "late", {**was, "canary": {"share": 0.5, "requests": 100000, "abort": {"monitor": "canary"}}})
+    trained.ok("apply", "-f", "-", input=flights.pipeline("trial", ("deploy", "deploy", {"deployment": "late", "version": other})))
+    run_name = trained.ok("run", "trial", "--detach").out.strip()
+    try:
+        eventually(lambda: rollout()["state"] == "canary", 20, what="the trial")
+        asked(rows + 10 * rows.std(), rows, lambda: closed() >= 3)
+        assert rollout()["state"] == "canary" and trained.get("monitors", "canary")["status"].get("alarm", "none") == "none"
+        asked(rows, rows + 10 * rows.std(), lambda: rollout()["state"] == "failed")
+        assert rollout()["message"] == f"monitor canary says that {other} drifted"
+        assert champion(trained) == before and not trained.get("models", "late")["status"]["aliases"].get("challenger")
+    finally:
+        trained.cli("cancel", run_name)
+        trained.put("Deployment", "late", was)
+        trained.http("DELETE", trained.path("monitors", "canary"))
+
+
 # ---- when a step does not go well ----
 
 def test_resume_goes_on_from_the_failed_step(trained):

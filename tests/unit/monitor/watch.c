@@ -282,6 +282,41 @@ TEST(what_was_judged_stays_when_the_champion_changes)
     world_free(&w);
 }
 
+/* Beside a champion that is asked as ever, a challenger whose traffic moves. */
+TEST(a_challenger_is_watched_while_there_is_one)
+{
+    struct world w = world_new();
+    struct str data;
+    put(&w, "Monitor", "drift", fmt(w.a, "{\"watch\":\"challenger\",%s", MONITOR_SPEC_TEXT + 1), S(""));
+    step(&w, "Monitor", "drift");
+    CHECK_STR(status(&w).message, "model 'late' has no challenger now");
+    day(&w, 0, 1.5, "late.1");
+    CHECK(status(&w).windows_closed == 0);
+    put(&w, "Model", "late", S("{}"), S("{\"aliases\":{\"champion\":\"late.1\",\"challenger\":\"late.2\"}}"));
+    step(&w, "Model", "late");
+    for (int i = 1; i < 4; i++) {
+        day(&w, i, 3, "late.1"); /* the champion's is not its */
+        day(&w, i, 0, "late.2");
+    }
+    CHECK_STR(status(&w).version, "late.2");
+    CHECK(status(&w).windows_closed == 2 && status(&w).alarm == ALARM_NONE && events_told(&w, &data) == 0);
+    for (int i = 4; i < 7; i++)
+        day(&w, i, 1.5, "late.2");
+    CHECK(status(&w).alarm == ALARM_DRIFTED && events_told(&w, &data) == 1);
+    champion_set(&w, "late.1"); /* it is taken back */
+    step(&w, "Model", "late");
+    step(&w, "Monitor", "drift");
+    day(&w, 7, 1.5, "late.2");
+    CHECK_STR(live(&w).version, "late.2");
+    CHECK(live(&w).alarm == ALARM_DRIFTED && live(&w).message.n && live(&w).window.predictions == 0);
+    put(&w, "Deployment", "late", S("{\"model\":\"late\",\"abTest\":{\"a\":\"late.2\",\"b\":\"late.1\"}}"),
+        S(""));
+    step(&w, "Deployment", "late");
+    CHECK_STR(live(&w).version, "late.1");
+    CHECK(live(&w).alarm == ALARM_NONE && !live(&w).message.n);
+    world_free(&w);
+}
+
 TEST(another_deployment_has_nothing_to_show_yet)
 {
     struct world w = world_new();
