@@ -63,13 +63,26 @@ static struct str head_text(struct arena *a, const struct request_sink *k)
     return json_get(&j);
 }
 
+/* Not synced, as rows are not: a killed process loses nothing by that, and on a busy disk a sync takes longer than rows
+ * may wait in memory. */
+static err head_write(const char *path, struct str text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_errno(errno, "the request log cannot make %s", path);
+    ssize_t n = write(fd, text.p, text.n);
+    int failed = n < 0 ? errno : (size_t)n < text.n ? ENOSPC : 0;
+    close_fd(fd);
+    return failed ? err_errno(failed, "the request log cannot write %s", path) : NULL;
+}
+
 err spill_open(struct serve *s, struct request_sink *k)
 {
     auto_arena struct arena *a = arena_new(0);
     const char *dir = fmtz(a, "%s/%.*s.open", requests_dir(s, a), STR(id_new(a)));
     const char *rows = fmtz(a, "%s/%s", dir, rows_name);
     TRY(dir_make(dir));
-    TRY(file_write(fmtz(a, "%s/%s", dir, head_name), head_text(a, k)));
+    TRY(head_write(fmtz(a, "%s/%s", dir, head_name), head_text(a, k)));
     int fd = open(rows, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
     if (fd < 0)
         return err_errno(errno, "the request log cannot make %s", rows);
@@ -85,14 +98,22 @@ err spill_open(struct serve *s, struct request_sink *k)
 err spill_write(struct request_sink *k)
 {
     struct str text = buf_get(&k->text);
-    while (text.n) {
-        ssize_t n = write(k->fd, text.p, text.n);
-        if (n < 0 && errno != EINTR)
-            return err_errno(errno == EFBIG ? ENOSPC : errno, "the request log cannot write to %s", k->dir);
-        text = str_sub(text, n > 0 ? (size_t)n : 0, text.n);
+    int failed = 0;
+    size_t at = 0;
+    while (at < text.n && !failed) {
+        ssize_t n = write(k->fd, text.p + at, text.n - at);
+        failed = n < 0 && errno != EINTR ? errno : 0;
+        at += n > 0 ? (size_t)n : 0;
     }
-    k->bytes += (int64_t)k->text.n;
-    return NULL;
+    k->bytes += (int64_t)at;
+    while (at && text.p[at - 1] != '\n') /* half a row is cut off its file when that is published */
+        at--;
+    struct buf left = buf_new(arena_new(0));
+    buf_str(&left, str_sub(text, at, text.n));
+    arena_free(k->text.a);
+    k->text = left;
+    return failed ? err_errno(failed == EFBIG ? ENOSPC : failed, "the request log cannot write to %s", k->dir)
+                  : NULL;
 }
 
 err spill_close(struct request_sink *k)

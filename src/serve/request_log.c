@@ -253,7 +253,7 @@ static void publish_soon(struct request_log *l)
         atomic_store(&l->publishing, false);
 }
 
-/* The log pauses: requests are counted as not logged, and the few in the rings are let go of. Said once. */
+/* The log pauses: what is in the rings stays there, further requests are counted as not logged. Said once. */
 static void trouble(struct request_log *l, err e)
 {
     if (!e) {
@@ -271,7 +271,6 @@ static void trouble(struct request_log *l, err e)
 
 static void ring_empty(struct request_log *l, struct ring *g)
 {
-    bool keep = !atomic_load(&l->paused);
     size_t tail = atomic_load_explicit(&g->tail, memory_order_relaxed);
     size_t head = atomic_load_explicit(&g->head,
                                        memory_order_acquire); /* what comes now waits for the next pass */
@@ -280,7 +279,7 @@ static void ring_empty(struct request_log *l, struct ring *g)
         uint32_t bytes, gap;
         memcpy(&bytes, p, sizeof bytes);
         memcpy(&gap, p + 4, sizeof gap);
-        if (!gap && keep) {
+        if (!gap) {
             struct arena *a = arena_new(0);
             struct taken t;
             take_record(a, p, &t);
@@ -312,8 +311,6 @@ static void sink_flush(struct request_log *l, struct request_sink *sink, bool la
         if (!e)
             e = spill_write(sink);
         trouble(l, e);
-        arena_free(sink->text.a);
-        sink->text = buf_new(arena_new(0));
     }
     int64_t age_ms = sink->dir ? (mono_ns() - sink->opened_ns) / 1000000 : 0;
     if (e || last || sink->bytes >= atomic_load(&sink->rotate_bytes) ||
@@ -355,7 +352,12 @@ static void retry(struct request_log *l)
 /* A sink whose tally had gone before the rings are emptied can get nothing more. */
 static void pass(struct request_log *l, bool last)
 {
-    atomic_store(&l->paused, mono_ns() < l->paused_until_ns || atomic_load(&l->backlog) > BACKLOG_MAX);
+    bool rests = mono_ns() < l->paused_until_ns || atomic_load(&l->backlog) > BACKLOG_MAX;
+    atomic_store(&l->paused, rests);
+    if (rests && !last) {
+        retry(l);
+        return;
+    }
     pthread_mutex_lock(&l->m);
     struct request_sink *first = l->sinks; /* new ones come before it */
     pthread_mutex_unlock(&l->m);

@@ -3,8 +3,8 @@
  *          DIR/requests/ID.open --rotated by time and size--> DIR/requests/ID --lane: DuckDB--> Parquet blob -->
  *          DatasetVersion.
  * Loss     a ring that is full drops, and counts. kill -9 loses what the writer had not fetched (a twentieth of a
- *          second): the rows on disk are published at the next start. A disk that is full stops the log, not the
- *          answers.
+ *          second, if it gets a core): the rows on disk are published at the next start. A disk that is full stops the
+ *          log, not the answers: what was taken waits, what comes is counted as not logged.
  * Privacy  personal columns leave the ring as null or as a keyed hash: nothing else of them reaches the disk.
  * Memory   none before the first deployment asks for a log; then RINGS × RING_BYTES, and DuckDB while it publishes. */
 // SPDX-License-Identifier: Apache-2.0
@@ -94,7 +94,8 @@ void rows_write(struct request_sink *, const struct taken *, struct str boot, co
 /* ---- request_files.c: rows on disk → DatasetVersion ---- */
 /* A new folder with its head; *fd is open on its rows. */
 err spill_open(struct serve *, struct request_sink *);
-/* sink->text goes to the file. After an error its end may be half a row: close it. */
+/* sink->text goes to the file. After an error the file's end may be half a row: close it; the text that is left begins
+ * with that row. */
 err spill_write(struct request_sink *);
 /* The rows are whole: spills_publish() may have them. */
 err spill_close(struct request_sink *);

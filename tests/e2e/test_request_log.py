@@ -5,6 +5,8 @@ import json
 import re
 import resource
 import struct
+import subprocess
+import time
 
 import duckdb
 import numpy as np
@@ -195,6 +197,31 @@ def test_kill_9_loses_no_row_that_was_on_the_disk(fresh, tmp_path):
     assert eventually(lambda: not [p for p in folder.iterdir() if p.is_dir()], what="an empty folder of spills")
 
 
+SLOW_SYNC = """
+#include <unistd.h>
+int fsync(int fd) { (void)fd; sleep(1); return 0; }
+int fdatasync(int fd) { return fsync(fd); }
+"""
+
+
+def test_rows_wait_for_no_sync(fresh, tmp_path):
+    """On a disk that is busy a sync takes long: rows are where kill -9 leaves them within their twentieth of a second, in each
+    new file of them."""
+    (tmp_path / "slow.c").write_text(SLOW_SYNC)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", tmp_path / "slow.so", tmp_path / "slow.c"], check=True)
+    one = fresh()
+    serve(one, "quick", rows_model(), {"share": 1, "rotateEvery": "1s"})
+    one.stop()
+    one.extra_env["LD_PRELOAD"] = str(tmp_path / "slow.so")
+    one.start(60)
+    eventually(lambda: one.http("GET", "/v2/models/quick/ready").status_code == 200, 20, what="the deployment")
+    folder = one.data / "requests"
+    for i in range(3):
+        ask(one, "quick", [[i, 0, 0]], id=f"id-{i}")
+        eventually(lambda i=i: any(f'"id-{i}"' in p.read_text() for p in folder.glob("*/rows.jsonl")), 0.6, 0.01, f"row {i} on the disk")
+        time.sleep(1.2)  # another file
+
+
 def test_a_full_disk_stops_the_log_and_not_the_answers(fresh, tmp_path):
     """A limit on the size of files stands for the disk: it is the rows' file alone that reaches it."""
     one = fresh()
@@ -209,8 +236,13 @@ def test_a_full_disk_stops_the_log_and_not_the_answers(fresh, tmp_path):
     plain = {s.name: s.value for f in families(one.http("GET", "/metrics").text) for s in f.samples if label(s, deployment="full")}
     assert plain["dhow_inference_failures_total"] == 0 and plain["dhow_inference_unlogged_total"] > 0
     rotated(one, "full-requests")
+    # What was taken before the disk was full waits, and is written when there is room again, here at the end.
+    resource.prlimit(one.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    one.stop()
+    one.start()
+    rotated(one, "full-requests", 2)
     rows, _ = table(one, "full-requests", tmp_path, "count(*) AS n, count(y) AS whole", "1")
-    assert rows["n"][0] == rows["whole"][0] > 1000
+    assert rows["n"][0] == rows["whole"][0] == 1000 * plain["dhow_inference_logged_total"]
 
 
 def label(sample, **wanted):
