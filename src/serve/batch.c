@@ -2,6 +2,7 @@
 /* Several requests as one run: inputs one after the other, outputs back to whom they belong. */
 #include "serve/policy.h"
 
+enum { CLOCKED_NS = 20000 };
 enum { ODD = 8 /* times the usual run, and it does not tell of the next one */ };
 
 /* ---- what fits ---- */
@@ -129,6 +130,7 @@ static err run_together(struct arena *a, struct infer *first, size_t n)
     const struct model *m = first->to->model;
     struct together t = { .a = a, .first = first, .in = NEW_N(a, struct tensor, m->info->n_inputs) };
     struct infer_times at = { .started = mono_ns() };
+    int64_t clock = run_clock(first);
     for (const struct infer *c = first; c; c = c->next) {
         t.rows += c->n;
         if (c->seq && (!batch_able(c) || !batch_fits(first, c))) /* by its state, which it got only now */
@@ -139,12 +141,13 @@ static err run_together(struct arena *a, struct infer *first, size_t n)
     outputs_join(&t);
     TRY(policy_run(first, a, t.in, t.out, t.out_n));
     TRY(outputs_part(&t));
+    clock = run_clock(first) - clock;
     at.ran = mono_ns();
     for (struct infer *c = first; c; c = c->next) {
         c->at.started = at.started;
         c->at.ran = at.ran;
     }
-    run_count(first, t.rows, n);
+    run_count(first, t.rows, n, clock);
     return NULL;
 }
 
@@ -164,17 +167,52 @@ void batch_run(struct arena *scratch, struct infer *first, size_t n)
     arena_reset(scratch);
 }
 
+/* ---- does it pay? ---- */
+
+bool batch_pays(const struct policy *p, const struct infer *c, bool choice)
+{
+    struct model *m = c->to->model;
+    int64_t alone = atomic_load_explicit(&m->alone_ns, memory_order_relaxed);
+    int64_t together = atomic_load_explicit(&m->together_ns, memory_order_relaxed);
+    if (!p->batching.adaptive)
+        return true;
+    bool pays = !alone || !together || together < alone - alone / PAYS_OF;
+    if (!choice)
+        return pays;
+    unsigned turn = atomic_fetch_add_explicit(&m->turns, 1, memory_order_relaxed);
+    return pays ? turn % ALONE_OF < ALONE_OF - TRY_ALONE : turn % BATCH_OF >= BATCH_OF - TRY_BATCH;
+}
+
+/* A time that is far off is a thread's that had to wait for a core: it is not the model's. */
+static void average(_Atomic int64_t *to, int64_t ns)
+{
+    int64_t before = atomic_load_explicit(to, memory_order_relaxed), most = ODD * before;
+    ns = before && ns > most ? most : ns;
+    atomic_store_explicit(to, before ? before + (ns - before) / 8 : ns > 0 ? ns : 1, memory_order_relaxed);
+}
+
 /* ---- figures ---- */
 
-void run_count(struct infer *c, size_t rows, size_t requests)
+int64_t run_clock(const struct infer *c)
+{
+    const struct model *m = c->to->model;
+    const struct policy *p = c->entry ? c->entry->policy : NULL;
+    struct timespec t;
+    if (!p || p->batching.max_batch < 2 || strcmp(m->info->device, "cpu") != 0 ||
+        atomic_load_explicit(&m->run_ns, memory_order_relaxed) < CLOCKED_NS)
+        return mono_ns();
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
+}
+
+void run_count(struct infer *c, size_t rows, size_t requests, int64_t worked_ns)
 {
     struct model *m = c->to->model;
     struct stripe *to = c->count;
-    int64_t took = c->at.ran - c->at.started, each = took / (int64_t)requests;
-    int64_t before = atomic_load_explicit(&m->run_ns, memory_order_relaxed), most = ODD * before;
-    if (before && each > most) /* the thread had to wait for a core: that is not the model's */
-        each = most;
-    atomic_store_explicit(&m->run_ns, before ? before + (each - before) / 8 : each, memory_order_relaxed);
+    int64_t took = c->at.ran - c->at.started;
+    average(&m->run_ns, took / (int64_t)requests);
+    if (rows)
+        average(requests > 1 ? &m->together_ns : &m->alone_ns, worked_ns / (int64_t)rows);
     atomic_fetch_add_explicit(&to->executions, 1, memory_order_relaxed);
     if (rows < 1 || rows > BATCH_SIZES)
         return;

@@ -102,6 +102,9 @@ struct model {
     struct str definition;
     size_t bytes;           /* of the file */
     _Atomic int64_t run_ns; /* of a call, lately; 0: not known */
+    /* Of a row, lately, in runs of one request and of several (batch_pays); 0: not known. */
+    _Atomic int64_t alone_ns, together_ns;
+    _Atomic unsigned turns; /* choices between the two */
     struct bound **bounds;  /* by loop: a row's tensors that stay (bound.c); NULL: its form is another */
     enum model_state state;
     struct str message; /* why it failed */
@@ -297,6 +300,8 @@ err deployment_suspend(struct serve *, struct req *, struct str project, struct 
 /* The same one if the spec and versions are: else a new one, which goes on where the status stands if that is of it. */
 struct contest *contest_need(struct contest *, struct arena *a, const struct ab_test *,
                              const struct ab_status *);
+/* What the status says of this very test. */
+enum ab_decision contest_decided(struct arena *a, const struct ab_test *, const struct ab_status *);
 struct contest *contest_ref(struct contest *); /* NULL is fine */
 void contest_unref(struct contest *);          /* NULL is fine */
 void contest_status(struct contest *, struct arena *a, struct ab_status *out);

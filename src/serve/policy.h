@@ -20,6 +20,13 @@ enum {
     FRUIT_ALL = 1024,
     FRUIT_MIN = FRUIT_ALL / 8, /* below: waiting is not worth it, */
     FRUIT_TRY = 16,            /* but to see whether it is again, for one request in so many */
+    /* A batch pays where a row of it takes less than 15 of 16 of the time that it takes alone. So many of so many
+     * choices are the other way, to see whether it is still so: a batch is the choice of many requests. */
+    PAYS_OF = 16,
+    TRY_ALONE = 16,
+    ALONE_OF = 1024,
+    TRY_BATCH = 8,
+    BATCH_OF = 8192,
     QUIET_MIN_NS = 50000, /* so long without an arrival, or four times their usual distance: nobody comes */
     STATES_MAX = 32,
 };
@@ -88,8 +95,14 @@ bool batch_able(const struct infer *c);
 bool batch_fits(const struct infer *a, const struct infer *b);
 /* Runs what hangs on first by next, all fitting, as one, and ends each. Scratch is reset. */
 void batch_run(struct arena *scratch, struct infer *first, size_t n);
+/* Should c's request run with others? As experience says, if the spec lets it; choice: one is made now, and it may be a
+ * try. */
+bool batch_pays(const struct policy *, const struct infer *c, bool choice);
+/* Time that this thread has worked, for figures of a run: by the thread's clock, where the model is on the CPU and takes
+ * longer than asking costs, as neighbours do not show in that. */
+int64_t run_clock(const struct infer *c);
 /* After a run: its time and size, for figures and for quick(). */
-void run_count(struct infer *c, size_t rows, size_t requests);
+void run_count(struct infer *c, size_t rows, size_t requests, int64_t worked_ns);
 
 /* ---- limit.c ---- */
 struct limiter *limiter_new(struct arena *a, const struct limits *); /* NULL: no limits */

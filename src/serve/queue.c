@@ -303,7 +303,8 @@ static size_t preferred(const struct policy *p, size_t rows)
 static bool waits(struct policy *p, const struct batch *b, size_t most, int64_t now, int64_t *again)
 {
     *again = b->head->at.ready + p->batching.delay_us * 1000;
-    if (!together(p) || now >= *again || b->rows >= most || b->n >= ROUND_REQUESTS_MAX)
+    if (!together(p) || now >= *again || b->rows >= most || b->n >= ROUND_REQUESTS_MAX ||
+        !batch_pays(p, b->head, false))
         return false;
     if (!p->batching.adaptive)
         return true;
@@ -339,6 +340,8 @@ static int64_t take(struct policy *p, int64_t now, struct batch *b)
         return again;
     }
     waited(p, b);
+    if (b->n > 1 && !batch_pays(p, b->head, true))
+        most = 1;
     choose(p, b, wait ? good : most, true);
     return now;
 }
@@ -605,7 +608,7 @@ err queue_submit(struct infer *c)
     if (c->seq || (batches && p->batching.delay_us && waiting_pays(p)))
         return enqueue(p, c);
     if (quick(c, LIGHT_NS)) {
-        if (!batches || !loop || req_loop(c->r) >= LOOPS_MAX)
+        if (!batches || !loop || req_loop(c->r) >= LOOPS_MAX || !batch_pays(p, c, true))
             return infer_end(c, infer_run(c));
         round_put(p, c);
         return NULL;

@@ -306,6 +306,36 @@ TEST(a_round_of_the_loop_is_one_run)
     asks_free(k);
 }
 
+/* What 1024 choices are, with these times known. */
+static int batches_of(struct policy *p, struct model *m, int64_t alone, int64_t together)
+{
+    struct served v = { .model = m };
+    struct infer c = { .to = &v };
+    int n = 0;
+    atomic_store(&m->alone_ns, alone);
+    atomic_store(&m->together_ns, together);
+    for (int i = 0; i < ALONE_OF; i++)
+        n += batch_pays(p, &c, true);
+    return n;
+}
+
+TEST(a_batch_that_does_not_pay_is_seldom_tried_again)
+{
+    struct policy *p = calloc(1, sizeof *p);
+    struct model m = { 0 };
+    p->batching.adaptive = true;
+    CHECK(batches_of(p, &m, 0, 0) == ALONE_OF - TRY_ALONE); /* not known */
+    CHECK(batches_of(p, &m, 1000, 300) == ALONE_OF - TRY_ALONE);
+    CHECK(batches_of(p, &m, 1000, 990) <= TRY_BATCH && batches_of(p, &m, 1000, 2000) <= TRY_BATCH);
+    int tries = 0;
+    for (int i = 0; i < BATCH_OF / ALONE_OF; i++)
+        tries += batches_of(p, &m, 1000, 2000);
+    CHECK(tries == TRY_BATCH);
+    p->batching.adaptive = false; /* as the spec says */
+    CHECK(batches_of(p, &m, 1000, 2000) == ALONE_OF);
+    free(p);
+}
+
 TEST(a_new_spec_answers_what_waited_under_the_old_one)
 {
     int first;
