@@ -72,11 +72,21 @@ static struct contest *contest_new(struct str of, const struct ab_test *spec, co
     return t;
 }
 
+static struct str fingerprint(struct arena *a, const struct ab_test *spec)
+{
+    uint64_t hash = hash64(schema_text(&ab_test_schema, a, spec, WRITE_DEFAULTS));
+    return hex(a, &hash, sizeof hash);
+}
+
+enum ab_decision contest_decided(struct arena *a, const struct ab_test *spec, const struct ab_status *st)
+{
+    return str_eq(st->of, fingerprint(a, spec)) ? st->decision : AB_OPEN;
+}
+
 struct contest *contest_need(struct contest *old, struct arena *a, const struct ab_test *spec,
                              const struct ab_status *before)
 {
-    uint64_t hash = hash64(schema_text(&ab_test_schema, a, spec, WRITE_DEFAULTS));
-    struct str of = hex(a, &hash, sizeof hash);
+    struct str of = fingerprint(a, spec);
     return old && str_eq(old->of, of) ? old : contest_new(of, spec, before);
 }
 

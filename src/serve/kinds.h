@@ -47,7 +47,7 @@ extern const char *const sequence_control_kinds[];
     F(T, I64,  max_batch, 0, "Rows that one run takes of several requests; 0 or 1: each request runs by itself.", .def = "0", .min = 0, .max = 65536) \
     F(T, JSON, preferred, 0, "Sizes at which a batch runs without waiting for more, as [8, 16].", .len_max = 1000) \
     F(T, I64,  delay_us,  0, "Longest wait for more rows, in microseconds.", .def = "0", .min = 0, .max = 1e7)   \
-    F(T, BOOL, adaptive,  0, "Do not wait when, by the pace of late, nobody is expected in time.", .def = "true") \
+    F(T, BOOL, adaptive,  0, "Do not wait when, by the pace of late, nobody is expected in time; nor run together what lately was no quicker so.", .def = "true") \
     F(T, I64,  queue,     0, "Requests that may wait; more are refused with 503.", .def = "1024", .min = 1, .max = 1e6) \
     F(T, DURATION, timeout, 0, "Longest wait in the queue; 0: any.", .def = "0s", .min = 0, .max = 3.6e6)        \
     F(T, BOOL, timeout_override, 0, "A request may name its own, by the parameter timeout.", .def = "true")      \
@@ -113,7 +113,8 @@ extern const char *const sequence_control_kinds[];
     F(T, ENUM, better,  0, "Which wins, more or less. Of hit it is always more, of error less.", .values = ab_betters)          \
     F(T, F64,  alpha,   0, "Chance that a difference is found where there is none, over the whole test.", .def = "0.05", .min = 1e-6, .max = 0.5) \
     F(T, F64,  min_effect, 0, "The least difference of the means that matters.", .def = "0.01", .min = 1e-12, .max = 1e12) \
-    F(T, I64,  max_requests, 0, "Outcomes of both together after which the test ends without a winner; 0: never.", .def = "0", .min = 0, .max = 1e12)
+    F(T, I64,  max_requests, 0, "Outcomes of both together after which the test ends without a winner; 0: never.", .def = "0", .min = 0, .max = 1e12) \
+    F(T, BOOL, promote, 0, "The better version, once it is known, becomes champion and answers everything.")
 #define DEPLOYMENT_SPEC(F, O, L, T)                                                                              \
     F(T, REF, model,   FROZEN | COLUMN, "The model whose champion is served.", .ref = "Model")                   \
     F(T, REF, service, COLUMN, "Feature service for requests by key; without it only tensors are taken.", .ref = "FeatureService") \

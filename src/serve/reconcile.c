@@ -229,6 +229,14 @@ static err wants_aliased(struct step *t)
     return NULL;
 }
 
+/* The version that won and is to answer everything; empty: there is none (yet). */
+static struct str winner_of(const struct step *t, const struct ab_status *st)
+{
+    const struct ab_test *ab = &t->spec.ab_test;
+    enum ab_decision decision = ab->promote ? contest_decided(t->a, ab, st) : AB_OPEN;
+    return decision == AB_A ? ab->a : decision == AB_B ? ab->b : S("");
+}
+
 static err wants_find(struct step *t)
 {
     const struct ab_test *ab = &t->spec.ab_test;
@@ -240,6 +248,8 @@ static err wants_find(struct step *t)
         TRY(want_named(t, t->spec.version, 1));
     } else if (t->spec.traffic.n) {
         TRY(wants_listed(t));
+    } else if (ab->a.n && winner_of(t, &t->before.ab_test).n) {
+        TRY(want_named(t, winner_of(t, &t->before.ab_test), 1));
     } else if (ab->a.n) {
         TRY(want_named(t, ab->b, ab->share));
         TRY(want_named(t, ab->a, 1 - ab->share));
@@ -620,6 +630,20 @@ static err tell(struct tx *tx, const struct step *t, const char *type, struct st
     return event_append(tx, &ev, NULL);
 }
 
+/* A version that may not be champion (it was refused meanwhile, say) stays what it is. */
+static err winner_promote(struct tx *tx, const struct step *t)
+{
+    struct str winner = winner_of(t, &t->status.ab_test);
+    if (!winner.n)
+        return NULL;
+    err e = registry_alias_set(tx, S("serve"), t->meta.project, t->spec.model, ALIAS_CHAMPION, winner);
+    if (e && e->code != INTERNAL && e->code != FULL) {
+        log_err("abtest.unpromoted", e);
+        return NULL;
+    }
+    return e;
+}
+
 /* What others may wait for goes into the event log with the status that says it. */
 static err told(struct tx *tx, const struct step *t)
 {
@@ -629,12 +653,12 @@ static err told(struct tx *tx, const struct step *t)
         TRY(tell(tx, t, "canary.stepped",
                  fmt(a, "{\"version\":\"%.*s\",\"step\":%lld,\"share\":%.17g}", STR(r->version),
                      (long long)r->step, challenger_share(t))));
-    if (t->status.ab_test.decision != t->before.ab_test.decision && t->status.ab_test.decision != AB_OPEN)
-        TRY(tell(tx, t, "abtest.decided",
-                 fmt(a, "{\"decision\":\"%s\",\"a\":\"%.*s\",\"b\":\"%.*s\"}",
-                     ab_decisions[t->status.ab_test.decision], STR(t->spec.ab_test.a),
-                     STR(t->spec.ab_test.b))));
-    return NULL;
+    if (t->status.ab_test.decision == t->before.ab_test.decision || t->status.ab_test.decision == AB_OPEN)
+        return NULL;
+    TRY(tell(tx, t, "abtest.decided",
+             fmt(a, "{\"decision\":\"%s\",\"a\":\"%.*s\",\"b\":\"%.*s\"}",
+                 ab_decisions[t->status.ab_test.decision], STR(t->spec.ab_test.a), STR(t->spec.ab_test.b))));
+    return winner_promote(tx, t);
 }
 
 static err status_tx(struct tx *tx, void *arg)

@@ -206,6 +206,25 @@ TEST(the_better_version_wins_and_it_is_told_once)
     world_free(w);
 }
 
+TEST(a_winner_is_promoted_if_that_is_asked_for)
+{
+    struct world *w = versions(2);
+    struct model_status model = { 0 };
+    spec_put(w, AB(",\"promote\":true"), 201);
+    wait_traffic(w, 2);
+    trial_rows(w, "one", 400, 0.2, 0.6);
+    wait_traffic(w, 1);
+    for (int i = 0; i < 2000 && !str_is(model.aliases.champion, "late.2"); i++, nap())
+        CHECK_OK(
+            resource_get(w->l.store, w->l.a, &model_resource, S("default"), S("late"), NULL, NULL, &model));
+    CHECK_STR(model.aliases.champion, "late.2");
+    CHECK_STR(deployment_now(w).version, "late.2");
+    CHECK(deployment_now(w).ab_test.decision == AB_B && events_of(w, "abtest.decided") == 1);
+    spec_put(w, AB(",\"promote\":true,\"alpha\":0.01"), 200); /* another test: both answer again */
+    wait_traffic(w, 2);
+    world_free(w);
+}
+
 TEST(an_outcome_counts_once_and_only_of_what_was_asked)
 {
     struct world *w = versions(2);
