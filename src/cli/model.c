@@ -105,7 +105,8 @@ static err made_up(void *arg, const struct input *in, size_t i, struct str *out)
     (void)i;
     m->seed = m->seed * 6364136223846793005u + 1442695040888963407u;
     int step = (int)((m->seed >> 40) % STEPS);
-    bool real = str_starts(in->datatype, S("FP")), truth = str_is(in->datatype, "BOOL");
+    bool real = str_starts(in->datatype, S("FP")) || str_is(in->datatype, "BF16"),
+         truth = str_is(in->datatype, "BOOL");
     int n = real ? snprintf(m->text, sizeof m->text, "0.%03d", step)
                  : snprintf(m->text, sizeof m->text, "%d", truth ? step % 2 : step / 10);
     *out = (struct str){ m->text, (size_t)n };

@@ -2,7 +2,7 @@
 #include "cli/request.h"
 #include "base/pb.h"
 
-enum kind { KIND_REAL, KIND_INT, KIND_BOOL, KIND_TEXT };
+enum kind { KIND_REAL, KIND_HALF, KIND_BRAIN, KIND_INT, KIND_BOOL, KIND_TEXT };
 static const struct type {
     struct str name;
     enum kind kind;
@@ -11,6 +11,8 @@ static const struct type {
 } types[] = {
     { S_INIT("FP32"), KIND_REAL, 4 },
     { S_INIT("FP64"), KIND_REAL, 8 },
+    { S_INIT("FP16"), KIND_HALF, 2 },
+    { S_INIT("BF16"), KIND_BRAIN, 2 },
     { S_INIT("INT8"), KIND_INT, 1, INT8_MIN, INT8_MAX },
     { S_INIT("INT16"), KIND_INT, 2, INT16_MIN, INT16_MAX },
     { S_INIT("INT32"), KIND_INT, 4, INT32_MIN, INT32_MAX },
@@ -118,13 +120,18 @@ static bool bool_read(struct str s, int64_t *out)
     return *out || str_is(s, "false") || str_is(s, "False") || str_is(s, "0");
 }
 
+static bool is_real(const struct type *t)
+{
+    return t->kind == KIND_REAL || t->kind == KIND_HALF || t->kind == KIND_BRAIN;
+}
+
 /* A real number that is missing (an empty cell) is NaN, as trees take it. */
 static err value_read(const struct input *in, const struct type *t, struct str s, struct value *out)
 {
     struct str bare = t->kind == KIND_TEXT ? s : str_trim(s);
     bool ok = true;
     out->s = s;
-    if (t->kind == KIND_REAL)
+    if (is_real(t))
         ok = real_read(bare, &out->f);
     else if (t->kind == KIND_BOOL)
         ok = bool_read(bare, &out->i);
@@ -150,9 +157,19 @@ static void value_json(struct json *j, const struct type *t, const struct value 
         json_f64(j, v->f);
 }
 
+/* The upper half of a float, to the nearest, ties to even. */
+static uint16_t brain_of(float f)
+{
+    uint32_t v;
+    memcpy(&v, &f, sizeof v);
+    return isnan(f) ? 0x7fc0 : (uint16_t)((v + 0x7fff + (v >> 16 & 1)) >> 16);
+}
+
 static void value_bytes(struct buf *b, const struct type *t, const struct value *v)
 {
     float f = (float)v->f;
+    uint16_t brain = brain_of(f);
+    _Float16 half = (_Float16)v->f;
     uint32_t n = (uint32_t)v->s.n;
     if (t->kind == KIND_TEXT)
         buf_put(b, &n, sizeof n);
@@ -162,6 +179,10 @@ static void value_bytes(struct buf *b, const struct type *t, const struct value 
         buf_put(b, &f, sizeof f);
     else if (t->kind == KIND_REAL)
         buf_put(b, &v->f, sizeof v->f);
+    else if (t->kind == KIND_HALF)
+        buf_put(b, &half, sizeof half);
+    else if (t->kind == KIND_BRAIN)
+        buf_put(b, &brain, sizeof brain);
     else
         buf_put(b, &v->i, t->width); /* the low bytes come first */
 }
@@ -173,6 +194,10 @@ static err values_put(const struct request *r, const struct input *in, struct js
     struct value v = { 0 };
     struct str text;
     TRY(type_find(in, &t));
+    if (!b && (t->kind == KIND_HALF || t->kind == KIND_BRAIN))
+        return err_hint(err_new(UNSUPPORTED, "input '%.*s' is %.*s, which JSON does not carry", STR(in->name),
+                                STR(in->datatype)),
+                        "--protocol binary or grpc");
     for (size_t i = 0; i < in->elements; i++) {
         TRY(r->value(r->arg, in, i, &text));
         TRY(value_read(in, t, text, &v));

@@ -84,6 +84,15 @@ static err server_ready(struct call *c)
     return NULL;
 }
 
+/* Of all projects. */
+static err trace_recent_get(struct req *r)
+{
+    struct json j = json_new(r->a);
+    TRY(auth_may(req_who(r), S("server.operate"), S("*")));
+    trace_recent((struct serve *)(uintptr_t)r->route->self, &j);
+    return req_reply_json(r, 200, &j);
+}
+
 static err models_get(struct req *r)
 {
     struct serve *s = (struct serve *)(uintptr_t)r->route->self;
@@ -265,6 +274,8 @@ static const struct path {
 };
 
 static const struct route rows[] = {
+    { M_GET, "/v2/trace/recent", trace_recent_get, .may = "server.operate",
+      .doc = "The last traced requests, the newest first: what each took, in ns from its arrival." },
     { M_GET, "/v2/models", models_get, .may = "model.read",
       .doc = "Names of the deployments of the project." },
     { M_POST, "/v2/models/{name}/infer", infer_post, .may = "model.infer", .light = infer_light, .lead = infer_lead,

@@ -128,6 +128,10 @@ static err request_parameter(struct message *m, struct str bytes)
         to->priority = (uint32_t)n;
         return NULL;
     }
+    if (str_is(p.key, "entities")) {
+        TRY(parameter_is(&p, p.type == TEXT_VALUE, "a text: an object of JSON with the columns of keys"));
+        return json_parse(m->c->a, p.text, &m->c->entities);
+    }
     if (str_starts(p.key, S("triton_")))
         FAIL(INVALID, "parameter '%.*s': names that begin with triton_ are kept", STR(str_sub(p.key, 0, 64)));
     return NULL; /* others are a model's own, as in REST */
@@ -436,6 +440,8 @@ err rpc_read(struct infer *c, struct str bytes, bool *final)
         FAIL(INVALID, "model_name, model_version or id is not UTF-8");
     if (m.raw.n && m.raw.n != m.in.n)
         FAIL(INVALID, "there are %zu raw_input_contents for %zu inputs", m.raw.n, m.in.n);
+    if (c->entities && m.in.n)
+        FAIL(INVALID, "the request has either inputs (tensors) or the parameter 'entities' (keys)");
     c->inputs = NEW_N(c->a, struct named, m.in.n + 1);
     c->inputs_n = m.in.n;
     for (size_t i = 0; i < m.in.n; i++)

@@ -156,6 +156,25 @@ def test_a_csv_by_key_is_scored(trained):
         assert float(row[6]) == pytest.approx(alone[0], rel=1e-5)
 
 
+def test_keys_come_by_grpc_too(trained):
+    """As a parameter of text, in place of inputs: the answer of the same keys by REST."""
+    grpc = pytest.importorskip("tritonclient.grpc")
+    keys = {"origin": ["ATL", "ORD"], "destination": ["ORD", "ATL"], "date": ["2001-06-15T17:00"] * 2,
+            "ts": ["2001-06-15T23:00"] * 2, "distance": [606, 606]}
+    rest = trained.http("POST", "/v2/models/late/infer", json={"entities": keys}).json()["outputs"][0]["data"]
+    with grpc.InferenceServerClient(trained.url.removeprefix("http://")) as client:
+        def ask(inputs, text):
+            return client.infer("late", inputs, parameters={"entities": text}, headers={"authorization": f"Bearer {trained.token}"})
+        answer = ask([], json.dumps(keys))
+        got = answer.as_numpy(answer.get_response().outputs[0].name).ravel()
+        assert got == pytest.approx(rest, rel=1e-6)
+        x = grpc.InferInput("features", [1, 1], "FP32")
+        x.set_data_from_numpy(np.zeros((1, 1), np.float32))
+        for inputs, text, why in (([], "no JSON", "JSON"), ([], "[]", "entities"), ([x], json.dumps(keys), "either inputs")):
+            with pytest.raises(Exception, match=why):
+                ask(inputs, text)
+
+
 # ---- model ----
 
 def test_what_is_served_is_listed(served):
@@ -250,3 +269,14 @@ def test_shares_and_intervals_are_drawn(served):
     assert sorted(bars) == [7, 22]  # of 30, the rest in eighths
     at = next(i for i, line in enumerate(lines) if line.startswith("ABTEST "))
     assert all(line.count("├") == line.count("●") == line.count("┤") == 1 for line in lines[at + 1:at + 3])
+
+
+@pytest.mark.parametrize("protocol", ["binary", "grpc"])
+@pytest.mark.parametrize("kind", ["FP16", "BF16"])
+def test_bench_makes_up_halves(served, kind, protocol):
+    name = f"half-{kind.lower()}"
+    served.deploy_onnx(name, serving.same(kind))
+    level, = served.ok("model", "bench", name, "--protocol", protocol, "--concurrency", "2", "--seconds", "0.2", "-o", "json").json()
+    assert level["requests"] > 0 and level["errors"] == {}, level
+    refused = served.cli("model", "bench", name, "--protocol", "rest", "--seconds", "0.1")
+    assert refused.code == 1 and "JSON does not carry" in refused.err

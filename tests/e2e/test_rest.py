@@ -140,3 +140,17 @@ def test_binary_heads_come_again(daemon):
     assert [status for status, _, _ in cut] == [200, 200, 200, 400, 400, 400, 200]
     half = ask(mixed, [np.array([k, 7], "<f4").tobytes() for k in range(5)])
     assert [json.loads(g)["outputs"][0]["data"] for _, g, _ in half] == [[k - 1, 6] for k in range(5)]
+
+
+def test_recent_traces_are_read(daemon):
+    daemon.deploy_onnx("traced", model_of([helper.make_node("Identity", ["x"], ["y"])], {"x": ("FP32", ["N"])}, {"y": ("FP32", ["N"])}))
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    body = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]}
+    for sampled in "01":
+        reply = daemon.http("POST", "/v2/models/traced/infer", json=body, headers={"traceparent": f"00-{trace}-b7ad6b7169203331-0{sampled}"})
+        assert reply.status_code == 200
+    told = [t for t in daemon.http("GET", "/v2/trace/recent").json() if t["trace"] == trace]
+    assert len(told) == 1 and told[0]["deployment"] == "traced" and told[0]["parent"] == "b7ad6b7169203331"
+    assert 0 <= told[0]["ready"] <= told[0]["started"] <= told[0]["ran"] <= told[0]["ended"]
+    one_project = daemon.make_token(["admin"])["token"]
+    assert daemon.http("GET", "/v2/trace/recent", token=one_project).status_code == 403
