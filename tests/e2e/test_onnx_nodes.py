@@ -19,7 +19,6 @@ SKIPS = [
     (r"resize.*(cubic|crop_and_resize|antialias)", "Resize is nearest or linear, without a window or antialiasing"),
     (r"resize_downsample_scales_linear_align_corners", "ONNX counts by the size before rounding; ONNX Runtime does not, either"),
     (r"maxpool_2d_uint8", "pools are of floats"),
-    (r"attention_(?!.*expanded).*(padded_kv|nonpad|window(?!_default))", "Attention with lengths of its keys, or a window, is refused"),
     (r"training_dropout(_default|_mask|_default_mask)?$|bernoulli.*expanded", "random numbers differ from numpy's"),
     (r"range_(b?float16)", "Range counts in float, double and whole numbers"),
     (r"_sequence|_opt$|_optional|string|strings", "sequences, optionals and text are not tensors of numbers"),

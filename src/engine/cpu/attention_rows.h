@@ -3,11 +3,10 @@
 
 /* The scores of one query become its weights. s: `cols` of them, from the first key on; those that the query does not see are
  * 0 afterwards. Gives the log of their sum, −∞ if it sees none. scores: where they are wanted as `mode` says, or NULL. */
-static REAL N(weigh)(const struct attention *k, const struct tensor *mask, int64_t b, int64_t h, int64_t i,
-                     REAL *s, int64_t cols, int mode, REAL *scores)
+static REAL N(weigh)(const struct attention *k, const struct tensor *mask, const struct tensor *lengths,
+                     int64_t b, int64_t h, int64_t i, REAL *s, int64_t cols, int mode, REAL *scores)
 {
-    int64_t seen = keys_seen(k, i);
-    seen = seen < cols ? seen : cols;
+    struct span see = keys_seen(k, lengths, b, i, cols);
     if (scores && mode == 0)
         memcpy(scores, s, (size_t)cols * sizeof *s);
     if (k->softcap > 0)
@@ -17,56 +16,55 @@ static REAL N(weigh)(const struct attention *k, const struct tensor *mask, int64
         memcpy(scores, s, (size_t)cols * sizeof *s);
     if (mask) {
         int64_t at = b * k->mask_step[0] + h * k->mask_step[1] + i * k->mask_step[2];
-        for (int64_t j = 0; j < seen; j++) {
-            double m = j >= k->mask_length ? -(double)INFINITY : mask_at(mask, at + j);
-            s[j] += (REAL)m;
-        }
+        for (int64_t j = see.from; j < see.to; j++)
+            s[j] += (REAL)(j >= k->mask_length ? -(double)INFINITY : mask_at(mask, at + j));
     }
-    for (int64_t j = seen; j < cols; j++)
+    for (int64_t j = 0; j < see.from; j++)
+        s[j] = -(REAL)INFINITY;
+    for (int64_t j = see.to; j < cols; j++)
         s[j] = -(REAL)INFINITY;
     if (scores && mode == 2)
         memcpy(scores, s, (size_t)cols * sizeof *s);
-    REAL max = N(rows_max)(s, seen);
-    if (seen <= 0 || max == -(REAL)INFINITY) {
-        memset(s, 0, (size_t)cols * sizeof *s);
-        if (scores && mode == 3)
-            memcpy(scores, s, (size_t)cols * sizeof *s);
-        return -(REAL)INFINITY;
+    REAL *seen = s + see.from, max = N(rows_max)(seen, see.to - see.from), lse = -(REAL)INFINITY;
+    memset(s, 0, (size_t)see.from * sizeof *s);
+    memset(s + see.to, 0, (size_t)(cols - see.to) * sizeof *s);
+    if (max == -(REAL)INFINITY) /* it sees none */
+        memset(seen, 0, (size_t)(see.to - see.from) * sizeof *s);
+    else {
+        REAL sum = N(rows_exp_sum)(seen, seen, see.to - see.from, max), f = 1 / sum;
+        for (int64_t j = 0; j < see.to - see.from; j++)
+            seen[j] *= f;
+        lse = max + (REAL)log((double)sum);
     }
-    REAL sum = N(rows_exp_sum)(s, s, seen, max), f = 1 / sum;
-    for (int64_t j = 0; j < seen; j++)
-        s[j] *= f;
-    memset(s + seen, 0, (size_t)(cols - seen) * sizeof *s);
     if (scores && mode == 3)
         memcpy(scores, s, (size_t)cols * sizeof *s);
-    return max + (REAL)log((double)sum);
+    return lse;
 }
 
 /* The same weights again, from the log of their sum. */
 static void N(weigh_again)(const struct attention *k, const struct tensor *mask, int64_t b, int64_t h,
                            int64_t i, REAL *s, int64_t cols, REAL lse)
 {
-    int64_t seen = keys_seen(k, i);
-    seen = seen < cols ? seen : cols;
+    struct span see = keys_seen(k, NULL, b, i, cols);
     if (lse == -(REAL)INFINITY)
-        seen = 0;
+        see.to = see.from;
     if (mask) {
         int64_t at = b * k->mask_step[0] + h * k->mask_step[1] + i * k->mask_step[2];
-        for (int64_t j = 0; j < seen; j++) {
-            double m = j >= k->mask_length ? -(double)INFINITY : mask_at(mask, at + j);
-            s[j] += (REAL)m;
-        }
+        for (int64_t j = see.from; j < see.to; j++)
+            s[j] += (REAL)(j >= k->mask_length ? -(double)INFINITY : mask_at(mask, at + j));
     }
+    memset(s, 0, (size_t)see.from * sizeof *s);
 #pragma GCC ivdep
-    for (int64_t j = 0; j < seen; j++)
+    for (int64_t j = see.from; j < see.to; j++)
         s[j] = N(rows_exp)(s[j] - lse);
-    memset(s + seen, 0, (size_t)(cols - seen) * sizeof *s);
+    memset(s + see.to, 0, (size_t)(cols - see.to) * sizeof *s);
 }
 
 static void N(attention)(const struct step *st, struct rank *r)
 {
     const struct attention *k = st->state;
     const struct tensor *mask = input_of(st, k->mask_in);
+    const struct tensor *lengths = k->packed ? NULL : input_of(st, 6);
     struct tensor *lse = output_of(st, k->packed ? 1 : 4), *qk_out = k->packed ? NULL : output_of(st, 3);
     char *scratch = r->scratch;
     REAL *s = (REAL *)(scratch + k->at_scores);
@@ -84,7 +82,7 @@ static void N(attention)(const struct step *st, struct rank *r)
                     REAL *row = s + i * k->row_max, sum;
                     int64_t at = (b * k->heads + h) * k->length + p->from + i;
                     REAL *told = qk_out ? (REAL *)(scratch + k->at_told) : NULL;
-                    sum = N(weigh)(k, mask, b, h, p->from + i, row, p->keys, k->mode, told);
+                    sum = N(weigh)(k, mask, lengths, b, h, p->from + i, row, p->keys, k->mode, told);
                     if (lse)
                         N(rows_put)(lse, at, 1, &sum);
                     if (told)

@@ -23,6 +23,7 @@ struct attention {
     bool causal, halves, packed;
     int mask_in; /* which input the mask is */
     double scale, softcap;
+    int64_t left, right; /* the window around a query; −1: no bound */
     int mode;
     int64_t mask_step[3], mask_length;
     int64_t row_max, n_blocks;
@@ -55,9 +56,23 @@ static char *at_head(const struct tensor *t, const struct stride *s, size_t size
     return (char *)t->p + (size_t)place(s, b, h, i) * size;
 }
 
-static int64_t keys_seen(const struct attention *k, int64_t i)
+/* Keys from..to, of the first cols, are those that query i sees, whatever its mask says. lengths: of keys that are no padding,
+ * by batch; then the queries are the last of them. */
+struct span {
+    int64_t from, to;
+};
+static struct span keys_seen(const struct attention *k, const struct tensor *lengths, int64_t b, int64_t i,
+                             int64_t cols)
 {
-    return k->causal && k->past + i + 1 < k->keys ? k->past + i + 1 : k->keys;
+    int64_t filled = lengths ? rows_whole(lengths, b) : k->keys;
+    int64_t at = i + (lengths ? filled - k->length : k->past), from = k->left >= 0 ? at - k->left : 0,
+            to = cols;
+    to = filled < to ? filled : to;
+    to = k->causal && at + 1 < to ? at + 1 : to;
+    to = k->right >= 0 && at + k->right + 1 < to ? at + k->right + 1 : to;
+    to = to < 0 ? 0 : to;
+    from = from < 0 ? 0 : from;
+    return (struct span){ from < to ? from : to, to };
 }
 
 static double mask_at(const struct tensor *mask, int64_t at)
@@ -173,7 +188,7 @@ static double blocks_new(struct bind *b, struct attention *k, enum tensor_type t
     for (int64_t i = 0; i < k->n_blocks; i++) {
         struct block *p = &k->blocks[i];
         int64_t from = i * rows, m = k->length - from < rows ? k->length - from : rows;
-        int64_t n = all ? k->keys : keys_seen(k, from + m - 1), ld = k->row_max;
+        int64_t n = all ? k->keys : keys_seen(k, NULL, 0, from + m - 1, k->keys).to, ld = k->row_max;
         *p = (struct block){ .from = from, .rows = m, .keys = n };
         p->scores = product(k, gemm_scratch, type, real, m, n, k->q_size, false, true, k->q.row, k->k.row, ld,
                             k->scale, 0);
@@ -220,6 +235,8 @@ static err attention_ready(struct bind *b, struct attention *k, const struct ten
     if (!attr_find(b->n, "scale"))
         k->scale = 1 / sqrt((double)k->q_size);
     k->scale = (double)(float)k->scale; /* as products take it */
+    k->left = attr_i(b->n, "left_window_size", -1);
+    k->right = attr_i(b->n, "right_window_size", -1);
     k->softcap = (double)attr_f(b->n, "softcap", 0);
     k->mode = (int)attr_i(b->n, "qk_matmul_output_mode", 0);
     mask_bind(k, bind_in(b, k->mask_in));
@@ -227,7 +244,8 @@ static err attention_ready(struct bind *b, struct attention *k, const struct ten
         k->batch = 0;
 
     size_t real = q->type == TENSOR_F64 ? 8 : 4, need = 0, gemm_scratch = 0;
-    b->step->flops = blocks_new(b, k, q->type, grad, !grad && !k->packed && bind_out(b, 3), &gemm_scratch);
+    b->step->flops = blocks_new(b, k, q->type, grad, !grad && !k->packed && (bind_out(b, 3) || bind_in(b, 6)),
+                                &gemm_scratch);
     size_t scores = (size_t)(QUERIES * k->row_max);
     k->at_scores = reserve(&need, scores * real);
     k->at_slopes = grad ? reserve(&need, scores * real) : 0;
@@ -252,8 +270,7 @@ static err bind_attention_at(struct bind *b, bool grad)
     const struct tensor *past = grad ? NULL : bind_in(b, 4);
     struct attention *k = NEW(b->a, struct attention);
     int64_t kv_heads = key->rank == 4 ? key->d[1] : attr_i(b->n, "kv_num_heads", 1), length;
-    if (!is_float(q) || (!grad && bind_in(b, 6)) || attr_i(b->n, "left_window_size", -1) >= 0 ||
-        attr_i(b->n, "right_window_size", -1) >= 0)
+    if (!is_float(q))
         return cpu_no_kernel(b);
     k->batch = q->d[0];
     k->heads = q->rank == 4 ? q->d[1] : attr_i(b->n, "q_num_heads", 1);
