@@ -27,7 +27,13 @@ static inline float bits_float(int32_t i)
 /* x rounded to a whole number, halves to even, for |x| < 2^22. */
 #define SIMD_ROUNDER 12582912.0f /* 1.5 × 2^23: the last place is 1 */
 
-/* 2^n e^r, e^x = 2^n e^r: the rest r and the polynomial of both exponentials. */
+/* 2^n for −126 ≤ n ≤ 127; anything else where x was no number. */
+static inline float power_of_two(int32_t n)
+{
+    return bits_float((int32_t)(((uint32_t)n + 127u) << 23));
+}
+
+/* e^(x − k ln 2) */
 static inline float exp_rest(float x, float k)
 {
     float r = x - k * 0.693359375f; /* ln 2 in two pieces, the first with few bits */
@@ -47,13 +53,13 @@ static inline float fast_exp(float x)
     int32_t n = float_bits(z) - 0x4b400000,
             half = n >> 1; /* two steps, as 2^n may have no exponent of its own */
     float p = exp_rest(x, z - SIMD_ROUNDER);
-    return p * bits_float((half + 127) << 23) * bits_float((n - half + 127) << 23);
+    return p * power_of_two(half) * power_of_two(n - half);
 }
 /* The same for |x| ≤ 87. */
 static inline float exp_within(float x)
 {
     float z = x * 1.44269504089f + SIMD_ROUNDER;
-    return exp_rest(x, z - SIMD_ROUNDER) * bits_float((float_bits(z) - 0x4b400000 + 127) << 23);
+    return exp_rest(x, z - SIMD_ROUNDER) * power_of_two(float_bits(z) - 0x4b400000);
 }
 
 /* log(1 + f) for f from √½ − 1 to √2 − 1. */
@@ -75,7 +81,7 @@ static inline float fast_log(float x)
 {
     float tiny = x < 1.17549435e-38f ? 8388608.0f : 1.0f; /* subnormals are lifted by 2^23 */
     float lifted = x * tiny;
-    int32_t i = float_bits(lifted) - 0x3f3504f3; /* √½ */
+    int32_t i = (int32_t)((uint32_t)float_bits(lifted) - 0x3f3504f3u); /* √½ */
     float n = (float)(i >> 23) - (x < 1.17549435e-38f ? 23.0f : 0.0f);
     float f = bits_float((i & 0x7fffff) + 0x3f3504f3) - 1.0f;
     float y = log_near_one(f);
@@ -149,7 +155,8 @@ static inline float fast_softplus(float x)
 static inline float fast_bell(float x)
 {
     float e = -0.5f * x * x;
-    return 0.39894228f * exp_within(e < -87.0f ? -87.0f : e);
+    float y = 0.39894228f * exp_within(e < -87.0f ? -87.0f : e);
+    return e < -87.0f ? 0.0f : y;
 }
 static inline float fast_normal(float x)
 {
