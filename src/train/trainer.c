@@ -486,6 +486,9 @@ static err bad_loss(const struct course *c, double loss)
 static err step_judge(struct course *c, const struct run_report *r)
 {
     struct training_net *t = c->t;
+    if (r->bad_label > 0)
+        FAIL(INVALID, "step %lld: row %lld of its batch has a label that is no class of the model",
+             (long long)t->step + 1, (long long)r->bad_label);
     if (r->overflow && t->optim_spec.loss_scaling && isfinite(r->loss)) {
         train_say(t->listener, "step %lld: a gradient overflowed, the step is left out; loss scale %g",
                   (long long)t->step + 1, t->optim->loss_scale);
