@@ -10,9 +10,10 @@ struct writer {
     struct buf *b;
     int64_t opset;
     int *same; /* by value: the value that it is in an inference model (Dropout's output is its input) */
-    bool *live, *used; /* by node; by value */
-    struct str *names; /* by value; unique */
-    struct strs extra; /* initialisers that the older form of a node needs, written already */
+    bool *live, *used;    /* by node; by value */
+    struct str *names;    /* by value; unique */
+    struct shape *shapes; /* by output, where the graph leaves one open */
+    struct strs extra;    /* initialisers that the older form of a node needs, written already */
 };
 
 /* ---- what an inference model has ---- */
@@ -190,20 +191,50 @@ static void tensor_put(struct writer *w, int field, struct str name, enum tensor
     pb_close(w->b, at);
 }
 
-static void value_put(struct writer *w, int field, struct str name, const struct value *v)
+/* An output's shape that inference leaves open, as it depends on open sizes in more than a name: bound to 2 and to 3 of
+ * everything, what stays is a number, and what grows with them is the batch if it comes first, else open. */
+static void shapes_find(struct writer *w)
+{
+    const struct graph *g = w->g, *at[2] = { 0 };
+    int64_t *sizes = NEW_N(w->scratch, int64_t, g->symbols.n + 1);
+    bool open = false;
+    for (size_t i = 0; i < g->outputs.n; i++)
+        open |= value_at(g, g->outputs.v[i])->shape.rank < 0;
+    for (int k = 0; k < 2 && open; k++) {
+        struct graph *bound;
+        for (size_t i = 0; i < g->symbols.n; i++)
+            sizes[i] = k + 2;
+        if (graph_bind(g, w->scratch, sizes, &bound))
+            return; /* it takes other sizes only: the shape stays open */
+        at[k] = bound;
+    }
+    for (size_t i = 0; i < g->outputs.n && open; i++) {
+        int v = g->outputs.v[i];
+        struct shape s = value_at(at[0], v)->shape, more = value_at(at[1], v)->shape;
+        for (int k = 0; k < s.rank && s.rank == more.rank; k++)
+            if (s.d[k] != more.d[k])
+                s.d[k] = k == 0 && s.d[k] == 2 && g->symbols.n > 0 && str_is(g->symbols.v[0], "batch")
+                             ? -1
+                             : INT64_MIN;
+        w->shapes[i] = s.rank == more.rank ? s : (struct shape){ .rank = -1 };
+    }
+}
+
+static void value_put(struct writer *w, int field, struct str name, const struct value *v,
+                      const struct shape *s)
 {
     size_t at = pb_open(w->b, field);
     pb_bytes(w->b, F_VALUE_NAME, name);
     size_t type = pb_open(w->b, F_VALUE_TYPE), tensor = pb_open(w->b, F_TYPE_TENSOR);
     pb_varint(w->b, F_TENSOR_TYPE_ELEM, v->type);
-    if (v->shape.rank >= 0) {
+    if (s->rank >= 0) {
         size_t shape = pb_open(w->b, F_TENSOR_TYPE_SHAPE);
-        for (int i = 0; i < v->shape.rank; i++) {
+        for (int i = 0; i < s->rank; i++) {
             size_t dim = pb_open(w->b, F_SHAPE_DIM);
-            if (v->shape.d[i] >= 0)
-                pb_varint(w->b, F_DIM_VALUE, v->shape.d[i]);
-            else
-                pb_bytes(w->b, F_DIM_PARAM, w->g->symbols.v[-1 - v->shape.d[i]]);
+            if (s->d[i] >= 0)
+                pb_varint(w->b, F_DIM_VALUE, s->d[i]);
+            else if (s->d[i] >= -(int64_t)w->g->symbols.n)
+                pb_bytes(w->b, F_DIM_PARAM, w->g->symbols.v[-1 - s->d[i]]);
             pb_close(w->b, dim);
         }
         pb_close(w->b, shape);
@@ -317,7 +348,8 @@ static void graph_put(struct writer *w)
     pb_bytes(w->b, F_GRAPH_NAME, g->name.n > 0 ? g->name : S("dhow"));
     for (size_t i = 0; i < g->inputs.n; i++)
         if (w->used[g->inputs.v[i]])
-            value_put(w, F_GRAPH_INPUT, w->names[g->inputs.v[i]], value_at(g, g->inputs.v[i]));
+            value_put(w, F_GRAPH_INPUT, w->names[g->inputs.v[i]], value_at(g, g->inputs.v[i]),
+                      &value_at(g, g->inputs.v[i])->shape);
     for (size_t i = 0; i < g->values.n; i++) {
         const struct value *v = &g->values.v[i];
         if (w->used[i] && v->kind >= VALUE_PARAM)
@@ -331,7 +363,8 @@ static void graph_put(struct writer *w)
         int v = g->outputs.v[i];
         if (final(w, v) != v)
             identity_put(w, final(w, v), v);
-        value_put(w, F_GRAPH_OUTPUT, w->names[v], value_at(g, v));
+        const struct shape *shape = &value_at(g, v)->shape;
+        value_put(w, F_GRAPH_OUTPUT, w->names[v], value_at(g, v), shape->rank < 0 ? &w->shapes[i] : shape);
     }
     pb_close(w->b, at);
 }
@@ -385,6 +418,10 @@ err graph_write(const struct graph *g, struct arena *a, const void *const *data,
     w.names = NEW_N(scratch, struct str, g->values.n + 1);
     TRY(live_find(&w));
     TRY(size_ok(&w, &weights));
+    w.shapes = NEW_N(scratch, struct shape, g->outputs.n + 1);
+    for (size_t i = 0; i < g->outputs.n; i++)
+        w.shapes[i].rank = -1;
+    shapes_find(&w);
     names_find(&w);
     for (size_t i = 0; i < g->nodes.n; i++)
         if (w.live[i] && opset_of(&w, &g->nodes.v[i]) > w.opset)
