@@ -17,7 +17,7 @@ struct gemm_tile_out {
     const void *mask;
     enum gemm_act act;
     bool half;  /* C and mask are BF16, else F32 */
-    bool plain; /* alpha 1, beta 0, no mask */
+    bool plain; /* alpha 1, no mask, beta 0 or, in F32, 1 */
 };
 typedef void gemm_tile(bool rows, int64_t k, const char *a, int64_t a_stride, const char *b, int64_t b_k,
                        const struct gemm_tile_out *, int last);
@@ -135,8 +135,9 @@ struct gemm gemm_of(enum tensor_type in, enum tensor_type out, int64_t m, int64_
 enum {
     K_BLOCK =
         2048, /* lanes of k that a panel of B holds: 64 × 2048 floats are half of a second-level cache */
-    DIRECT_B = 32,      /* rows of C from which packing B costs less than reading it far apart */
-    DIRECT_K = 256,     /* columns of A that are read in place across */
+    DIRECT_B = 32,  /* rows of C from which packing B costs less than reading it far apart */
+    DIRECT_K = 256, /* columns of A that are read in place across */
+    FEW_COLUMNS = 512,
     STRIDE_NEAR = 2048, /* bytes from row to row that the hardware's prefetch follows well */
 };
 
@@ -188,6 +189,12 @@ void gemm_plan(struct gemm *g)
     int64_t size = pairs(g) ? 2 : 4, lda = g->widen ? (g->ta ? g->m : g->k) : g->lda,
             ldb = g->widen ? (g->tb ? g->k : g->n) : g->ldb;
     bool far_a = g->ta && g->k > 32 && (g->k > DIRECT_K || lda * size % 4096 == 0);
+    /* With few columns packing A costs more than it brings: shorter blocks of k keep its lines near instead. */
+    if (!pairs(g) && far_a && g->n <= FEW_COLUMNS && lda * size <= 4 * STRIDE_NEAR &&
+        lda * size % 4096 != 0) {
+        far_a = false;
+        g->k_block = DIRECT_K;
+    }
     g->pack_a = pairs(g) ? g->ta || g->k % 2 != 0 : far_a && g->n > 16;
     g->pack_b = pairs(g) || g->tb || (g->m >= DIRECT_B && g->k > 64 && ldb * size > STRIDE_NEAR);
     struct parts p = parts_of(g);
@@ -429,7 +436,7 @@ static void block(struct product_run *r, int64_t j, int64_t k0)
         o.act = g->act;
         o.mask = r->more && r->more->mask ? (const char *)r->more->mask + j * size : NULL;
     }
-    o.plain = o.alpha == 1 && o.beta == 0 && o.act != GEMM_MASK;
+    o.plain = o.alpha == 1 && (o.beta == 0 || (o.beta == 1 && !o.half)) && o.act != GEMM_MASK;
     panel(g, l, nv, k0, kn, r->a, g->pack_a ? r->a_pack : NULL, rows, b_k, o, last);
 }
 

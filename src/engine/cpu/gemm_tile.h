@@ -138,9 +138,11 @@ static inline __attribute__((always_inline)) TARGET void NAME(tile)(const int mr
         for (int i = 0; i < mr; i++)
 #pragma GCC unroll 4
             for (int j = 0; j < nv; j++) {
-                NAME(v) x = acc[i][j] + bias[j];
-                x = (NAME(v))((NAME(vi))x & (~(x <= 0) | keep)); /* a Relu that lets NaN pass */
                 const int64_t at = i * o->ldc + j * VL;
+                NAME(v) x = acc[i][j] + bias[j];
+                if (o->beta != 0)
+                    x += *(const NAME(vu) *)((const float *)o->c + at);
+                x = (NAME(v))((NAME(vi))x & (~(x <= 0) | keep)); /* a Relu that lets NaN pass */
                 if (o->half)
                     NAME(store)(x, (uint16_t *)o->c + at, true, VL);
                 else
