@@ -62,7 +62,8 @@ static enum tensor_type stash_type(enum tensor_type t)
 static void grad_node(struct grad *r, enum op_id op, const int *in, int n_in, int n_out, struct attr more)
 {
     struct attr *attrs = NEW_N(r->g->a, struct attr, r->n.n_attrs + 2);
-    memcpy(attrs, r->n.attrs, r->n.n_attrs * sizeof *attrs);
+    if (r->n.n_attrs > 0)
+        memcpy(attrs, r->n.attrs, r->n.n_attrs * sizeof *attrs);
     attrs[r->n.n_attrs] = more;
     int first = graph_add(r->g, &op_table[op], in, n_in, n_out, attrs);
     for (int i = 0; i < n_out && i < r->n.n_in; i++)
