@@ -55,6 +55,9 @@ static err one(struct graph *g, int at, bool *need, int *grad)
         if (!shape_same(&value_at(g, v)->shape, &value_at(g, r.dx[i])->shape))
             FAIL(INTERNAL, "the gradient of %s '%.*s' for input %d has another shape than the input",
                  r.n.op->name, STR(r.n.name), i);
+        if (value_at(g, v)->type != value_at(g, r.dx[i])->type) /* a float bias beside inputs in halves */
+            r.dx[i] = graph_node_with(g, OP_Cast, ATTRS({ "to", ATTR_INT, .i = value_at(g, v)->type }),
+                                      r.dx[i]);
         grad[v] = grad[v] < 0 ? r.dx[i] : graph_node(g, OP_Add, grad[v], r.dx[i]);
     }
     return graph_error(g);
