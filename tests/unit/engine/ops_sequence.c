@@ -514,6 +514,7 @@ TEST(attention_that_was_written_out_is_found)
                 for (int i = 0; i < 192; i++)
                     size = fmax(size, fabs((double)want[i]));
                 for (int i = 0; i < 192; i++)
-                    CHECK(fabs((double)(want[i] - got[i])) <= 2 * tolerance * size);
+                    CHECK(fabs((double)(want[i] - got[i])) <=
+                          2 * tolerance * size + 1e-7); /* read back off weights */
             }
 }
