@@ -198,7 +198,7 @@ int64_t run_clock(const struct infer *c)
     const struct model *m = c->to->model;
     const struct policy *p = c->entry ? c->entry->policy : NULL;
     struct timespec t;
-    if (!p || p->batching.max_batch < 2 || strcmp(m->info->device, "cpu") != 0 ||
+    if (!p || p->batching.max_batch < 2 || !m->info->device || strcmp(m->info->device, "cpu") != 0 ||
         atomic_load_explicit(&m->run_ns, memory_order_relaxed) < CLOCKED_NS)
         return mono_ns();
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);

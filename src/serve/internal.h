@@ -359,7 +359,7 @@ struct trace_log *trace_log_new(void);
 void trace_log_free(struct trace_log *);
 /* Writes a list of the last traced requests, the newest first: {trace, span, parent, deployment, version, error,
  * arrived (µs since 1970), and ns from there: ready, started, ran, ended}. */
-void trace_recent(struct serve *, struct json *);
+void trace_recent(struct serve *, struct str project, struct json *); /* project "": of all */
 /* Whether one in `rate` requests that bring no trace begins one. */
 enum { TRACE_RATE = 1000 }; /* at the start, when it is off */
 struct trace_setting {

@@ -9,7 +9,7 @@ enum { KEPT = 256, NAME_BYTES = 128 };
 struct kept {
     char trace[TRACE_TEXT]; /* id, our span, flags */
     uint8_t parent[8];
-    char deployment[NAME_BYTES], version[NAME_BYTES];
+    char project[NAME_BYTES], deployment[NAME_BYTES], version[NAME_BYTES];
     enum err_code error;
     int64_t arrived_us, ready, started, ran, ended; /* ns after arrival; 0: it did not come to that */
 };
@@ -128,6 +128,7 @@ void trace_keep(const struct infer *c, err e, int64_t now)
     struct kept *k = &l->v[l->n++ % KEPT];
     trace_text(c->trace, k->trace);
     memcpy(k->parent, c->trace->parent, sizeof k->parent);
+    name_copy(k->project, c->entry->project);
     name_copy(k->deployment, c->entry->name);
     name_copy(k->version, c->to->model->name);
     k->error = e ? e->code : ERR_NONE;
@@ -147,6 +148,7 @@ static void kept_write(struct json *j, const struct kept *k)
     json_kstr(j, "span", str_sub(text, 36, 52));
     if (memcmp(k->parent, none, sizeof none) != 0)
         json_kstr(j, "parent", hex(j->b.a, k->parent, sizeof k->parent));
+    json_kstr(j, "project", str_of(k->project));
     json_kstr(j, "deployment", str_of(k->deployment));
     json_kstr(j, "version", str_of(k->version));
     if (k->error)
@@ -159,12 +161,15 @@ static void kept_write(struct json *j, const struct kept *k)
     json_obj_end(j);
 }
 
-void trace_recent(struct serve *s, struct json *j)
+void trace_recent(struct serve *s, struct str project, struct json *j)
 {
     struct trace_log *l = s->traces;
     LOCKED(&l->m);
     json_arr(j);
-    for (size_t i = 0; i < KEPT && i < l->n; i++)
-        kept_write(j, &l->v[(l->n - 1 - i) % KEPT]);
+    for (size_t i = 0; i < KEPT && i < l->n; i++) {
+        const struct kept *k = &l->v[(l->n - 1 - i) % KEPT];
+        if (project.n == 0 || str_eq(project, str_of(k->project)))
+            kept_write(j, k);
+    }
     json_arr_end(j);
 }
