@@ -193,7 +193,7 @@ static size_t traces(struct world *w)
 {
     struct json j = json_new(w->l.a);
     yyjson_val *v;
-    trace_recent(w->serve, &j);
+    trace_recent(w->serve, S(""), &j);
     CHECK_OK(json_parse(w->l.a, json_get(&j), &v));
     return yyjson_arr_size(v);
 }

@@ -320,7 +320,7 @@ TEST(the_last_traced_requests_tell_their_times)
     want(w, M_POST, INFER, BODY("one", "1", "1,2") "}", 200);
     struct json j = json_new(w->l.a);
     yyjson_val *v;
-    trace_recent(w->serve, &j);
+    trace_recent(w->serve, S(""), &j);
     CHECK_OK(json_parse(w->l.a, json_get(&j), &v));
     CHECK(yyjson_arr_size(v) == 2);
     yyjson_val *failed = yyjson_arr_get(v, 0), *good = yyjson_arr_get(v, 1);
