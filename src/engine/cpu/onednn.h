@@ -3,7 +3,8 @@
  * Owns     primitives, until the arena ends.
  * Threads  one primitive belongs to one rank. oneDNN's own threads are held to one in each thread that comes here.
  * Layouts  pictures as they are given (N, C, … or N, …, C), weights (out, in, …) row-major: what the primitive wants otherwise is
- *          made at each run, in scratch. Measured on Zen 4: pictures as N, H, W, C are as fast as its blocked formats. */
+ *          made at each run, in scratch. Measured on Zen 4: with windows of 3 × 3, pictures as N, H, W, C are
+ *          as fast as its blocked formats; with 1 × 1 they are 10 to 20 % slower: the price of no other layout between nodes. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "engine/tensor.h"
