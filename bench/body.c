@@ -60,6 +60,7 @@ static double best_yyjson(struct str body)
     return best;
 }
 
+/* form is printf's, of numbers from 0 to 1; one that begins with a blank, of numbers from -1 to 1. */
 static struct str numbers_body(struct arena *a, int n, const char *form)
 {
     struct buf b = buf_new(a);
@@ -67,7 +68,8 @@ static struct str numbers_body(struct arena *a, int n, const char *form)
     buf_fmt(&b, "{\"inputs\":[{\"name\":\"x\",\"shape\":[1,%d],\"datatype\":\"FP32\",\"data\":[", n);
     for (int i = 0; i < n; i++) {
         char number[64];
-        snprintf(number, sizeof number, form, (double)((float)(splitmix(&seed) >> 40) / 16777216));
+        double v = (double)((float)(splitmix(&seed) >> 40) / 16777216);
+        snprintf(number, sizeof number, form, *form == ' ' ? 2 * v - 1 : v);
         buf_fmt(&b, "%s%s", i ? "," : "", number);
     }
     buf_str(&b, S("]}]}"));
@@ -125,6 +127,7 @@ int main(void)
     read_json(a, "mlp", 16, "%.6f");
     read_json(a, "image", IMAGE, "%.6f");
     read_json(a, "image.short", IMAGE, "%.4f");
+    read_json(a, "image.signed", IMAGE, " %.4f");
     read_json(a, "image.long", IMAGE, "%.17g");
     read_json(a, "image.exponent", IMAGE, "%.4e");
     read_binary(a);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "serve/number.h"
+#include "serve/number_wide.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -347,9 +348,27 @@ static inline const char *f32_read(const char *p, const char *end, float *out)
     *done = i;                                                                          \
     return p
 
-const char *f32s_read(const char *p, const char *end, float *out, size_t n, size_t *done)
+static const char *f32s_each(const char *p, const char *end, float *out, size_t n, size_t *done)
 {
     RUN(f32_read);
+}
+
+/* By turns: as many as go together, then one by itself, or some, if it was of another kind. */
+const char *f32s_read(const char *p, const char *end, float *out, size_t n, size_t *done)
+{
+    enum { EACH = 8 };
+    size_t some;
+    if (n == 1 || !f32s_wide_is())
+        return f32s_each(p, end, out, n, done);
+    for (*done = 0;; p++) {
+        some = f32s_wide(&p, end, out + *done, n - *done - 1);
+        *done += some;
+        size_t each = some ? 1 : EACH;
+        p = f32s_each(p, end, out + *done, n - *done < each ? n - *done : each, &some);
+        *done += some;
+        if (!p || *done == n || at(p, end) != ',')
+            return p;
+    }
 }
 
 const char *f64s_read(const char *p, const char *end, double *out, size_t n, size_t *done)

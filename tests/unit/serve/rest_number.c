@@ -167,6 +167,74 @@ TEST(words_and_blanks_between_numbers)
     CHECK(!end && done == 2);
 }
 
+/* Numbers one after the other, each read by itself: what a list is compared with. */
+static const char *read_each(const char *p, const char *end, float *out, size_t n, size_t *done)
+{
+    size_t one;
+    for (*done = 0;; p++) {
+        while (p < end && *p == ' ')
+            p++;
+        p = f32s_read(p, end, out + *done, 1, &one);
+        *done += one;
+        if (!p || *done == n || p == end || *p != ',')
+            return p;
+    }
+}
+
+/* A value as lists have them; a few are wrong, or stand wrongly. */
+static int value_put(char *to, size_t room, uint64_t *seed, unsigned odd)
+{
+    static const char *const wrong[] = { "",    "-",   "01", "1.",  ".5", "1.2.3", "--1",  "1-2", "1 2",
+                                         "  3", "4  ", "x",  "1.-", "+1", "-.1",   "00.0", "- 1", "-01" },
+                             *const others[] = {
+                                 "null", "NaN", "1e5", "-2.5e-3", "Infinity", "1e-46", "1e38"
+                             };
+    uint64_t kind = splitmix(seed) % 1000;
+    double v = (double)(splitmix(seed) >> 11) / 0x1p53, size = pow(10, (int)(splitmix(seed) % 12) - 8);
+    const char *sign = splitmix(seed) % 2 ? "-" : "";
+    if (kind < odd)
+        return snprintf(to, room, "%s", wrong[splitmix(seed) % (sizeof wrong / sizeof *wrong)]);
+    if (kind < 20)
+        return snprintf(to, room, "%s", others[splitmix(seed) % (sizeof others / sizeof *others)]);
+    if (kind < 40) { /* the middle between two floats, or as near to it as digits can be */
+        float f = (float)(v * 1000);
+        return snprintf(to, room, "%s%.*f", sign, (int)(splitmix(seed) % 4) + 10,
+                        ((double)f + (double)nextafterf(f, INFINITY)) / 2);
+    }
+    if (kind < 400)
+        return snprintf(to, room, "%s%.*f", sign, (int)(splitmix(seed) % 7), v * 300);
+    if (kind < 700)
+        return snprintf(to, room, "%s%.*f", sign, (int)(splitmix(seed) % 20), v * size);
+    return snprintf(to, room, "%s%.17g", sign, (double)(float)v);
+}
+
+TEST(lists_are_read_as_each_of_their_numbers)
+{
+    enum { N = 100 };
+    static char text[N * 64];
+    uint64_t seed = 5;
+    for (int i = 0; i < 20000; i++) {
+        size_t n = splitmix(&seed) % N + 1, len = 0, done, want_done;
+        unsigned odd = i % 2 ? 10 : 0;
+        const char *comma = splitmix(&seed) % 2 ? "," : ", ";
+        for (size_t k = 0; k < n; k++) {
+            len += (size_t)snprintf(text + len, sizeof text - len, "%s", k ? comma : "");
+            len += (size_t)value_put(text + len, sizeof text - len, &seed, odd);
+        }
+        text[len++] = ']';
+        char *copy = malloc(len); /* so that a byte too many is seen */
+        memcpy(copy, text, len);
+        float got[N], want[N];
+        size_t asked = splitmix(&seed) % 4 ? n : splitmix(&seed) % n + 1;
+        const char *end = f32s_read(copy, copy + len, got, asked, &done),
+                   *want_end = read_each(copy, copy + len, want, asked, &want_done);
+        cr_assert(end == want_end && done == want_done, "of %.*s %zu are read, not %zu", (int)len, text, done,
+                  want_done);
+        cr_assert(!memcmp(got, want, done * sizeof *got), "%.*s is not read as its numbers", (int)len, text);
+        free(copy);
+    }
+}
+
 TEST(floats_are_written_as_short_as_can_be)
 {
     static const struct {
