@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Ensembles: a graph of deployments and look-ups of features behind the face of one model: a session whose run is its
  * steps, so that all that knows models (metadata, queue, counts, protocols) knows ensembles. A step asks the version
- * that answers most of its deployment at that moment; tensors go from step to step by pointer. */
+ * that answers most of its deployment at that moment, which may be an ensemble itself; tensors go from step to step by
+ * pointer. */
 #include "serve/policy.h"
 #include <stdlib.h>
 
-enum { STEPS_MAX = 32, NAMES_MAX = 256 };
+enum { STEPS_MAX = 32, NAMES_MAX = 256, DEEP_MAX = 8 /* ensembles in one another */ };
 
 /* ---- the graph ---- */
 
@@ -155,7 +156,9 @@ struct ensemble_session {
     struct session base; /* first member */
     struct serve *s;
     struct arena *a;
-    struct str project, text; /* text: of what it was made */
+    struct str project, name, text; /* name: the deployment's; text: of what it was made */
+    int64_t made_ns;
+    int deep; /* 1: no step of it is an ensemble; else one more than any of these */
     struct wiring g;
     struct session_info info;
 };
@@ -182,15 +185,22 @@ static const struct tensor_spec *spec_of(const struct tensor_spec *v, size_t n, 
     return NULL;
 }
 
-/* A version runs on the step's tensors. */
-static err model_ask(const struct step *step, const struct served *v, struct run_control *control,
+static const struct ensemble_session *composed(const struct model *m)
+{
+    return m->composed ? (const struct ensemble_session *)m->session : NULL;
+}
+
+/* A version runs on the step's tensors. Ensembles go down by `deep`, so that no run is without end, whatever the steps'
+ * deployments have become since this one was made. */
+static err model_ask(const struct step *step, int deep, const struct served *v, struct run_control *control,
                      struct arena *a, struct tensor *t)
 {
     const struct session_info *info = v->model->info;
     struct tensor *in = NEW_N(a, struct tensor, info->n_inputs + 1);
     struct tensor *out = NEW_N(a, struct tensor, step->out_n);
-    if (v->model->composed)
-        FAIL(INVALID, "it asks another ensemble, '%.*s'", STR(step->deployment));
+    if (composed(v->model) && composed(v->model)->deep >= deep)
+        FAIL(UNAVAILABLE, "'%.*s' has other steps now, and this ensemble is not made anew yet",
+             STR(step->deployment));
     if (step->in_n != info->n_inputs)
         FAIL(INVALID, "the model takes %zu inputs, the step gives %zu", info->n_inputs, step->in_n);
     for (size_t i = 0; i < step->in_n; i++) {
@@ -228,7 +238,7 @@ static err deployment_ask(struct ensemble_session *e, const struct step *step, s
     unsigned slot;
     const struct snap *snap = snap_enter(e->s, &slot);
     const struct served *v = served_most(snap_find(snap, e->project, step->deployment));
-    err failed = v ? model_ask(step, v, control, a, t)
+    err failed = v ? model_ask(step, e->deep, v, control, a, t)
                    : err_new(UNAVAILABLE, "'%.*s' has no version ready", STR(step->deployment));
     snap_leave(e->s, slot);
     return failed;
@@ -439,11 +449,35 @@ static err look_up_open(struct ensemble_session *e, struct step *step)
     return NULL;
 }
 
+/* Does a deployment that the steps ask, or one that those ask, ask the ensemble itself? */
+static err circle_find(const struct ensemble_session *e, const struct ensemble *spec)
+{
+    VEC(const struct ensemble *) graphs = { 0 };
+    push(e->a, &graphs, spec);
+    for (size_t g = 0; g < graphs.n; g++) {
+        const struct ensemble_step *step = graphs.v[g]->steps.v;
+        for (size_t i = 0; i < graphs.v[g]->steps.n; i++) {
+            if (str_eq(step[i].deployment, e->name))
+                FAIL(INVALID, "the ensemble asks itself: one of its steps, or of theirs, is '%.*s'",
+                     STR(e->name));
+            const struct depl *d = depl_find(e->s, e->project, step[i].deployment);
+            size_t k = 0;
+            while (d && k < graphs.n && graphs.v[k] != &d->spec.ensemble)
+                k++;
+            if (d && k == graphs.n)
+                push(e->a, &graphs, &d->spec.ensemble);
+        }
+    }
+    return NULL;
+}
+
 /* UNAVAILABLE: a step's deployment is being loaded. */
 static err session_make(struct ensemble_session *e, const struct ensemble *spec)
 {
     const struct model *models[STEPS_MAX] = { 0 };
     TRY(wiring_read(&e->g, e->a, spec));
+    TRY(circle_find(e, spec));
+    e->deep = 1;
     for (size_t i = 0; i < e->g.steps_n; i++) {
         struct step *step = &e->g.step[i];
         bool comes = false;
@@ -455,9 +489,11 @@ static err session_make(struct ensemble_session *e, const struct ensemble *spec)
         if (!models[i])
             FAIL(comes ? UNAVAILABLE : INVALID, "step '%.*s': '%.*s' has no version ready", STR(step->name),
                  STR(step->deployment));
-        if (models[i]->composed)
-            FAIL(INVALID, "step '%.*s': '%.*s' is an ensemble itself", STR(step->name),
-                 STR(step->deployment));
+        const struct ensemble_session *below = composed(models[i]);
+        e->deep = below && below->deep >= e->deep ? below->deep + 1 : e->deep;
+        if (e->deep > DEEP_MAX)
+            FAIL(INVALID, "step '%.*s': ensembles are in one another %d deep at most", STR(step->name),
+                 DEEP_MAX);
     }
     return faces_find(e, models);
 }
@@ -472,7 +508,8 @@ static struct str parts_of(struct serve *s, struct arena *a, struct str project,
         bool comes;
         const struct model *m = step[i].deployment.n ? model_now(s, project, step[i].deployment, &comes)
                                                      : NULL;
-        buf_fmt(&b, " %.*s", STR(m ? m->name : S("-")));
+        const struct ensemble_session *below = m ? composed(m) : NULL;
+        buf_fmt(&b, " %.*s %lld", STR(m ? m->name : S("-")), below ? (long long)below->made_ns : 0);
     }
     return buf_get(&b);
 }
@@ -502,12 +539,15 @@ static struct model *model_new(struct serve *s, struct str project, struct str n
     return m;
 }
 
-static void model_fill(struct serve *s, struct model *m, struct str text, const struct ensemble *spec)
+static void model_fill(struct serve *s, struct model *m, struct str name, struct str text,
+                       const struct ensemble *spec)
 {
     struct arena *a = arena_new(0);
     struct ensemble_session *e = NEW(a, struct ensemble_session);
     *e = (struct ensemble_session){ .base = { &runtime_ensemble }, .s = s, .a = a, .project = m->project };
+    e->name = str_dup(a, name);
     e->text = str_dup(a, text);
+    e->made_ns = mono_ns();
     err failed = session_make(e, spec);
     if (failed) {
         m->state = failed->code == UNAVAILABLE ? MODEL_LOADING : MODEL_FAILED;
@@ -533,7 +573,7 @@ struct model *ensemble_want(struct serve *s, struct arena *a, struct str project
     if (!m) {
         m = model_of(s, project, own, text, false);
         m = m ? m : model_new(s, project, own);
-        model_fill(s, m, text, &spec->ensemble);
+        model_fill(s, m, name, text, &spec->ensemble);
     }
     m->refs++;
     return m;

@@ -74,7 +74,7 @@ extern const char *const sequence_control_kinds[];
     F(T, DURATION, ttl, 0, "How long an answer is good; 0: as long as its version.", .def = "0s", .min = 0, .max = 8.64e7)
 #define ENSEMBLE_STEP(F, O, L, T)                                                                                \
     F(T, STR, name,       0, "In errors; else its place.", .is_name = true)                                      \
-    F(T, REF, deployment, 0, "The model that it asks.", .ref = "Deployment")                                     \
+    F(T, REF, deployment, 0, "The model, or other ensemble, that it asks.", .ref = "Deployment")                  \
     F(T, REF, features,   0, "Or the features that it looks up.", .ref = "FeatureService")                       \
     F(T, MAP, inputs,     0, "Its inputs: their name there, and the tensor's name here.", .len_max = 64)         \
     F(T, MAP, outputs,    0, "Its outputs, in the same way. That of a look-up is features.", .len_max = 64)

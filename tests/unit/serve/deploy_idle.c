@@ -102,7 +102,8 @@ TEST(who_is_not_asked_sleeps_and_the_next_request_wakes_it)
     for (int i = 0; i < 2000 && (s = deployment_now(w)).cold_starts < 2; i++)
         nap();
     CHECK(s.cold_starts >= 2);
-    CHECK(counted(w, "dhow_inference_cold_starts_total", "1", fmtz(w->l.a, "%llu", (unsigned long long)s.cold_starts)));
+    CHECK(counted(w, "dhow_inference_cold_starts_total", "1",
+                  fmtz(w->l.a, "%llu", (unsigned long long)s.cold_starts)));
     CHECK(!counted(w, "dhow_inference_cold_start_seconds_total", "1", "0"));
     world_free(w);
 }

@@ -158,6 +158,68 @@ TEST(what_does_not_fit_is_told_with_its_step)
     world_free(w);
 }
 
+#define NAMED(name, steps) \
+    "kind: Deployment\nmetadata: {name: " name "}\nspec: {ensemble: {steps: [" steps "]}}\n"
+#define ASKS(deployment, output) \
+    "{deployment: " deployment ", inputs: {features: x}, outputs: {" output ": y}}"
+
+TEST(ensembles_of_ensembles)
+{
+    struct world *w = world_with(
+        ALL("{deployment: inner, inputs: {x: x}, outputs: {y: y}}, {deployment: late, inputs: {features: x}, "
+            "outputs: {probability: z}}") "---\n" NAMED("inner", ASKS("late", "probability")));
+    wait_ready(w);
+    static const char *const body = "{\"inputs\":[" ROW("x", "1") "]}";
+    CHECK(has(want(w, M_POST, "/v2/models/all/infer", body, 200).body,
+              "[{\"name\":\"y\",\"datatype\":\"FP32\",\"shape\":[1,1],\"data\":[0.7310586]},"
+              "{\"name\":\"z\",\"datatype\":\"FP32\",\"shape\":[1,1],\"data\":[0.7310586]}]"));
+    world_free(w);
+}
+
+/* What is said of a deployment comes to have `what` in it. */
+static bool says(struct world *w, const char *name, const char *what)
+{
+    bool said = false;
+    for (int i = 0; i < 2000 && !said; i++) {
+        said = has(ask(w, M_GET, fmtz(w->l.a, "/api/v1/projects/default/deployments/%s", name), S("")).body,
+                   what);
+        nap();
+    }
+    return said;
+}
+
+TEST(an_ensemble_does_not_ask_itself)
+{
+    struct world *w = world_with(ALL("{deployment: inner, inputs: {x: x}, outputs: {y: y}}") "---\n" NAMED(
+        "inner",
+        "{deployment: third, inputs: {x: x}, outputs: {y: y}}") "---\n" NAMED("third",
+                                                                              ASKS("late", "probability")));
+    wait_ready(w);
+    static const char *const body = "{\"inputs\":[" ROW("x", "1") "]}";
+    want(w, M_POST, "/v2/models/all/infer", body, 200);
+    want(
+        w, M_PUT, "/api/v1/projects/default/deployments/third",
+        "{\"apiVersion\":\"dhow/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"third\"},\"spec\":{\"ensemble\":"
+        "{\"steps\":[{\"deployment\":\"all\",\"inputs\":{\"x\":\"x\"},\"outputs\":{\"y\":\"y\"}}]}}}",
+        200);
+    CHECK(says(w, "third", "asks itself"));
+    want(w, M_POST, "/v2/models/all/infer", body, 200); /* what was there before answers on */
+    world_free(w);
+}
+
+TEST(ensembles_are_eight_deep_at_most)
+{
+    struct world *w = world_with(NAMED("d1", ASKS("late", "probability")));
+    for (int i = 2; i <= 9; i++) {
+        const char *yaml = fmtz(w->l.a, NAMED("%s", "{deployment: d%d, inputs: {x: x}, outputs: {y: y}}"),
+                                i == 9 ? "all" : fmtz(w->l.a, "d%d", i), i - 1);
+        CHECK_OK(lab_apply(&w->l, serve_resources, yaml));
+    }
+    CHECK(says(w, "all", "8 deep at most"));
+    want(w, M_POST, "/v2/models/d8/infer", "{\"inputs\":[" ROW("x", "1") "]}", 200);
+    world_free(w);
+}
+
 TEST(the_steps_version_of_the_moment_answers)
 {
     struct world *w = world_with(ALL("{deployment: late, inputs: {features: x}, outputs: {probability: y}}"));
