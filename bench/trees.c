@@ -38,6 +38,11 @@ static bool on_round(void *arg, int round, double train_loss, double valid_loss,
     return true;
 }
 
+static void on_binned(void *rows)
+{
+    rows_forget(rows);
+}
+
 static double seconds_since(int64_t start)
 {
     return (double)(mono_ns() - start) / 1e9;
@@ -202,7 +207,8 @@ static err bench_file(struct arena *a, const char *path, int64_t rounds, const c
     TRY(rows_load(a, &(struct strs){ &name, 1, 1 }, &spec, &rows));
     double read = seconds_since(start);
     TRY(rows_split(&rows, 100000 * (int64_t)1000, &split));
-    TRY(fit_trees(a, &rows, &split, &with, cpu_count(), &(struct fit_watch){ on_round }, &fit));
+    TRY(fit_trees(a, &rows, &split, &with, cpu_count(), &(struct fit_watch){ on_round, &rows, on_binned },
+                  &fit));
     TRY(trees_to_onnx(&fit.trees, a, &(struct trees_doc){ 0 }, &onnx));
     TRY(file_write(fmtz(a, "%s.json", model), fit.native));
     TRY(file_write(fmtz(a, "%s.onnx", model), onnx));

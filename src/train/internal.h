@@ -23,10 +23,11 @@ struct fit {
     float *score;       /* of all rows (train, then valid), by the rounds kept */
     struct str version; /* of XGBoost */
 };
-/* Hears of each round; false ends the training (CANCELLED). */
+/* Hears of each round; false ends the training (CANCELLED). train_loss is a number in each tenth round, else NaN. */
 struct fit_watch {
     bool (*round)(void *arg, int round, double train_loss, double valid_loss, double valid_auc);
     void *arg;
+    void (*binned)(void *arg); /* from here on rows->x is not read any more; may be NULL */
 };
 /* Trains on the first split->train rows and watches the next split->valid. */
 err fit_trees(struct arena *a, const struct rows *, const struct rows_split *, const struct trees_with *,
@@ -36,7 +37,6 @@ struct train_result;
 /* The job for networks, in the worker; chosen: of with->model. */
 err train_net_run(struct worker *, const struct field *chosen, int threads, int64_t memory,
                   const struct train_listener *, struct train_result *out);
-/* Trees on rows that are read and split. */
-err train_trees_rows(struct arena *a, const struct train_with *, const struct rows *,
-                     const struct rows_split *, int threads, const struct train_listener *,
-                     struct train_result *out);
+/* Trees on rows that are read and split; their x is forgotten on the way. */
+err train_trees_rows(struct arena *a, const struct train_with *, struct rows *, const struct rows_split *,
+                     int threads, const struct train_listener *, struct train_result *out);

@@ -99,10 +99,27 @@ static err column_take(const struct target *t, const struct column *c, size_t n,
     }
 }
 
+static void x_free(void *arg)
+{
+    struct arena **x_in = arg;
+    arena_free(*x_in);
+    *x_in = NULL;
+}
+
+void rows_forget(struct rows *r)
+{
+    r->x = NULL;
+    if (r->x_in)
+        x_free(r->x_in);
+}
+
 static void rows_new(struct arena *a, const struct layout *l, size_t n, int64_t until, struct rows *out)
 {
     *out = (struct rows){ .n = n, .features = l->features.n, .names = l->features.v, .until = until };
-    out->x = NEW_N(a, float, arena_mul(n, l->features.n));
+    out->x_in = NEW(a, struct arena *);
+    *out->x_in = arena_new(0);
+    arena_defer(a, x_free, out->x_in);
+    out->x = NEW_N(*out->x_in, float, arena_mul(n, l->features.n));
     out->y = NEW_N(a, float, n);
     out->at = NEW_N(a, int64_t, n);
     out->known = l->known ? NEW_N(a, int64_t, n) : out->at;

@@ -24,8 +24,11 @@ struct rows {
     float *y;          /* labels, 0 or 1; NaN: none */
     int64_t *at,
         *known; /* event time and when the label became known (may be the same array), µs since 1970; INT64_MIN: none */
-    int64_t until; /* the version's end (exclusive), else just after the newest row */
+    int64_t until;       /* the version's end (exclusive), else just after the newest row */
+    struct arena **x_in; /* what x alone lies in, for rows_forget(); NULL: it lasts as long as the rest */
 };
+/* Gives the memory of x back, which is most of all, once it has been binned. */
+void rows_forget(struct rows *);
 /* Adds key "rows" (the version: blob hashes, columns and their roles) to the open object; in prepare, in the daemon. */
 err rows_prepare(struct job_context *, struct str project, struct str dataset_version, struct json *spec);
 /* Reads them in the worker, into w->a. INVALID if the version has no label or no features or a label that is neither

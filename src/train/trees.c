@@ -11,8 +11,24 @@ struct training {
     struct str what; /* the name of what it learned from */
     struct rows rows;
     struct rows_split split;
+    struct baseline baseline; /* its features from the rows before they go */
     struct fit fit;
+    double train_loss; /* when it was last asked for */
 };
+
+static void on_binned(void *arg)
+{
+    struct training *t = arg;
+    struct baseline *b = &t->baseline;
+    *b = (struct baseline){ .rows = (int64_t)t->split.train, .n = t->rows.features };
+    b->features = NEW_N(t->a, struct baseline_column, b->n);
+    for (size_t i = 0; i < b->n; i++) {
+        auto_arena struct arena *scratch = arena_new(0);
+        baseline_column_make(scratch, t->rows.names[i], t->rows.x + i, t->split.train, t->rows.features,
+                             &b->features[i]);
+    }
+    rows_forget(&t->rows);
+}
 
 static void tell(const struct training *t, const char *name, int round, double v)
 {
@@ -24,13 +40,16 @@ static bool on_round(void *arg, int round, double train_loss, double valid_loss,
 {
     struct training *t = arg;
     const struct train_listener *l = t->listener;
-    tell(t, "train.logloss", round, train_loss);
+    if (!isnan(train_loss)) {
+        t->train_loss = train_loss;
+        tell(t, "train.logloss", round, train_loss);
+    }
     tell(t, "valid.logloss", round, valid_loss);
     tell(t, "valid.auc", round, valid_auc);
     if (l->progress)
         l->progress(l->arg, &(struct train_progress){ .step = round + 1,
                                                       .steps = t->with->model.trees.rounds,
-                                                      .loss = train_loss,
+                                                      .loss = t->train_loss,
                                                       .rate = t->with->model.trees.learning_rate,
                                                       .seconds_left = NAN });
     if (round % 10 == 0)
@@ -123,18 +142,11 @@ static struct str params_text(const struct training *t)
     return json_get(&j);
 }
 
-static struct str baseline_text(const struct training *t)
+static struct str baseline_text(struct training *t)
 {
-    struct baseline b = { .rows = (int64_t)t->split.train, .n = t->rows.features };
-    b.features = NEW_N(t->a, struct baseline_column, b.n);
-    for (size_t i = 0; i < b.n; i++) {
-        auto_arena struct arena *scratch = arena_new(0);
-        baseline_column_make(scratch, t->rows.names[i], t->rows.x + i, t->split.train, t->rows.features,
-                             &b.features[i]);
-    }
     auto_arena struct arena *scratch = arena_new(0);
-    baseline_column_make(scratch, S("score"), t->fit.score, t->split.train, 1, &b.score);
-    return baseline_write(t->a, &b);
+    baseline_column_make(scratch, S("score"), t->fit.score, t->split.train, 1, &t->baseline.score);
+    return baseline_write(t->a, &t->baseline);
 }
 
 static err onnx_text(const struct training *t, struct str *out)
@@ -151,7 +163,7 @@ static err onnx_text(const struct training *t, struct str *out)
 
 static err fit_all(struct training *t, int threads, struct train_result *out)
 {
-    struct fit_watch watch = { on_round, t };
+    struct fit_watch watch = { on_round, t, on_binned };
     train_say(t->listener, "features %zu, threads %d, parameters %.*s", t->rows.features, threads,
               STR(schema_text(&trees_with_schema, t->a, &t->with->model.trees, WRITE_DEFAULTS)));
     TRY(fit_trees(t->a, &t->rows, &t->split, &t->with->model.trees, threads, &watch, &t->fit));
@@ -167,7 +179,7 @@ static err fit_all(struct training *t, int threads, struct train_result *out)
     return onnx_text(t, &out->onnx);
 }
 
-err train_trees_rows(struct arena *a, const struct train_with *with, const struct rows *rows,
+err train_trees_rows(struct arena *a, const struct train_with *with, struct rows *rows,
                      const struct rows_split *split, int threads, const struct train_listener *l,
                      struct train_result *out)
 {
