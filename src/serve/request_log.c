@@ -26,6 +26,7 @@ struct request_log {
     uint8_t key[32];
     uint64_t taken;
     int64_t paused_until_ns, retry_ns; /* retry: what could not be published */
+    int64_t pause_ms, wait_ms;         /* the last pause, and wait for a retry; 0: all went well since */
     bool failed, publish_failed;       /* the last try; said once */
     struct arena *a;
 };
@@ -253,6 +254,14 @@ static void publish_soon(struct request_log *l)
         atomic_store(&l->publishing, false);
 }
 
+/* The pause after this one, in nanoseconds. */
+static int64_t pause_next(int64_t *ms)
+{
+    *ms = *ms ? 2 * *ms : PAUSE_MS_MIN;
+    *ms = *ms < PAUSE_MS_MAX ? *ms : PAUSE_MS_MAX;
+    return *ms * 1000000;
+}
+
 /* The log pauses: what is in the rings stays there, further requests are counted as not logged. Said once. */
 static void trouble(struct request_log *l, err e)
 {
@@ -260,9 +269,10 @@ static void trouble(struct request_log *l, err e)
         if (l->failed)
             log_info("request-log.resumed", KV("taken", (int64_t)l->taken));
         l->failed = false;
+        l->pause_ms = 0;
         return;
     }
-    l->paused_until_ns = mono_ns() + PAUSE_MS * (int64_t)1000000;
+    l->paused_until_ns = mono_ns() + pause_next(&l->pause_ms);
     atomic_store(&l->paused, true);
     if (!l->failed)
         log_err("request-log.stopped", e);
@@ -343,9 +353,11 @@ static void sinks_drop(struct request_log *l)
 static void retry(struct request_log *l)
 {
     int64_t now = mono_ns();
+    if (!atomic_load(&l->backlog))
+        l->wait_ms = 0;
     if (!atomic_load(&l->backlog) || now < l->retry_ns)
         return;
-    l->retry_ns = now + PAUSE_MS * (int64_t)1000000;
+    l->retry_ns = now + pause_next(&l->wait_ms);
     publish_soon(l);
 }
 

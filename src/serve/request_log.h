@@ -16,7 +16,8 @@ enum {
     RING_BYTES = 4 << 20, /* a power of two */
     RECORD_MAX = 1 << 20, /* of a request's tensors and texts; one that has more is not logged, and counted */
     WRITER_MS = 50,       /* how often rings are emptied */
-    PAUSE_MS = 60000,     /* after a full disk, before it is tried again */
+    PAUSE_MS_MIN = 1000,  /* after a full disk, before it is tried again; each time twice as long, */
+    PAUSE_MS_MAX = 60000, /* up to so long */
     BACKLOG_MAX = 64,     /* folders that could not be published; with more the log pauses */
     LOG_MEMORY = 256 << 20, /* DuckDB's limit */
 };
