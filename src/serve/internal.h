@@ -272,7 +272,7 @@ err policy_check(const struct resource_check *); /* of a Deployment's spec */
 struct model *ensemble_want(struct serve *, struct arena *a, struct str project, struct str name,
                             const struct deployment_spec *);
 
-/* ---- reconcile.c ---- */
+/* ---- reconcile.c and its parts (reconcile.h) ---- */
 err serve_step(void *self, struct arena *a, const struct object *, const struct event *ev, int64_t *again_ms);
 /* With m held. */
 void depl_free(struct serve *, struct depl *);

@@ -88,11 +88,19 @@ class Killed:
         self.asked = {k: t for k, t in self.asked.items() if t < at - PROMISE_S}
 
 
+def listed(daemon, plural):
+    """Names of all of a kind, page by page."""
+    page = {"next": ""}
+    while "next" in page:
+        page = daemon.get(plural, params={"limit": 1000, "after": page["next"]})
+        yield from (one["metadata"]["name"] for one in page["items"])
+
+
 def logged(daemon, folder):
     """Names of the requests in the log."""
     names = set()
-    for one in daemon.get("datasetversions", params={"limit": 1000})["items"]:
-        reply = daemon.http("GET", daemon.path("datasetversions", one["metadata"]["name"], "files/0"))
+    for version in listed(daemon, "datasetversions"):
+        reply = daemon.http("GET", daemon.path("datasetversions", version, "files/0"))
         file = folder / "one.parquet"
         file.write_bytes(reply.content)
         names |= {name for name, in duckdb.sql(f"SELECT request_id FROM '{file}'").fetchall()}
@@ -110,8 +118,7 @@ def test_kill_under_load_loses_nothing_that_was_acknowledged(fresh, tmp_path):
         eventually(lambda: daemon.http("GET", "/v2/models/mlp/ready").status_code == 200, 10, 0.01, "the deployment")
         assert predict(daemon) == bits
         assert not work.wrong, work.wrong[:3]
-    there = {one["metadata"]["name"] for one in daemon.get("modelversions", params={"limit": 1000})["items"]}
-    assert len(work.versions) > 5 and set(work.versions) <= there
+    assert len(work.versions) > 5 and set(work.versions) <= set(listed(daemon, "modelversions"))
     assert len(work.asked) > 100
     lost = work.asked.keys()
 
