@@ -200,14 +200,14 @@ err shape_global_pool(struct graph *g, struct node *n)
     return NULL;
 }
 
-/* The node that made v gets outputs up to number n; what it had stays. */
-static int *more_outputs(struct graph *g, int v, int n)
+/* The node that made v gets outputs `from` up to number n; what it had stays. */
+static int *more_outputs(struct graph *g, int v, int from, int n)
 {
     struct node *node = &g->nodes.v[value_at(g, v)->node];
     int *out = NEW_N(g->a, int, (size_t)n);
     for (int i = 0; i < n; i++) {
         out[i] = i < node->n_out ? node->out[i] : -1;
-        if (out[i] >= 0)
+        if (out[i] >= 0 || i < from)
             continue;
         struct value made = { .name = fmt(g->a, "%.*s_%d", STR(node->name), i),
                               .kind = VALUE_NODE,
@@ -234,7 +234,7 @@ static const struct attr *with_shape(struct arena *a, const struct node *n, cons
 static err max_pool_grad(struct grad *d, const struct attr *attrs)
 {
     struct graph *g = d->g;
-    int *out = more_outputs(g, d->n.out[0], 3);
+    int *out = more_outputs(g, d->n.out[0], 2, 3); /* ONNX's indices, number 1, are of no use here */
     TRY(graph_infer(g, value_at(g, d->n.out[0])->node));
     d->dx[0] = graph_node_with(g, OP_MaxPoolGrad, attrs, d->dy[0], out[2]);
     return NULL;
@@ -327,7 +327,7 @@ err grad_batch_norm(struct grad *d)
         return NULL; /* nothing flows back through statistics that are kept */
     int mean = n->in[3], variance = n->in[4];
     if (training) {
-        int *out = more_outputs(g, n->out[0], 5);
+        int *out = more_outputs(g, n->out[0], 1, 5);
         TRY(graph_infer(g, value_at(g, n->out[0])->node));
         mean = out[3];
         variance = out[4];

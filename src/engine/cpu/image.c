@@ -13,7 +13,7 @@ struct picture picture_of(const struct tensor *t)
         p.s[i - 2] = t->d[i];
     const int64_t pixels = p.s[0] * p.s[1] * p.s[2], step = t->nhwc ? p.c : 1;
     p.sn = p.c * pixels;
-    p.sc = t->nhwc ? 1 : pixels;
+    p.sc = t->nhwc || p.c == 1 ? 1 : pixels;
     p.ss[2] = step;
     p.ss[1] = step * p.s[2];
     p.ss[0] = step * p.s[2] * p.s[1];
@@ -280,17 +280,20 @@ static bool bind_dnn(struct bind *b, const struct conv *v, const struct tensor *
         return false;
     if (bias && bias->type != TENSOR_F32)
         return false;
-    struct onednn_conv_spec s = { .way = way,
-                                  .n = v->x.n,
-                                  .x_channels = v->x.c,
-                                  .y_channels = v->y.c,
-                                  .group = v->w.group,
-                                  .x = t,
-                                  .w = w->type,
-                                  .y = t,
-                                  .x_last = x->nhwc,
-                                  .y_last = y->nhwc,
-                                  .bias = bias && way == ONEDNN_FORWARD };
+    struct onednn_conv_spec s = {
+        .way = way,
+        .n = v->x.n,
+        .x_channels = v->x.c,
+        .y_channels = v->y.c,
+        .group = v->w.group,
+        .x = t,
+        .w = w->type,
+        .y = t,
+        /* Of one channel both are the same bytes, and oneDNN likes them named alike. */
+        .x_last = x->nhwc || (v->x.c == 1 && y->nhwc),
+        .y_last = y->nhwc || (v->y.c == 1 && x->nhwc),
+        .bias = bias && way == ONEDNN_FORWARD
+    };
     flat_axis(&s, &v->w);
     struct dnn_step *d = NEW(b->a, struct dnn_step);
     if (!onednn_conv_new(b->a, &s, &d->conv, &b->step->scratch))

@@ -37,6 +37,24 @@ static void rows_from(const struct windows *c, const char *x, char *rows)
 {
     const struct window *q = &c->v.w;
     const size_t bytes = (size_t)(c->cg * size_of(c));
+    if (c->cg == c->v.x.c && q->dilation[2] == 1) { /* a row of the window is one piece, where it is inside */
+        const size_t row = bytes * (size_t)q->kernel[2];
+        const int64_t k2 = 0;
+        EACH(o0, q->out[0])
+        EACH(o1, q->out[1]) EACH(o2, q->out[2]) EACH(k0, q->kernel[0]) EACH(k1, q->kernel[1])
+        {
+            const int64_t from = PLACE(2), before = from < 0 ? -from : 0,
+                          after = from + q->kernel[2] > q->in[2] ? from + q->kernel[2] - q->in[2] : 0;
+            const bool outside = PLACE(0) < 0 || PLACE(0) >= q->in[0] || PLACE(1) < 0 || PLACE(1) >= q->in[1];
+            if (outside || before + after > 0)
+                memset(rows, 0, row);
+            if (!outside && before + after < q->kernel[2])
+                memcpy(rows + (size_t)before * bytes, x + (PIXEL + before * c->v.x.ss[2]) * size_of(c),
+                       row - (size_t)(before + after) * bytes);
+            rows += row;
+        }
+        return;
+    }
     WALK
     {
         if (INSIDE)

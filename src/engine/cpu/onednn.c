@@ -39,7 +39,7 @@ void onednn_conv_run(const struct onednn_conv *c, void *x, void *w, void *bias, 
     C(dnnl_memory_destroy) C(dnnl_memory_set_data_handle) C(dnnl_primitive_create) C(dnnl_primitive_execute)              \
     C(dnnl_primitive_destroy) C(dnnl_primitive_desc_destroy) C(dnnl_primitive_desc_query_md) C(dnnl_memory_desc_get_size) \
     C(dnnl_memory_desc_equal) C(dnnl_reorder_primitive_desc_create) C(dnnl_primitive_attr_create)                         \
-    C(dnnl_primitive_attr_destroy) C(dnnl_primitive_attr_set_scratchpad_mode)
+    C(dnnl_primitive_attr_destroy) C(dnnl_primitive_attr_set_scratchpad_mode) C(dnnl_primitive_desc_query)
 /* Version 3 makes primitive descriptors at once, and hides what a memory descriptor is. */
 #if DNNL_VERSION_MAJOR >= 3
 #define CALLS_OF_VERSION(C) C(dnnl_memory_desc_create_with_tag) C(dnnl_memory_desc_destroy)                               \
@@ -296,6 +296,14 @@ static bool memories_new(struct onednn_conv *c, struct desc *w_plain, struct des
            (c->way == ONEDNN_BACK_WEIGHTS ? reorder_new(c, w, w_plain->d) : reorder_new(c, w_plain->d, w));
 }
 
+/* oneDNN has an answer to everything; where it is a plain loop, "ref:any" or "gemm:ref", our own are hundreds of times as fast. */
+static bool by_reference(const struct onednn *o, const_dnnl_primitive_desc_t pd)
+{
+    const char *name = NULL;
+    return o->dnnl_primitive_desc_query(pd, dnnl_query_impl_info_str, 0, &name) != dnnl_success || !name ||
+           strstr(name, "ref");
+}
+
 static bool conv_make(struct onednn_conv *c, const struct onednn_conv_spec *s)
 {
     const struct onednn *o = c->o;
@@ -342,7 +350,7 @@ static bool conv_make(struct onednn_conv *c, const struct onednn_conv_spec *s)
     if (hint)
         o->dnnl_primitive_desc_destroy(hint);
     o->dnnl_primitive_attr_destroy(attr);
-    return ok && o->dnnl_primitive_create(&c->conv, c->pd) == dnnl_success &&
+    return ok && !by_reference(o, c->pd) && o->dnnl_primitive_create(&c->conv, c->pd) == dnnl_success &&
            o->dnnl_stream_create(&c->stream, o->engine, dnnl_stream_default_flags) == dnnl_success &&
            memories_new(c, dp, db);
 }

@@ -44,6 +44,12 @@ TEST(convolutions)
           .in = { { SHAPE(2, 4, 5, 4) }, { SHAPE(4, 1, 3, 3) }, { SHAPE(4) } }, .n_in = 3 },
         { OP_Conv, .attrs = ATTRS(NUMBER("group", 32), { "pads", INTS(1, 1, 1, 1) }),
           .in = { { SHAPE(1, 32, 5, 4) }, { SHAPE(32, 1, 3, 3) } }, .n_in = 2 },
+        /* One channel in, or out: of such pictures all layouts are one. */
+        { OP_Conv, .attrs = ATTRS({ "pads", INTS(1, 1, 1, 1) }),
+          .in = { { SHAPE(2, 1, 7, 6) }, { SHAPE(16, 1, 3, 3) }, { SHAPE(16) } }, .n_in = 3,
+          .tolerance = 1e-5 },
+        { OP_Conv, .attrs = ATTRS({ "pads", INTS(1, 1, 1, 1) }),
+          .in = { { SHAPE(2, 16, 5, 4) }, { SHAPE(1, 16, 3, 3) } }, .n_in = 2, .tolerance = 1e-5 },
         { OP_Conv, .attrs = ATTRS({ "pads", INTS(1, 1) }),
           .in = { { SHAPE(2, 3, 7) }, { SHAPE(4, 3, 3) }, { SHAPE(4) } }, .n_in = 3 },
         { OP_Conv, .in = { { SHAPE(1, 2, 3, 4, 3) }, { SHAPE(2, 2, 2, 2, 2) } }, .n_in = 2 },
