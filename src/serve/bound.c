@@ -4,7 +4,7 @@
  * no readers. */
 #include "serve/policy.h"
 
-enum { OUTPUT_BYTES_MAX = 4096 }; /* copied after each run */
+enum { INPUT_BYTES_MAX = 16 << 10, OUTPUT_BYTES_MAX = 4096 }; /* copied before and after each run */
 struct bound {
     struct arena *a;
     struct session_call *call; /* NULL: it cannot be bound */
@@ -33,8 +33,9 @@ static bool outputs_fit(const struct infer *c)
 bool bound_fits(const struct infer *c)
 {
     const struct model *m = c->to->model;
-    return m->bounds && m->by_rows && c->n == 1 && c->features == m->features && req_on_loop(c->r) &&
-           req_loop(c->r) < LOOPS_MAX && outputs_fit(c);
+    return m->bounds && m->by_rows && c->n == 1 && c->features == m->features &&
+           c->in[0].bytes <= INPUT_BYTES_MAX && req_on_loop(c->r) && req_loop(c->r) < LOOPS_MAX &&
+           outputs_fit(c);
 }
 
 static struct bound *bound_new(const struct infer *c)
