@@ -34,7 +34,7 @@ struct value {
     bool nhwc; /* rank 4: a device lowered it to lie as N, H, W, C; the shape still says N, C, H, W */
 };
 
-enum attr_type { ATTR_INT, ATTR_FLOAT, ATTR_TEXT, ATTR_INTS, ATTR_FLOATS, ATTR_VALUE };
+enum attr_type { ATTR_INT, ATTR_FLOAT, ATTR_TEXT, ATTR_INTS, ATTR_FLOATS, ATTR_TEXTS, ATTR_VALUE };
 struct attr {
     const char *name;
     enum attr_type type;
@@ -43,7 +43,8 @@ struct attr {
     struct str s;
     const int64_t *is;
     const float *fs;
-    size_t n; /* of is and fs */
+    const struct str *ss; /* borrowed */
+    size_t n; /* of is, fs and ss */
 };
 
 /* Ids of values; −1 stands for an optional input or output that is not there. */

@@ -30,6 +30,7 @@ enum {
     F_ATTR_TENSOR = 5,
     F_ATTR_FLOATS = 7,
     F_ATTR_INTS = 8,
+    F_ATTR_TEXTS = 9,
     F_ATTR_TYPE = 20,
     F_ATTR_REF = 21,
     F_TENSOR_DIMS = 1,
@@ -60,6 +61,7 @@ enum {
     ATTR_TYPE_TENSOR = 4,
     ATTR_TYPE_FLOATS = 6,
     ATTR_TYPE_INTS = 7,
+    ATTR_TYPE_TEXTS = 8,
 };
 
 /* A node of a file on its way into the graph. */

@@ -9,6 +9,7 @@ struct writer {
     const void *const *data;
     struct buf *b;
     int64_t opset;
+    bool ml;   /* an op of ONNX_ML is among them */
     int *same; /* by value: the value that it is in an inference model (Dropout's output is its input) */
     bool *live, *used;    /* by node; by value */
     struct str *names;    /* by value; unique */
@@ -21,6 +22,11 @@ struct writer {
 static bool goes(const struct node *n)
 {
     return strcmp(n->op->name, "Dropout") == 0;
+}
+
+static bool is_ml(const struct node *n)
+{
+    return strcmp(n->op->domain, ONNX_ML) == 0;
 }
 
 static int final(const struct writer *w, int v)
@@ -49,7 +55,8 @@ static err live_find(struct writer *w)
         if (goes(n))
             FAIL(UNSUPPORTED, "%s '%.*s': what it dropped is asked for, which no inference model knows",
                  n->op->name, STR(n->name));
-        if (n->op->domain[0])
+        w->ml |= is_ml(n);
+        if (n->op->domain[0] && !is_ml(n))
             FAIL(UNSUPPORTED, "%s '%.*s': the op is dhow's own and cannot be written as ONNX", n->op->name,
                  STR(n->name));
         for (int k = 0; k < n->n_in; k++)
@@ -117,6 +124,8 @@ static int64_t opset_of(const struct writer *w, const struct node *n)
     };
     struct str how = attr_s(n, "reduction", S("none")), mode = attr_s(n, "mode", S(""));
     size_t count;
+    if (is_ml(n))
+        return 0; /* counted apart */
     if (is_reduce(n))
         return (n->n_in > 1 && !axes_of(w, n, 1, &count)) || attr_i(n, "noop_with_empty_axes", 0) ? 18 : 17;
     if (n->op->id == OP_Split)
@@ -269,6 +278,11 @@ static void attr_put(struct writer *w, const struct attr *a)
         pb_floats(w->b, F_ATTR_FLOATS, a->fs, a->n);
         pb_varint(w->b, F_ATTR_TYPE, ATTR_TYPE_FLOATS);
         break;
+    case ATTR_TEXTS:
+        for (size_t i = 0; i < a->n; i++)
+            pb_bytes(w->b, F_ATTR_TEXTS, a->ss[i]);
+        pb_varint(w->b, F_ATTR_TYPE, ATTR_TYPE_TEXTS);
+        break;
     case ATTR_VALUE: {
         const struct value *v = value_at(w->g, (int)a->i);
         tensor_put(w, F_ATTR_TENSOR, S(""), v->type, &v->shape, v->data);
@@ -321,6 +335,8 @@ static void node_put(struct writer *w, const struct node *n)
         pb_bytes(w->b, F_NODE_OUT, n->out[i] >= 0 ? w->names[n->out[i]] : S(""));
     pb_bytes(w->b, F_NODE_NAME, n->name);
     pb_bytes(w->b, F_NODE_OP, str_of(n->op->name));
+    if (is_ml(n))
+        pb_bytes(w->b, F_NODE_DOMAIN, S(ONNX_ML));
     for (size_t i = 0; i < n->n_attrs; i++)
         if (!attr_goes(w, n, n->attrs[i].name))
             attr_put(w, &n->attrs[i]);
@@ -369,18 +385,25 @@ static void graph_put(struct writer *w)
     pb_close(w->b, at);
 }
 
+static void opset_put(struct writer *w, struct str domain, int64_t version)
+{
+    size_t at = pb_open(w->b, F_MODEL_OPSET);
+    pb_bytes(w->b, F_OPSET_DOMAIN, domain);
+    pb_varint(w->b, F_OPSET_VERSION, version);
+    pb_close(w->b, at);
+}
+
 static void model_put(struct writer *w)
 {
     pb_varint(w->b, F_MODEL_IR, ir_of(w->opset));
     pb_bytes(w->b, F_MODEL_PRODUCER, S("dhow"));
     pb_bytes(w->b, F_MODEL_PRODUCER_VERSION, S(DHOW_VERSION));
     graph_put(w);
-    size_t at = pb_open(w->b, F_MODEL_OPSET);
-    pb_bytes(w->b, F_OPSET_DOMAIN, S(""));
-    pb_varint(w->b, F_OPSET_VERSION, w->opset);
-    pb_close(w->b, at);
+    opset_put(w, S(""), w->opset);
+    if (w->ml)
+        opset_put(w, S(ONNX_ML), op_label_encoder.since);
     for (size_t i = 0; i < w->g->metadata.n; i++) {
-        at = pb_open(w->b, F_MODEL_METADATA);
+        size_t at = pb_open(w->b, F_MODEL_METADATA);
         pb_bytes(w->b, F_ENTRY_KEY, w->g->metadata.v[i].key);
         pb_bytes(w->b, F_ENTRY_VALUE, w->g->metadata.v[i].value);
         pb_close(w->b, at);

@@ -7,6 +7,24 @@
 const struct op op_table[OP_COUNT] = { OPS(O) };
 #undef O
 
+static err shape_label_encoder(struct graph *g, struct node *n)
+{
+    struct value *y = node_out(g, n, 0);
+    y->type = TENSOR_I64;
+    y->shape = node_in(g, n, 0)->shape;
+    return NULL;
+}
+
+const struct op op_label_encoder = {
+    "LabelEncoder", ONNX_ML,
+    OP_COUNT,       2,
+    1,              1,
+    1,              1,
+    SPLIT_EACH,     shape_label_encoder,
+    NULL,           0,
+    "Ids of texts."
+};
+
 const struct op *op_find(struct str domain, struct str name)
 {
     if (str_is(domain, "ai.onnx"))

@@ -52,6 +52,9 @@ struct grad {
 enum op_id { OPS(O) OP_COUNT };
 #undef O
 extern const struct op op_table[OP_COUNT];
+/* Texts to ids, at the head of a model that is served: it is written (graph_write), and no device runs it. */
+#define ONNX_ML "ai.onnx.ml"
+extern const struct op op_label_encoder;
 /* NULL if there is none. domain: "" or "ai.onnx" for ONNX's. */
 const struct op *op_find(struct str domain, struct str name);
 

@@ -84,11 +84,18 @@ static err names_check(const struct service *svc, const struct training_set_spec
                        const struct dataset_spec *d)
 {
     struct str taken[] = { set->label, d->id, d->event_time };
-    for (size_t f = 0; f < svc->features_n; f++)
+    const struct request_feature *r = svc->def.request.v;
+    for (size_t f = 0; f < svc->features_n + svc->texts.n; f++)
         for (size_t i = 0; i < 3; i++)
             if (str_eq(svc->features[f], taken[i]))
                 FAIL(INVALID, "feature '%.*s' has the name of a column that is kept beside it",
                      STR(taken[i]));
+    for (size_t i = 0; i < svc->def.request.n; i++)
+        for (size_t k = 0; k < svc->views_n; k++)
+            for (size_t c = 0; c < svc->views[k].def.keys.n; c++)
+                if (str_eq(r[i].name, svc->views[k].def.keys.v[c]) && !str_eq(r[i].name, r[i].column))
+                    FAIL(INVALID, "feature '%.*s' has the name of a key, and is of column '%.*s'",
+                         STR(r[i].name), STR(r[i].column));
     if (str_eq(set->label, d->id) || str_eq(set->label, d->event_time))
         FAIL(INVALID, "the label cannot be the dataset's id or event time");
     return NULL;
@@ -267,6 +274,13 @@ static err rows_choose(struct build *b)
     return NULL;
 }
 
+static err text_check(const struct request_feature *r, const struct columns *labels)
+{
+    const struct column *c;
+    TRY_AS(columns_need(labels, r->column, &c), "request feature '%.*s'", STR(r->name));
+    return request_bind(r, c->type);
+}
+
 static err features_compute(struct build *b)
 {
     const struct columns *labels = &b->tables[0].columns;
@@ -286,15 +300,18 @@ static err features_compute(struct build *b)
             FAIL(CANCELLED, "stopped");
     }
     for (size_t i = 0; i < b->svc.def.request.n; i++)
-        TRY(request_compute(&r[i], labels, b->rows, b->n, *out++));
+        if (request_is_text(&r[i]))
+            TRY(text_check(&r[i], labels));
+        else
+            TRY(request_compute(&r[i], labels, b->rows, b->n, *out++));
     b->join_seconds = (double)(mono_ns() - start) / 1e9;
     return NULL;
 }
 
-/* A column of the label rows alone. */
-static void column_take(struct build *b, struct str name)
+/* A column of the label rows alone, under a name. */
+static void column_take(struct build *b, struct str of, struct str name)
 {
-    const struct column *from = columns_find(&b->tables[0].columns, name);
+    const struct column *from = columns_find(&b->tables[0].columns, of);
     if (columns_find(&b->out, name) || !from)
         return;
     struct column *to = columns_add(b->a, &b->out, name, from->type);
@@ -317,15 +334,19 @@ static void column_take(struct build *b, struct str name)
 static void columns_gather(struct build *b)
 {
     b->out.rows = b->n;
-    column_take(b, b->id);
-    column_take(b, b->event_time);
+    column_take(b, b->id, b->id);
+    column_take(b, b->event_time, b->event_time);
     for (size_t i = 0; i < b->svc.views_n; i++)
         for (size_t k = 0; k < b->svc.views[i].def.keys.n; k++)
-            column_take(b, b->svc.views[i].def.keys.v[k]);
+            column_take(b, b->svc.views[i].def.keys.v[k], b->svc.views[i].def.keys.v[k]);
     for (size_t f = 0; f < b->svc.features_n; f++)
         push(b->a, &b->out,
              (struct column){ .name = b->svc.features[f], .type = COL_F64, .f = b->features[f] });
-    column_take(b, b->set.label);
+    const struct request_feature *r = b->svc.def.request.v;
+    for (size_t i = 0; i < b->svc.def.request.n; i++)
+        if (request_is_text(&r[i]))
+            column_take(b, r[i].column, r[i].name);
+    column_take(b, b->set.label, b->set.label);
 }
 
 /* A file per thread, each with the rows after the one before: reading them in order gives the rows in order. */
@@ -384,7 +405,7 @@ static void roles_set(struct build *b)
             c[i].role = IS_EVENT_TIME;
         else if (str_eq(c[i].name, b->set.label))
             c[i].role = IS_LABEL;
-        for (size_t f = 0; f < b->svc.features_n; f++)
+        for (size_t f = 0; f < b->svc.features_n + b->svc.texts.n; f++)
             if (str_eq(c[i].name, b->svc.features[f]))
                 c[i].role = IS_FEATURE;
     }

@@ -113,9 +113,17 @@ err service_compile(struct arena *a, const struct resolved_service *def, struct 
     for (size_t i = 0; i < s.views_n; i++)
         for (size_t k = 0; k < s.views[i].features_n; k++)
             s.features[s.features_n++] = s.views[i].features[k];
-    for (size_t i = 0; i < def->request.n; i++)
-        s.features[s.features_n++] = r[i].name;
+    for (int texts = 0; texts < 2; texts++)
+        for (size_t i = 0; i < def->request.n; i++)
+            if (request_is_text(&r[i]) == texts)
+                s.features[s.features_n++] = r[i].name;
     TRY_AS(names_differ(s.features, s.features_n), "service '%.*s'", STR(def->service));
+    for (size_t i = 0; i < def->request.n; i++)
+        if (request_is_text(&r[i]))
+            push(a, &s.texts, r[i].name);
+    s.features_n -= s.texts.n;
+    if (!s.features_n)
+        FAIL(INVALID, "service '%.*s' has texts alone; a model wants a number, too", STR(def->service));
     s.text = schema_text(&resolved_service_schema, a, &s.def, WRITE_DEFAULTS);
     *out = s;
     return NULL;

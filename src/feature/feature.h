@@ -21,7 +21,7 @@
 struct request_function {
     const char *name;
     bool of_time;                              /* wants a time; else a number */
-    double (*of)(int64_t time, double number); /* the one it does not want is 0 */
+    double (*of)(int64_t time, double number); /* the one it does not want is 0; NULL: the column's text as it is */
     const char *doc;
 };
 extern const struct request_function request_table[]; /* ended by {0} */
@@ -90,6 +90,8 @@ size_t feature_plan_inputs(const struct feature_plan *, const struct plan_input 
 /* Names of the features in order; all are doubles. */
 size_t feature_plan_features(const struct feature_plan *, const struct str **out);
 size_t feature_plan_views(const struct feature_plan *, const struct str **out);
+/* Names of the features that are texts (categories), in order; they are none of the above. */
+size_t feature_plan_texts(const struct feature_plan *, const struct str **out);
 /* View of feature i; -1 for a request feature. */
 int feature_plan_view_of(const struct feature_plan *, size_t feature);
 /* Same text: the same features computed the same way (the version's `definition`). */
@@ -112,3 +114,6 @@ struct plan_row {
 /* Features of one row of the request. No allocation, no lock; a few µs. */
 void feature_plan_row(const struct feature_plan *, struct kv_snap *, const struct columns *,
                       const struct plan_binding *, size_t row, int64_t now, const struct plan_row *out);
+/* Its texts, feature_plan_texts() of them; empty for null. They live as long as the columns. */
+void feature_plan_row_texts(const struct feature_plan *, const struct columns *, const struct plan_binding *,
+                            size_t row, struct str *out);

@@ -44,8 +44,9 @@ struct service {
     struct resolved_service def;
     struct view *views;
     size_t views_n;
-    struct str *features; /* all names, in order */
+    struct str *features; /* all names of numbers, in order */
     size_t features_n;
+    struct strs texts; /* names of texts */
     struct str text; /* of def: the version's `definition` */
 };
 /* From the store. */
@@ -113,6 +114,7 @@ err view_join(const struct view *, const struct columns *events, const struct co
 err request_compute(const struct request_feature *, const struct columns *, const uint32_t *rows, size_t n,
                     double *out);
 err request_bind(const struct request_feature *, enum column_type);
+bool request_is_text(const struct request_feature *);
 
 /* ---- build.c ---- */
 /* Adds "versions": {dataset: {name, spec}} of all datasets the views read to an open spec.json; `asked` is the version of

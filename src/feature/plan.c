@@ -87,7 +87,9 @@ static err request_inputs(struct feature_plan *p, const struct types *t)
     const struct request_feature *r = p->service.def.request.v;
     for (size_t i = 0; i < p->service.def.request.n; i++) {
         struct plan_input in = { .name = r[i].column,
-                                 .type = request_table[r[i].function].of_time ? COL_TIME : COL_F64 };
+                                 .type = request_is_text(&r[i])                ? COL_STR
+                                         : request_table[r[i].function].of_time ? COL_TIME
+                                                                                : COL_F64 };
         (void)type_of(t, in.name, &in.type);
         TRY(request_bind(&r[i], in.type));
         TRY(input_add(p, in, &p->request[i]));
@@ -158,6 +160,12 @@ size_t feature_plan_features(const struct feature_plan *p, const struct str **ou
 {
     *out = p->service.features;
     return p->service.features_n;
+}
+
+size_t feature_plan_texts(const struct feature_plan *p, const struct str **out)
+{
+    *out = p->service.texts.v;
+    return p->service.texts.n;
 }
 
 size_t feature_plan_views(const struct feature_plan *p, const struct str **out)
@@ -259,8 +267,21 @@ void feature_plan_row(const struct feature_plan *p, struct kv_snap *snap, const 
     for (size_t i = 0; i < p->service.def.request.n; i++) {
         const struct column *col = &c->v[b->at[p->request[i]]];
         const struct request_function *fn = &request_table[r[i].function];
+        if (!fn->of)
+            continue;
         *f++ = column_null(col, row) ? (double)NAN
                : fn->of_time         ? fn->of(col->i[row], 0)
                                      : fn->of(0, column_f64(col, row));
+    }
+}
+
+void feature_plan_row_texts(const struct feature_plan *p, const struct columns *c,
+                            const struct plan_binding *b, size_t row, struct str *out)
+{
+    const struct request_feature *r = p->service.def.request.v;
+    for (size_t i = 0; i < p->service.def.request.n; i++) {
+        const struct column *col = &c->v[b->at[p->request[i]]];
+        if (request_is_text(&r[i]))
+            *out++ = column_null(col, row) ? S("") : column_str(col, row);
     }
 }

@@ -58,19 +58,28 @@ const struct request_function request_table[] = {
     { "weekday", true, f_weekday, "Day of the week, 0 (Monday) to 6." },
     { "dayOfMonth", true, f_day, "Day of the month, 1 to 31." },
     { "month", true, f_month, "Month, 1 to 12." },
+    { "text", false, NULL, "The text itself: a category. Trees do without it." },
     { 0 },
 };
 const size_t request_table_n = sizeof request_table / sizeof *request_table - 1;
 const char *const request_functions[] = { "value",   "log",        "hour",  "minuteOfDay",
-                                          "weekday", "dayOfMonth", "month", NULL };
+                                          "weekday", "dayOfMonth", "month", "text", NULL };
+
+bool request_is_text(const struct request_feature *r)
+{
+    return !request_table[r->function].of;
+}
 
 err request_bind(const struct request_feature *r, enum column_type type)
 {
     bool time = request_table[r->function].of_time;
-    if (time ? type != COL_TIME : type == COL_STR || type == COL_TIME)
+    if (request_is_text(r) ? type != COL_STR
+        : time             ? type != COL_TIME : type == COL_STR || type == COL_TIME)
         FAIL(INVALID, "request feature '%.*s': column '%.*s' is %s, %s wants %s", STR(r->name),
              STR(r->column), column_type_names[type], request_table[r->function].name,
-             time ? "a time" : "a number");
+             request_is_text(r) ? "a text"
+             : time             ? "a time"
+                                : "a number");
     return NULL;
 }
 

@@ -55,8 +55,7 @@ struct judged {
     struct str version;
     struct session *session; /* ends with the worker's arena */
     struct str native;
-    const float *x; /* rows in the order of its own features */
-    size_t features;
+    struct score_rows rows; /* in the order of its own features */
     float *scores;
 };
 
@@ -71,41 +70,56 @@ static void unload(void *session)
     session_unload(session);
 }
 
-static size_t name_find(const struct rows *rows, struct str name)
-{
-    size_t i = 0;
-    while (i < rows->features && !str_eq(rows->names[i], name))
-        i++;
-    return i;
-}
+/* Which of the rows' columns a version wants, in its own order; all, if its signature names none. */
+struct order {
+    size_t *at, n;
+    bool same; /* as they are */
+};
 
-/* The rows' features in the order of the signature; as they are if it names none. */
-static err features_order(struct worker *w, const struct rows *rows, yyjson_val *signature, struct judged *j)
+static err order_find(struct worker *w, struct str version, const struct str *have, size_t n,
+                      yyjson_val *names, struct order *out)
 {
-    yyjson_val *names = yyjson_obj_get(signature, "features"), *v;
-    size_t n = yyjson_arr_size(names), i, max;
-    bool same = n == rows->features;
-    j->x = rows->x;
-    j->features = rows->features;
-    if (!n)
-        return NULL;
-    size_t *at = NEW_N(w->a, size_t, n);
+    yyjson_val *v;
+    size_t i, max;
+    *out = (struct order){ NEW_N(w->a, size_t, yyjson_arr_size(names) + 1), yyjson_arr_size(names),
+                           yyjson_arr_size(names) == n };
     yyjson_arr_foreach (names, i, max, v) {
         struct str name = { yyjson_get_str(v), yyjson_get_len(v) };
-        at[i] = name_find(rows, name);
-        if (at[i] == rows->features)
-            FAIL(INVALID, "version '%.*s' wants the feature '%.*s', which the rows do not have",
-                 STR(j->version), STR(name));
-        same = same && at[i] == i;
+        size_t at = 0;
+        while (at < n && !str_eq(have[at], name))
+            at++;
+        if (at == n)
+            FAIL(INVALID, "version '%.*s' wants the feature '%.*s', which the rows do not have", STR(version),
+                 STR(name));
+        out->at[i] = at;
+        out->same = out->same && at == i;
     }
-    if (same)
-        return NULL;
-    float *x = NEW_N(w->a, float, arena_mul(rows->n, n));
-    for (size_t r = 0; r < rows->n; r++)
-        for (i = 0; i < n; i++)
-            x[r * n + i] = rows->x[r * rows->features + at[i]];
-    j->x = x;
-    j->features = n;
+    return NULL;
+}
+
+static err features_order(struct worker *w, const struct rows *rows, yyjson_val *signature, struct judged *j)
+{
+    struct order numbers, texts;
+    TRY(order_find(w, j->version, rows->names, rows->features, yyjson_obj_get(signature, "features"),
+                   &numbers));
+    TRY(order_find(w, j->version, rows->text_names, rows->texts, yyjson_obj_get(signature, "categories"),
+                   &texts));
+    j->rows = (struct score_rows){ rows->x, rows->n, rows->features, rows->text, texts.n };
+    if (numbers.n && !numbers.same) {
+        float *x = NEW_N(w->a, float, arena_mul(rows->n, numbers.n));
+        for (size_t r = 0; r < rows->n; r++)
+            for (size_t i = 0; i < numbers.n; i++)
+                x[r * numbers.n + i] = rows->x[r * rows->features + numbers.at[i]];
+        j->rows.x = x;
+        j->rows.features = numbers.n;
+    }
+    if (texts.n && !texts.same) {
+        struct str *text = NEW_N(w->a, struct str, arena_mul(rows->n, texts.n));
+        for (size_t r = 0; r < rows->n; r++)
+            for (size_t i = 0; i < texts.n; i++)
+                text[r * texts.n + i] = rows->text[r * rows->texts + texts.at[i]];
+        j->rows.text = text;
+    }
     return NULL;
 }
 
@@ -126,7 +140,7 @@ static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, 
     TRY_AS(session_load(rt, bytes, &config, &j->session), "loading version '%.*s'", STR(j->version));
     arena_defer(w->a, unload, j->session);
     j->scores = NEW_N(w->a, float, rows->n);
-    TRY_AS(session_score(j->session, j->x, rows->n, j->features, BATCH, j->scores),
+    TRY_AS(session_score_rows(j->session, &j->rows, BATCH, j->scores),
            "scoring with version '%.*s'", STR(j->version));
     return NULL;
 }
@@ -135,6 +149,7 @@ static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, 
 static void rows_keep(struct rows *r, size_t from, size_t n)
 {
     r->x += from * r->features;
+    r->text += from * r->texts;
     r->y += from;
     r->at += from;
     r->known += from;
@@ -150,6 +165,8 @@ static void rows_between(struct rows *r, int64_t since, int64_t until)
             continue;
         if (n != i) {
             memmove(r->x + n * r->features, r->x + i * r->features, r->features * sizeof *r->x);
+            for (size_t k = 0; k < r->texts; k++)
+                r->text[n * r->texts + k] = r->text[i * r->texts + k];
             r->y[n] = r->y[i];
             r->at[n] = r->at[i];
             r->known[n] = r->known[i];
@@ -192,7 +209,7 @@ static err parity_write(struct worker *w, const struct rows *rows, const struct 
     size_t n = (size_t)with->parity_rows < rows->n ? (size_t)with->parity_rows : rows->n;
     int threads = (int)yyjson_get_sint(yyjson_obj_get(w->spec, "cpu"));
     if (n && j->native.n)
-        TRY_AS(parity_check(w->a, j->native, j->session, j->x, n, j->features, threads, &p),
+        TRY_AS(parity_check(w->a, j->native, j->session, j->rows.x, n, j->rows.features, threads, &p),
                "comparing the exported model with the trained one");
     json_kf64(out, "parityMaxAbs", p.max_abs);
     json_ki64(out, "parityRows", (int64_t)p.rows);

@@ -122,6 +122,7 @@ struct str signature_text(struct arena *a, const struct onnx_facts *f)
     tensors_write(&j, "inputs", f->inputs.v, f->inputs.n);
     tensors_write(&j, "outputs", f->outputs.v, f->outputs.n);
     json_kraw(&j, "features", names_of(a, f, S("dhow.features")));
+    json_kraw(&j, "categories", names_of(a, f, S("dhow.categories")));
     json_kraw(&j, "personal", names_of(a, f, S("dhow.personal")));
     json_obj_end(&j);
     return json_get(&j);

@@ -56,11 +56,15 @@ err keys_take(struct infer *c)
     float *x = NEW_N(c->a, float, c->n * c->features);
     c->event_at = times_of(c, &cols, &binding);
     TRY(kv_snap_begin(store_kv(c->s->store), &kv));
+    size_t texts = c->to->model->texts;
+    struct str *text = NEW_N(c->a, struct str, c->n * texts + 1);
     for (size_t r = 0; r < c->n; r++) {
         const struct plan_row *row = &rows[keep ? r : 0];
         feature_plan_row(plan, kv, &cols, &binding, r, c->now, row);
         for (size_t f = 0; f < c->features; f++)
             x[r * c->features + f] = (float)row->features[f];
+        if (texts)
+            feature_plan_row_texts(plan, &cols, &binding, r, text + r * texts);
     }
     kv_snap_end(kv);
     c->x = x;
@@ -70,5 +74,12 @@ err keys_take(struct infer *c)
                                 .dims = { (int64_t)c->n, (int64_t)c->features },
                                 .data = x,
                                 .bytes = c->n * c->features * sizeof *x };
+    if (texts)
+        c->in[1] = (struct tensor){ .slot = 1,
+                                    .type = TENSOR_TEXT,
+                                    .rank = 2,
+                                    .dims = { (int64_t)c->n, (int64_t)texts },
+                                    .data = text,
+                                    .bytes = c->n * texts * sizeof *text };
     return NULL;
 }

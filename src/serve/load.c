@@ -59,6 +59,13 @@ static err names_read(struct model *m, struct str signature)
     m->personal = NEW_N(m->a, struct str, yyjson_arr_size(names) + 1);
     yyjson_arr_foreach (names, i, max, v)
         m->personal[m->personal_n++] = str_dup(m->a, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
+    names = yyjson_obj_get(root, "categories");
+    if (m->texts && yyjson_arr_size(names) == m->texts) {
+        struct str *texts = NEW_N(m->a, struct str, m->texts);
+        yyjson_arr_foreach (names, i, max, v)
+            texts[i] = str_dup(m->a, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
+        m->text_names = texts;
+    }
     names = yyjson_obj_get(root, "features");
     if (!yyjson_arr_size(names))
         return NULL;
@@ -73,13 +80,11 @@ static err names_read(struct model *m, struct str signature)
     return NULL;
 }
 
-/* One float matrix in: then rows of features can be given. */
+/* One float matrix in, and perhaps one of texts: then rows of features can be given. */
 static void form_read(struct model *m)
 {
-    const struct tensor_spec *in = m->info->inputs;
-    m->by_rows = m->info->n_inputs == 1 && in->type == TENSOR_F32 && in->rank == 2;
-    m->features = m->by_rows && in->dims[1] > 0 ? (size_t)in->dims[1] : 0;
-    m->bounds = m->by_rows ? NEW_N(m->a, struct bound *, LOOPS_MAX) : NULL;
+    m->by_rows = session_by_rows(m->info, &m->features, &m->texts);
+    m->bounds = m->by_rows && !m->texts ? NEW_N(m->a, struct bound *, LOOPS_MAX) : NULL;
     m->batches = !batch_unfit(m->a, m->info).n;
 }
 

@@ -21,6 +21,16 @@ static struct str unfit(struct arena *a, const struct plan *p, const struct mode
     if (m->features && m->features != n)
         return fmt(a, "version %.*s takes %zu features, service %.*s gives %zu", STR(m->name), m->features,
                    STR(p->service), n);
+    if (m->texts) {
+        size_t texts = feature_plan_texts(p->plan, &names);
+        bool same = m->text_names && texts == m->texts;
+        for (size_t i = 0; same && i < texts; i++)
+            same = str_eq(names[i], m->text_names[i]);
+        if (!same)
+            return fmt(a, "version %.*s takes other categories than service %.*s gives", STR(m->name),
+                       STR(p->service));
+        n = feature_plan_features(p->plan, &names);
+    }
     for (size_t i = 0; m->names && i < n; i++)
         if (!str_eq(names[i], m->names[i]))
             return fmt(a, "feature %zu of version %.*s is %.*s, service %.*s gives %.*s", i, STR(m->name),

@@ -97,12 +97,15 @@ void columns_make(struct request_sink *k, const struct model *m, const struct re
     k->by_rows = m->by_rows && m->features > 0;
     k->batched = counts_rows(info->inputs, info->n_inputs);
     k->columns = NEW_N(k->a, struct log_column,
-                       META_COUNT + (k->by_rows ? m->features : 0) + info->n_inputs + info->n_outputs);
+                       META_COUNT + (k->by_rows ? m->features + m->texts : 0) + info->n_inputs + info->n_outputs);
     for (size_t i = 0; i < META_COUNT; i++)
         k->columns[k->columns_n++] = (struct log_column){ .name = meta[i].name, .sql = meta[i].sql };
     for (size_t i = 0; k->by_rows && i < m->features; i++)
         column_add(k, m, spec, m->names ? m->names[i] : fmt(k->a, "f%zu", i),
                    (struct log_column){ .at = i, .type = TENSOR_F32 });
+    for (size_t i = 0; k->by_rows && i < m->texts; i++)
+        column_add(k, m, spec, m->text_names ? m->text_names[i] : fmt(k->a, "t%zu", i),
+                   (struct log_column){ .slot = 1, .at = i, .type = TENSOR_TEXT });
     if (!k->by_rows)
         tensor_columns(k, m, spec, false);
     tensor_columns(k, m, spec, true);

@@ -278,14 +278,31 @@ static size_t raw_pick(int64_t have, size_t want, size_t i)
     return (size_t)((unsigned __int128)i * (size_t)have / want);
 }
 
-static err raw_blocks(const struct loader *l, struct arena *a, enum loader_part part, size_t tensor,
-                      size_t want, float *to)
+/* A category is the number that its text says; what is missing or not in the vocabulary is none. */
+static void raw_row(const struct loader_tensor *t, const struct gather *kept, size_t row, int64_t *ids, float *out)
+{
+    struct gather g = *kept;
+    g.shift = g.scale = g.fill = NULL;
+    g.indicator = false;
+    if (t->kind != KIND_CATEGORIES) {
+        gather_rows(&g, NULL, row, 1, out);
+        return;
+    }
+    gather_rows(&g, NULL, row, 1, ids);
+    for (size_t c = 0; c < g.width; c++) {
+        double v;
+        bool known = t->numeric[c] && ids[c] >= 2 && str_f64(t->vocabulary[c].v[ids[c] - 2], &v);
+        out[c] = known ? (float)v : NAN;
+    }
+}
+
+static err raw_blocks(const struct loader *l, enum loader_part part, size_t tensor, size_t want, int64_t *ids,
+                      float *to)
 {
     auto_arena struct arena *tmp = arena_new(0);
     struct duck *d;
     int64_t from = 0;
     size_t i = 0;
-    (void)a;
     TRY(table_duck(l, tmp, &d));
     for (size_t b = 0; b < l->blocks.n && i < want; b++) {
         int64_t end = from + l->blocks.v[b].part[part];
@@ -296,11 +313,9 @@ static err raw_blocks(const struct loader *l, struct arena *a, enum loader_part 
                 store_free(&s);
                 return e;
             }
-            struct gather g = s.gather[tensor];
-            g.shift = g.scale = g.fill = NULL;
-            g.indicator = false;
+            const struct gather *g = &s.gather[tensor];
             for (size_t row; i < want && (int64_t)(row = raw_pick(l->facts.rows[part], want, i)) < end; i++)
-                gather_rows(&g, NULL, row - (size_t)from, 1, to + i * g.width);
+                raw_row(&l->tensors[tensor], g, row - (size_t)from, ids, to + i * g->width);
         }
         store_free(&s);
         from = end;
@@ -311,19 +326,20 @@ static err raw_blocks(const struct loader *l, struct arena *a, enum loader_part 
 err loader_raw(const struct loader *l, struct arena *a, enum loader_part part, size_t tensor, size_t rows_max,
                float **out, size_t *rows)
 {
-    if (tensor >= l->n || l->tensors[tensor].type != TENSOR_F32)
+    if (tensor >= l->n ||
+        (l->tensors[tensor].type != TENSOR_F32 && l->tensors[tensor].kind != KIND_CATEGORIES))
         FAIL(INVALID, "there are no raw numbers of input %zu", tensor);
-    struct gather g = l->slots[tensor].gather;
+    const struct gather *g = &l->slots[tensor].gather;
     int64_t have = l->facts.rows[part];
     size_t want = (size_t)have < rows_max ? (size_t)have : rows_max;
+    int64_t *ids = NEW_N(a, int64_t, g->width + 1);
     *rows = want;
-    *out = NEW_N(a, float, arena_mul(want + 1, g.width));
+    *out = NEW_N(a, float, arena_mul(want + 1, g->width));
     if (!l->facts.kept)
-        return raw_blocks(l, a, part, tensor, want, *out);
-    g = l->kept.gather[tensor];
-    g.shift = g.scale = g.fill = NULL;
-    g.indicator = false;
+        return raw_blocks(l, part, tensor, want, ids, *out);
+    g = &l->kept.gather[tensor];
     for (size_t i = 0; i < want; i++)
-        gather_rows(&g, NULL, l->rows[part][raw_pick(have, want, i)], 1, *out + i * g.width);
+        raw_row(&l->tensors[tensor], g, l->rows[part][raw_pick(have, want, i)], ids,
+                *out + i * g->width);
     return NULL;
 }

@@ -24,7 +24,7 @@ enum loader_role { ROLE_INPUT, ROLE_LABEL, ROLE_WEIGHT, ROLE_GROUP };
 enum loader_kind {
     KIND_NUMBERS, /* k columns of numbers → F32 [k] */
     KIND_CATEGORIES, /* k columns of text or whole numbers → I64 [k]: ids for embeddings. Id 0: not in the vocabulary,
-                        1: missing, 2 …: the vocabulary of the training part, the most frequent first */
+                        1: missing (null, empty), 2 …: the vocabulary of the training part, the most frequent first */
     KIND_ARRAY, /* one column of arrays of a fixed size (lists, images) → F32 or, with ids, I64 [shape] */
     KIND_CLASS, /* one column of whole numbers 0 … C−1, or of text (C names in order) → I64 [], a label */
     KIND_TOKENS, /* a stream of ids or characters, cut into windows → I64 [length]; as label: one place further on */
@@ -120,6 +120,7 @@ struct loader_tensor {
         *sizes; /* CATEGORIES: by column, ids that there are (vocabulary + 2): rows of the embedding */
     const struct strs
         *vocabulary;         /* CATEGORIES: by column, in order of id from 2; text TOKENS: [0], from id 1 */
+    const bool *numeric;     /* CATEGORIES: by column, whether it has numbers in the files */
     int64_t classes;         /* CLASS: C; TOKENS: ids that there are; ARRAY with ids: ids that there are */
     const int64_t *counts;   /* CLASS: rows of each class in the training part */
     struct strs class_names; /* CLASS of text; else none */
@@ -143,7 +144,7 @@ struct loader_facts loader_facts(const struct loader *);
  * needs it, too. */
 struct str loader_state(const struct loader *, struct arena *a);
 /* Raw numbers (before filling and normalising; NaN: missing) of up to rows_max rows of a part, evenly chosen, row-major; for
- * baselines and for checking an exported model. NUMBERS only. */
+ * baselines and for checking an exported model. NUMBERS, and CATEGORIES that are numbers (others are NaN). */
 err loader_raw(const struct loader *, struct arena *a, enum loader_part, size_t tensor, size_t rows_max,
                float **out, size_t *rows);
 

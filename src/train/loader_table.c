@@ -228,7 +228,7 @@ static err code_count(struct codes *c, struct arena *a, uint32_t code, bool trai
     return NULL;
 }
 
-/* Texts as codes; 0 for null. While it is opened new texts get a code; later they all have one. */
+/* Texts as codes; 0 for null, and for an empty category, which a client who has none gives. While it is opened new texts get a code; later they all have one. */
 static err codes_take(struct taking *t, struct slot *s, struct codes *c, const struct vector *v,
                       struct str name, uint32_t *to, size_t stride)
 {
@@ -238,15 +238,15 @@ static err codes_take(struct taking *t, struct slot *s, struct codes *c, const s
     for (size_t k = 0; k < t->rows; k++) {
         size_t i = t->row[k];
         struct place at = { t->at.file, t->at.row + (int64_t)i };
-        if (vector_null(v->valid, i)) {
-            if (s->in->kind == KIND_CLASS)
-                return bad_fail(t, s, name, v, i, NAN);
+        struct str text = vector_null(v->valid, i) ? S("") : vector_text(v, i);
+        if (vector_null(v->valid, i) && s->in->kind == KIND_CLASS)
+            return bad_fail(t, s, name, v, i, NAN);
+        if (!text.n && s->in->kind != KIND_CLASS) {
             to[k * stride] = 0;
             if (t->make)
                 TRY(code_count(c, t->make->a, 0, t->part[i] == LOADER_TRAIN, at));
             continue;
         }
-        struct str text = vector_text(v, i);
         if (!last.p || !str_eq(text, last)) {
             uint32_t number;
             if (t->make)
@@ -619,12 +619,12 @@ static err columns_rest(struct loader *l, const struct duck_columns *have)
     return NULL;
 }
 
-static bool text_column(const struct duck_columns *have, struct str name)
+static bool column_is(const struct duck_columns *have, struct str name, enum column_type type)
 {
     enum column_type t;
     for (size_t i = 0; i < have->n; i++)
         if (str_eq(have->v[i].name, name))
-            return column_type_of(have->v[i].type, &t) && t == COL_STR;
+            return column_type_of(have->v[i].type, &t) && t == type;
     return false;
 }
 
@@ -640,14 +640,19 @@ static void columns_plan(struct loader *l, const struct duck_columns *have)
 {
     for (size_t i = 0; i < l->n; i++) {
         struct slot *s = &l->slots[i];
-        s->text = s->in->kind == KIND_CLASS && text_column(have, s->in->columns.v[0]);
+        s->text = s->in->kind == KIND_CLASS && column_is(have, s->in->columns.v[0], COL_STR);
         enum scan_want want = s->in->kind == KIND_NUMBERS                 ? SCAN_NUMBER
                               : s->in->kind == KIND_ARRAY                 ? SCAN_NUMBERS
                               : s->in->kind == KIND_CATEGORIES || s->text ? SCAN_TEXT
                                                                           : SCAN_NUMBER;
         s->column = l->columns.n;
-        for (size_t c = 0; c < s->in->columns.n; c++)
-            column_want(l, s->in->columns.v[c], want);
+        bool *numeric = NEW_N(l->a, bool, s->in->columns.n + 1);
+        for (size_t c = 0; c < s->in->columns.n; c++) {
+            struct str name = s->in->columns.v[c];
+            numeric[c] = column_is(have, name, COL_F64) || column_is(have, name, COL_I64);
+            column_want(l, name, want);
+        }
+        s->tensor->numeric = numeric;
     }
     l->group = column_want(l, l->spec.split.group, SCAN_TEXT);
     l->at = column_want(l, l->spec.split.at, SCAN_TIME);

@@ -226,15 +226,20 @@ static int64_t embedding_width(int64_t rows, int64_t given)
     return given > 0 ? given : w < 1 ? 1 : w > 50 ? 50 : w;
 }
 
+/* Column `at` of a matrix, [batch]. */
+static int column_of(struct net *n, int x, int64_t at)
+{
+    return NN_WITH(n, "Gather", ATTRS({ "axis", ATTR_INT, .i = 1 }), x,
+                   graph_const(n->g, TENSOR_I64, SCALAR, &at));
+}
+
 static int categories(struct net *n, const struct net_tensor *t, int x, int64_t embedding)
 {
     int64_t columns = t->rank > 0 ? t->shape[0] : 1;
     int *parts = NEW_N(n->g->a, int, columns + 1);
     for (int64_t i = 0; i < columns; i++) {
-        int at = graph_const(n->g, TENSOR_I64, SCALAR, &i);
-        int ids = NN_WITH(n, "Gather", ATTRS({ "axis", ATTR_INT, .i = 1 }), x, at);
-        parts[i] = net_embed(n, net_name(n, "%.*s.%lld.embedding", STR(t->name), (long long)i), ids,
-                             t->sizes[i], embedding_width(t->sizes[i], embedding), 0.1);
+        parts[i] = net_embed(n, net_name(n, "%.*s.%lld.embedding", STR(t->name), (long long)i),
+                             column_of(n, x, i), t->sizes[i], embedding_width(t->sizes[i], embedding), 0.1);
     }
     return net_op(n, "Concat", ATTRS({ "axis", ATTR_INT, .i = 1 }), 1, parts, (int)columns);
 }
@@ -321,18 +326,124 @@ static int numbers_prepare(struct net *n, const struct net_tensor *t, int x)
     return y;
 }
 
+/* ---- categories of an exported model: what a client knows them by → ids ---- */
+
+enum { ID_UNKNOWN = 0, ID_MISSING = 1, ID_FIRST = 2 };
+
+/* The empty text is one that is missing. */
+static int text_ids(struct net *n, const struct strs *vocabulary, int x)
+{
+    struct arena *a = n->g->a;
+    struct str *keys = NEW_N(a, struct str, vocabulary->n + 1);
+    int64_t *ids = NEW_N(a, int64_t, vocabulary->n + 1);
+    size_t count = vocabulary->n + 1;
+    for (size_t i = 0; i < vocabulary->n; i++) {
+        keys[i + 1] = vocabulary->v[i];
+        ids[i + 1] = ID_FIRST + (int64_t)i;
+    }
+    ids[0] = ID_MISSING;
+    const struct attr *attrs = ATTRS({ "keys_strings", ATTR_TEXTS, .ss = keys, .n = count },
+                                     { "values_int64s", ATTR_INTS, .is = ids, .n = count },
+                                     { "default_int64", ATTR_INT, .i = ID_UNKNOWN });
+    return graph_add(n->g, &op_label_encoder, GRAPH_IDS(x), 1, attrs);
+}
+
+/* A table from the least to the greatest number of the vocabulary, with a place before, one behind, and one for NaN. */
+static int number_ids(struct net *n, const struct strs *vocabulary, int x)
+{
+    struct graph *g = n->g;
+    double least = INFINITY, most = -INFINITY;
+    for (size_t i = 0; i < vocabulary->n; i++) {
+        double v = net_category_number(vocabulary->v[i]);
+        least = fmin(least, v);
+        most = fmax(most, v);
+    }
+    int64_t range = vocabulary->n ? (int64_t)(most - least) + 1 : 0;
+    int64_t *table = NEW_N(g->a, int64_t, range + 3);
+    for (size_t i = 0; i < vocabulary->n; i++)
+        table[1 + (int64_t)(net_category_number(vocabulary->v[i]) - least)] = ID_FIRST + (int64_t)i;
+    table[range + 2] = ID_MISSING;
+    int first = graph_f32(g, (float)(vocabulary->n ? least - 1 : 0)), zero = graph_f32(g, 0),
+        behind = graph_f32(g, (float)(range + 1)), missing = graph_f32(g, (float)(range + 2));
+    int at = NN(n, "Clip", NN(n, "Sub", x, first), zero, behind);
+    at = NN(n, "Where", NN(n, "Equal", NN(n, "Floor", x), x), at, zero);
+    at = NN(n, "Where", NN(n, "Equal", x, x), at, missing); /* NaN is not equal to itself */
+    at = NN_WITH(n, "Cast", ATTRS({ "to", ATTR_INT, .i = TENSOR_I64 }), at);
+    return NN_WITH(n, "Gather", ATTRS({ "axis", ATTR_INT, .i = 0 }),
+                   graph_const(g, TENSOR_I64, SHAPE(range + 3), table), at);
+}
+
+double net_category_number(struct str text)
+{
+    double v;
+    return str_f64(text, &v) ? v : (double)NAN;
+}
+
+bool net_category_numbers(const struct strs *vocabulary)
+{
+    enum { EXACT = 1 << 24 /* as a float */, RANGE = 1 << 20 };
+    double least = 0, most = 0;
+    for (size_t i = 0; i < vocabulary->n; i++) {
+        double v = net_category_number(vocabulary->v[i]);
+        if (!(fabs(v) <= EXACT && v == floor(v)))
+            return false;
+        least = i ? fmin(least, v) : v;
+        most = i ? fmax(most, v) : v;
+    }
+    return most - least < RANGE;
+}
+
+/* The tensor as training saw it, [batch, columns], of the two matrices. */
+static int table_take(struct net *n, const struct net_tensor *t, int numbers, int texts)
+{
+    int64_t columns = t->shape[0] / (t->indicator ? 2 : 1);
+    int64_t *at = NEW_N(n->g->a, int64_t, columns + 1);
+    int *parts = NEW_N(n->g->a, int, columns + 1);
+    for (int64_t i = 0; i < columns; i++) {
+        at[i] = t->from[i];
+        if (t->kind != NET_CATEGORIES)
+            continue;
+        int x = t->from[i] >= 0 ? number_ids(n, &t->vocabulary[i], column_of(n, numbers, t->from[i]))
+                                : text_ids(n, &t->vocabulary[i], column_of(n, texts, -1 - t->from[i]));
+        parts[i] = net_reshape(n, x, (const int64_t[]){ -1, 1 }, 2);
+    }
+    if (t->kind == NET_CATEGORIES)
+        return columns == 1 ? parts[0]
+                            : net_op(n, "Concat", ATTRS({ "axis", ATTR_INT, .i = 1 }), 1, parts, (int)columns);
+    bool all = columns == (int64_t)n->task->given.numbers.n;
+    for (int64_t i = 0; i < columns; i++)
+        all = all && at[i] == i;
+    return all ? numbers
+               : NN_WITH(n, "Gather", ATTRS({ "axis", ATTR_INT, .i = 1 }), numbers,
+                         graph_i64s(n->g, at, (size_t)columns));
+}
+
+static int matrix_make(struct net *n, int64_t batch, struct str name, enum tensor_type type, size_t columns)
+{
+    return columns ? graph_input(n->g, str_z(n->g->a, name), type, SHAPE(batch, (int64_t)columns)) : -1;
+}
+
 static void inputs_make(struct net *n, int64_t batch)
 {
+    const struct net_given *given = &n->task->given;
+    int numbers = -1, texts = -1;
     n->x = NEW_N(n->g->a, int, n->n_inputs + 1);
+    if (n->mode == NET_EXPORT) {
+        numbers = matrix_make(n, batch, given->number, TENSOR_F32, given->numbers.n);
+        texts = matrix_make(n, batch, given->text, TENSOR_TEXT, given->texts.n);
+    }
     for (size_t i = 0; i < n->n_inputs; i++) {
         const struct net_tensor *t = &n->inputs[i];
-        bool numbers = t->kind == NET_NUMBERS || t->kind == NET_ARRAY;
+        bool real = t->kind == NET_NUMBERS || t->kind == NET_ARRAY;
         struct shape s = { .rank = t->rank + 1, .d = { batch } };
         for (int k = 0; k < t->rank; k++)
             s.d[k + 1] = t->shape[k];
         if (n->mode == NET_EXPORT && t->indicator)
             s.d[1] /= 2;
-        n->x[i] = graph_input(n->g, str_z(n->g->a, t->name), numbers ? TENSOR_F32 : TENSOR_I64, s);
+        if (n->mode == NET_EXPORT && t->from)
+            n->x[i] = table_take(n, t, numbers, texts);
+        else
+            n->x[i] = graph_input(n->g, str_z(n->g->a, t->name), real ? TENSOR_F32 : TENSOR_I64, s);
     }
     for (size_t i = 0; i < n->n_inputs && n->mode == NET_EXPORT; i++)
         if (n->inputs[i].kind == NET_NUMBERS || n->inputs[i].kind == NET_ARRAY)

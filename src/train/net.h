@@ -25,6 +25,16 @@ struct net_tensor {
     bool indicator;
     const int64_t *sizes; /* CATEGORIES: rows of each column's embedding */
     int64_t ids;          /* IDS: how many there are */
+    /* What an exported model takes where the table has categories: numbers and categories that are numbers as one matrix, and
+     * categories that are texts as another. By column: its place in the numbers, or −1 − its place in the texts; NULL: the
+     * tensor itself is given. */
+    const int *from;
+    const struct strs *vocabulary; /* CATEGORIES: by column, texts in the order of their ids, from 2 */
+};
+/* The two matrices, by the names of their columns; none: there is no such input. */
+struct net_given {
+    struct str number, text; /* names of the inputs */
+    struct strs numbers, texts;
 };
 struct net_task {
     enum task kind; /* CLASSIFICATION with binary: one output, its probability; without: one for each class */
@@ -35,7 +45,12 @@ struct net_task {
     const float *class_weights; /* outputs of them (binary: one, of the positive); NULL */
     bool weighted, grouped;     /* there is an input of the rows' weights, of their groups */
     struct str onnx;            /* onnx: {…}: the model to go on from */
+    struct net_given given;     /* of the exported model */
 };
+/* A category that is a number; NaN if the text is none. */
+double net_category_number(struct str text);
+/* Can an exported model take them as numbers: all whole, exact as floats, and not far apart? */
+bool net_category_numbers(const struct strs *vocabulary);
 struct net {
     struct graph *g;
     enum net_mode mode;

@@ -16,12 +16,13 @@ err rows_prepare(struct job_context *ctx, struct str project, struct str dataset
 struct target {
     struct str name;
     enum column_role role;
-    size_t feature;
+    size_t feature; /* of the numbers, or of the texts */
+    bool text;
 };
 struct layout {
     struct target *v;
     size_t n, cap;
-    struct strs features;
+    struct strs features, texts;
     bool label, at, known;
 };
 
@@ -33,9 +34,12 @@ static void layout_read(struct arena *a, const struct dataset_version_spec *spec
         enum column_role role = columns[i].role;
         if (role != IS_FEATURE && role != IS_LABEL && role != IS_EVENT_TIME && role != IS_KNOWN_AT)
             continue;
-        push(a, out, (struct target){ columns[i].name, role, out->features.n });
+        bool text =
+            role == IS_FEATURE && str_eq(columns[i].type, str_of(column_type_names[COL_STR]));
+        struct strs *among = text ? &out->texts : &out->features;
+        push(a, out, (struct target){ columns[i].name, role, among->n, text });
         if (role == IS_FEATURE)
-            push(a, &out->features, columns[i].name);
+            push(a, among, columns[i].name);
         out->label |= role == IS_LABEL;
         out->at |= role == IS_EVENT_TIME;
         out->known |= role == IS_KNOWN_AT;
@@ -64,6 +68,16 @@ static err feature_take(const struct column *c, size_t n, size_t stride, float *
     return NULL;
 }
 
+/* A chunk's texts go with it: each that differs is kept once. */
+static err text_take(const struct column *c, size_t n, size_t stride, struct dict *kept, struct str *to)
+{
+    if (c->type != COL_STR)
+        FAIL(INVALID, "feature '%.*s' is no text", STR(c->name));
+    for (size_t i = 0; i < n; i++, to += stride)
+        *to = column_null(c, i) ? S("") : kept->v[dict_code(kept, column_str(c, i))];
+    return NULL;
+}
+
 static err label_take(const struct column *c, size_t n, size_t row, float *to)
 {
     for (size_t i = 0; i < n; i++) {
@@ -85,10 +99,13 @@ static err time_take(const struct column *c, size_t n, int64_t *to)
 }
 
 /* n rows of a column become rows from `row` on. */
-static err column_take(const struct target *t, const struct column *c, size_t n, size_t row, struct rows *out)
+static err column_take(const struct target *t, const struct column *c, size_t n, size_t row,
+                       struct dict *kept, struct rows *out)
 {
     switch (t->role) {
     case IS_FEATURE:
+        if (t->text)
+            return text_take(c, n, out->texts, kept, out->text + row * out->texts + t->feature);
         return feature_take(c, n, out->features, out->x + row * out->features + t->feature);
     case IS_LABEL:
         return label_take(c, n, row, out->y + row);
@@ -115,11 +132,17 @@ void rows_forget(struct rows *r)
 
 static void rows_new(struct arena *a, const struct layout *l, size_t n, int64_t until, struct rows *out)
 {
-    *out = (struct rows){ .n = n, .features = l->features.n, .names = l->features.v, .until = until };
+    *out = (struct rows){ .n = n,
+                          .features = l->features.n,
+                          .names = l->features.v,
+                          .texts = l->texts.n,
+                          .text_names = l->texts.v,
+                          .until = until };
     out->x_in = NEW(a, struct arena *);
     *out->x_in = arena_new(0);
     arena_defer(a, x_free, out->x_in);
     out->x = NEW_N(*out->x_in, float, arena_mul(n, l->features.n));
+    out->text = NEW_N(a, struct str, arena_mul(n, l->texts.n) + 1);
     out->y = NEW_N(a, float, n);
     out->at = NEW_N(a, int64_t, n);
     out->known = l->known ? NEW_N(a, int64_t, n) : out->at;
@@ -142,8 +165,9 @@ err rows_from(struct arena *a, const struct columns *in, const struct dataset_ve
     TRY(layout_check(&l, S("the table")));
     rows_new(a, &l, in->rows, spec->until, out);
     for (size_t i = 0; i < l.n; i++) {
+        struct dict kept = { .a = a };
         TRY(columns_need(in, l.v[i].name, &c));
-        TRY(column_take(&l.v[i], c, in->rows, 0, out));
+        TRY(column_take(&l.v[i], c, in->rows, 0, &kept, out));
     }
     rows_finish(out, spec->until == 0);
     return NULL;
@@ -166,7 +190,8 @@ static err size_check(const struct dataset_version_spec *spec, size_t columns, i
 enum { READERS_MAX = 16 };
 struct share {
     pthread_t thread;
-    struct arena *a;
+    struct arena *a, *texts; /* texts: as long as the rows */
+    struct dict *kept;       /* by target */
     const struct strs *paths;
     const struct target *targets;
     size_t n, rows; /* rows: that were read */
@@ -195,6 +220,9 @@ static err share_read(struct share *p)
     struct reader *reader;
     struct columns chunk;
     TRY(share_open(p, &reader));
+    p->kept = NEW_N(p->texts, struct dict, p->n);
+    for (size_t i = 0; i < p->n; i++)
+        p->kept[i].a = p->texts;
     for (;;) {
         TRY(reader_next(reader, &chunk));
         if (chunk.rows == 0)
@@ -202,7 +230,7 @@ static err share_read(struct share *p)
         if (chunk.rows > p->out->n - p->rows)
             FAIL(INVALID, "the files have more rows than the %zu that the version says", p->out->n);
         for (size_t i = 0; i < p->n; i++)
-            TRY(column_take(&p->targets[i], &chunk.v[i], chunk.rows, p->rows, p->out));
+            TRY(column_take(&p->targets[i], &chunk.v[i], chunk.rows, p->rows, &p->kept[i], p->out));
         p->rows += chunk.rows;
     }
 }
@@ -227,6 +255,11 @@ static err shares_end(struct share *shares, size_t n, struct arena *a)
     return NULL;
 }
 
+static void arena_end(void *a)
+{
+    arena_free(a);
+}
+
 static err shares_read(struct arena *a, const struct strs *paths, const struct layout *l, size_t readers,
                        struct rows *out)
 {
@@ -236,7 +269,13 @@ static err shares_read(struct arena *a, const struct strs *paths, const struct l
     for (size_t from = 0; !e && started < readers; started += !e) {
         struct share *p = &shares[started];
         size_t n = (l->n - from) / (readers - started);
-        *p = (struct share){ .a = arena_new(0), .paths = paths, .targets = l->v + from, .n = n, .out = out };
+        *p = (struct share){ .a = arena_new(0),
+                             .texts = arena_new(0),
+                             .paths = paths,
+                             .targets = l->v + from,
+                             .n = n,
+                             .out = out };
+        arena_defer(a, arena_end, p->texts);
         from += n;
         e = thread_start("rows", share_run, p, &p->thread);
         if (e)
@@ -317,14 +356,19 @@ static void rows_move(struct rows *r, const struct place *places, size_t first)
     char *x = arena_alloc(scratch, arena_mul(n, width), 64);
     float *y = NEW_N(scratch, float, n);
     int64_t *at = NEW_N(scratch, int64_t, n), *known = NEW_N(scratch, int64_t, n);
+    struct str *text = NEW_N(scratch, struct str, arena_mul(n, r->texts) + 1);
     for (size_t i = 0; i < n; i++) {
         size_t from = places[first + i].row;
+        for (size_t k = 0; k < r->texts; k++)
+            text[i * r->texts + k] = r->text[from * r->texts + k];
         memcpy(x + i * width, r->x + from * r->features, width);
         y[i] = r->y[from];
         at[i] = r->at[from];
         known[i] = r->known[from];
     }
     memcpy(r->x + first * r->features, x, n * width);
+    if (r->texts)
+        memcpy(r->text + first * r->texts, text, n * r->texts * sizeof *text);
     memcpy(r->y + first, y, n * sizeof *y);
     memcpy(r->at + first, at, n * sizeof *at);
     memcpy(r->known + first, known, n * sizeof *known);

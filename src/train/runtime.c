@@ -223,28 +223,57 @@ static err score_output(const struct session_info *info, struct tensor *out)
     FAIL(INVALID, "the model has no float output [N] or [N, 1]");
 }
 
-err session_score(struct session *s, const float *x, size_t n, size_t features, size_t batch, float *out)
+bool session_by_rows(const struct session_info *info, size_t *features, size_t *texts)
+{
+    const struct tensor_spec *in = info->inputs;
+    *features = *texts = 0;
+    if (info->n_inputs < 1 || info->n_inputs > 2 || in[0].type != TENSOR_F32 || in[0].rank != 2)
+        return false;
+    if (info->n_inputs == 2 && (in[1].type != TENSOR_TEXT || in[1].rank != 2 || in[1].dims[1] < 1))
+        return false;
+    *features = in[0].dims[1] > 0 ? (size_t)in[0].dims[1] : 0;
+    *texts = info->n_inputs == 2 ? (size_t)in[1].dims[1] : 0;
+    return true;
+}
+
+err session_score_rows(struct session *s, const struct score_rows *r, size_t batch, float *out)
 {
     const struct session_info *info = session_describe(s);
     struct tensor score;
-    if (info->n_inputs != 1 || !fits(&info->inputs[0], 2, features))
-        FAIL(INVALID, "the model does not take one float input [N, %zu]", features);
+    size_t features, texts;
+    if (!session_by_rows(info, &features, &texts) || (features && features != r->features) || texts != r->texts)
+        FAIL(INVALID, "the model does not take one float input [N, %zu]%s", r->features,
+             r->texts ? " and its texts" : "");
     TRY(score_output(info, &score));
-    for (size_t at = 0, rows; at < n; at += rows) {
-        rows = n - at < (batch ? batch : 4096) ? n - at : batch ? batch : 4096;
-        struct tensor in = { .type = TENSOR_F32,
-                             .rank = 2,
-                             .dims = { (int64_t)rows, (int64_t)features },
-                             .data = (void *)(uintptr_t)(x + at * features),
-                             .bytes = rows * features * sizeof *x };
+    batch = batch ? batch : 4096;
+    for (size_t at = 0, rows; at < r->n; at += rows) {
+        rows = r->n - at < batch ? r->n - at : batch;
+        struct tensor in[] = {
+            { .type = TENSOR_F32,
+              .rank = 2,
+              .dims = { (int64_t)rows, (int64_t)r->features },
+              .data = (void *)(uintptr_t)(r->x + at * r->features),
+              .bytes = rows * r->features * sizeof *r->x },
+            { .slot = 1,
+              .type = TENSOR_TEXT,
+              .rank = 2,
+              .dims = { (int64_t)rows, (int64_t)r->texts },
+              .data = (void *)(uintptr_t)(texts ? r->text + at * r->texts : NULL),
+              .bytes = rows * r->texts * sizeof *r->text },
+        };
         struct tensor to = score;
         to.dims[0] = (int64_t)rows;
         to.dims[1] = 1;
         to.data = out + at;
         to.bytes = rows * sizeof *out;
-        TRY(session_run(s, NULL, &in, 1, &to, 1));
+        TRY(session_run(s, NULL, in, info->n_inputs, &to, 1));
     }
     return NULL;
+}
+
+err session_score(struct session *s, const float *x, size_t n, size_t features, size_t batch, float *out)
+{
+    return session_score_rows(s, &(struct score_rows){ x, n, features, NULL, 0 }, batch, out);
 }
 
 /* ---- which of two ---- */

@@ -138,6 +138,16 @@ err session_warm(struct session *, size_t rows);
 /* Scores of n rows of a model with one float input [N, features] and one float output [N] or [N, 1], by calls of
  * at most `batch` rows (0: 4,096). x is row-major. INVALID if the model is of another shape. */
 err session_score(struct session *, const float *x, size_t n, size_t features, size_t batch, float *out);
+/* The same of one that takes categories, too: a second input of texts [N, texts]; none: as above. */
+struct score_rows {
+    const float *x;
+    size_t n, features;
+    const struct str *text;
+    size_t texts;
+};
+err session_score_rows(struct session *, const struct score_rows *, size_t batch, float *out);
+/* Does it take numbers [N, F] and nothing else, or texts [N, T] as its second input? */
+bool session_by_rows(const struct session_info *, size_t *features, size_t *texts);
 
 /* Two sessions of one model (its ONNX form and its native trees), timed by turns on the same rows. */
 struct trial {

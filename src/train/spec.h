@@ -203,7 +203,7 @@ enum sweep_kind { SWEEP_GRID, SWEEP_RANDOM, SWEEP_HALVING };
     F(T, STR, onnx,      REQUIRED, "Blob: the model as ONNX.", .len_max = 64)                                             \
     F(T, STR, native,    0, "Blob: the model as XGBoost's JSON; empty for networks.", .len_max = 64)                      \
     F(T, STR, baseline,  REQUIRED, "Blob: baseline.json of the training rows (engine/baseline.h).", .len_max = 64)        \
-    F(T, STR, signature, REQUIRED, "JSON: {inputs, outputs: [{name, type, shape}], features: [names in order]}.", .len_max = 1048576) \
+    F(T, STR, signature, REQUIRED, "JSON: {inputs, outputs: [{name, type, shape}], features: [names in order], categories: [names of the texts]}.", .len_max = 1048576) \
     F(T, STR, params,    REQUIRED, "JSON: parameters of the model, defaults included.", .len_max = 65536)                 \
     F(T, STR, metrics,   REQUIRED, "JSON: auc, logLoss, calibrationError, … on the rows held out; trainLogLoss.", .len_max = 65536) \
     F(T, STR, facts,     REQUIRED, "JSON: rounds, bestRound, trainSeconds, trainRows, validRows, notYetKnownRows, from, split, until, xgboost; networks: steps, epochs, precision, batchSize, parameters, parityMaxRelative, ….", .len_max = 65536)

@@ -13,7 +13,9 @@ static err version_read(struct worker *w, struct train_job *job)
     TRY(version_get(w->blobs, w->a, yyjson_obj_get(w->spec, "rows"), &v));
     const struct version_column *c = v.spec.columns.v;
     for (size_t i = 0; i < v.spec.columns.n; i++) {
-        if (c[i].role == IS_FEATURE)
+        if (c[i].role == IS_FEATURE && str_eq(c[i].type, str_of(column_type_names[COL_STR])))
+            push(w->a, &job->texts, c[i].name);
+        else if (c[i].role == IS_FEATURE)
             push(w->a, &job->features, c[i].name);
         else if (c[i].role == IS_LABEL)
             job->label = c[i].name;
@@ -22,7 +24,7 @@ static err version_read(struct worker *w, struct train_job *job)
         else if (c[i].role == IS_KNOWN_AT)
             job->known = c[i].name;
     }
-    if (!job->label.n || !job->features.n || !job->at.n)
+    if (!job->label.n || !(job->features.n + job->texts.n) || !job->at.n)
         return err_hint(err_new(INVALID, "'%.*s' has no %s column", STR(v.name),
                                 !job->label.n ? "label"
                                 : !job->at.n  ? "event time"

@@ -39,7 +39,7 @@ struct train_job {
     const struct train_source *files;
     size_t n_files;
     /* Of a training set's version; else empty, and the form says them. */
-    struct strs features;
+    struct strs features, texts; /* of numbers; of text, which are categories */
     struct str label, at, known;
     int64_t until;
     struct str onnx; /* model bytes for onnx: {…} */

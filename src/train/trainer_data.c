@@ -94,10 +94,45 @@ static struct str array_column(const struct form *f)
     return S("image");
 }
 
+static bool among(const struct strs *s, struct str name)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (str_eq(s->v[i], name))
+            return true;
+    return false;
+}
+
+/* The table's columns of numbers, and its categories: those that the form names, and of a training set all texts. */
+static err table_by_default(struct form *f)
+{
+    struct arena *a = f->a;
+    struct strs numbers = { 0 }, categories = f->with->data.categories;
+    for (size_t i = 0; i < f->job->features.n; i++)
+        if (!among(&categories, f->job->features.v[i]))
+            push(a, &numbers, f->job->features.v[i]);
+    for (size_t i = 0; i < f->job->texts.n; i++)
+        if (!among(&categories, f->job->texts.v[i]))
+            push(a, &categories, f->job->texts.v[i]);
+    for (size_t i = 0; i < categories.n && f->job->label.n; i++)
+        if (!among(&f->job->features, categories.v[i]) && !among(&f->job->texts, categories.v[i]))
+            FAIL(INVALID, "data.categories: '%.*s' is no feature of the training set", STR(categories.v[i]));
+    if (numbers.n || !f->job->label.n)
+        push(a, &f->inputs,
+             ((struct loader_input){ .name = S("features"),
+                                     .kind = KIND_NUMBERS,
+                                     .columns = numbers,
+                                     .normalise = f->wants == WANTS_ANY ? NORM_NONE : NORM_STANDARD,
+                                     .missing = MISSING_MEAN }));
+    if (categories.n)
+        push(a, &f->inputs,
+             ((struct loader_input){
+                 .name = S("categories"), .kind = KIND_CATEGORIES, .columns = categories }));
+    return NULL;
+}
+
 static err inputs_by_default(struct form *f)
 {
     struct arena *a = f->a;
-    const struct train_data *d = &f->with->data;
     switch (f->wants) {
     case WANTS_IMAGE:
         push(a, &f->inputs,
@@ -120,17 +155,7 @@ static err inputs_by_default(struct form *f)
     case WANTS_ANY:
         break;
     }
-    push(a, &f->inputs,
-         ((struct loader_input){ .name = S("features"),
-                                 .kind = KIND_NUMBERS,
-                                 .columns = f->job->features,
-                                 .normalise = f->wants == WANTS_ANY ? NORM_NONE : NORM_STANDARD,
-                                 .missing = MISSING_MEAN }));
-    if (d->categories.n)
-        push(a, &f->inputs,
-             ((struct loader_input){
-                 .name = S("categories"), .kind = KIND_CATEGORIES, .columns = d->categories }));
-    return NULL;
+    return table_by_default(f);
 }
 
 static err label_add(struct form *f)
@@ -181,7 +206,7 @@ static err form_read(struct form *f)
         push(f->a, &f->inputs,
              ((struct loader_input){ .name = S("group"),
                                      .role = ROLE_GROUP,
-                                     .kind = KIND_CLASS,
+                                     .kind = KIND_CATEGORIES,
                                      .columns = one_column(f->a, w->split.group) }));
     }
     for (size_t i = 0; i < f->job->n_files; i++) {
@@ -242,6 +267,7 @@ static void tensor_of(const struct loader_tensor *t, struct net_tensor *out)
                                 .each = t->each,
                                 .indicator = t->indicator,
                                 .sizes = t->sizes,
+                                .vocabulary = t->vocabulary,
                                 .ids = t->classes };
     memcpy(out->shape, t->shape, sizeof out->shape);
 }
@@ -352,6 +378,71 @@ static void set_order(struct arena *a, struct train_set *s)
         }
 }
 
+/* ---- what an exported model is given ---- */
+
+static int place_of(struct arena *a, struct strs *columns, struct str name)
+{
+    for (size_t i = 0; i < columns->n; i++)
+        if (str_eq(columns->v[i], name))
+            return (int)i;
+    push(a, columns, name);
+    return (int)columns->n - 1;
+}
+
+static bool in_table(const struct loader_tensor *t)
+{
+    return t->role == ROLE_INPUT && (t->kind == KIND_NUMBERS || t->kind == KIND_CATEGORIES);
+}
+
+/* A training set's numbers stay numbers, as its feature service gives them. */
+static err number_check(const struct form *f, const struct loader_tensor *t, size_t i, bool *number)
+{
+    *number = t->numeric[i] && net_category_numbers(&t->vocabulary[i]);
+    if (!*number && among(&f->job->features, t->columns.v[i]))
+        FAIL(INVALID,
+             "category '%.*s' has numbers that are not whole, above 16777216 or too far apart to be ids of "
+             "an exported model",
+             STR(t->columns.v[i]));
+    return NULL;
+}
+
+/* Columns of one tensor in the matrices. first: those of a training set in its own order, which is the service's. */
+static err from_make(const struct form *f, struct train_set *s, size_t input)
+{
+    const struct loader_tensor *t = &s->t[s->tensor[input]];
+    struct net_given *given = &s->task.given;
+    int *from = NEW_N(f->a, int, t->columns.n + 1);
+    for (size_t i = 0; i < t->columns.n; i++) {
+        bool number = t->kind == KIND_NUMBERS;
+        if (!number)
+            TRY(number_check(f, t, i, &number));
+        from[i] = number ? place_of(f->a, &given->numbers, t->columns.v[i])
+                         : -1 - place_of(f->a, &given->texts, t->columns.v[i]);
+        if (!number && !given->text.n)
+            given->text = t->name;
+    }
+    if (t->kind == KIND_NUMBERS && !given->number.n)
+        given->number = t->name;
+    s->in[input].from = from;
+    return NULL;
+}
+
+static err given_make(const struct form *f, struct train_set *s)
+{
+    struct net_given *given = &s->task.given;
+    for (size_t k = 0; k < f->job->features.n; k++)
+        for (size_t i = 0; i < s->n_in; i++)
+            if (in_table(&s->t[s->tensor[i]]) && among(&s->t[s->tensor[i]].columns, f->job->features.v[k]))
+                place_of(f->a, &given->numbers, f->job->features.v[k]);
+    for (int kind = 0; kind < 2; kind++)
+        for (size_t i = 0; i < s->n_in; i++)
+            if (s->t[s->tensor[i]].kind == (kind ? KIND_CATEGORIES : KIND_NUMBERS))
+                TRY(from_make(f, s, i));
+    if (!given->number.n)
+        given->number = S("features");
+    return NULL;
+}
+
 err train_set_open(struct arena *a, const struct train_job *job, const struct train_listener *l,
                    struct train_set *out)
 {
@@ -366,6 +457,8 @@ err train_set_open(struct arena *a, const struct train_job *job, const struct tr
     s.n = loader_tensors(s.loader, &s.t);
     set_order(a, &s);
     TRY(task_make(a, &f, &s));
+    if (f.wants != WANTS_ANY) /* onnx: it has inputs of its own */
+        TRY(given_make(&f, &s));
     if (!s.facts.rows[LOADER_TRAIN])
         FAIL(INVALID, "there are no rows to learn from");
     *out = s;

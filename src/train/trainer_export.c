@@ -20,26 +20,33 @@ static void names_put(struct graph *g, const char *key, const struct strs *names
     push(g->a, &g->metadata, ((struct onnx_text){ str_of(key), json_get(&j) }));
 }
 
-/* The tensor whose columns are the model's features: the only input, of numbers. */
-static const struct loader_tensor *features_of(const struct train_set *s)
+/* Names of the columns of the only input of numbers; of a model that takes other things beside a table: none. */
+static struct strs features_of(const struct train_set *s)
 {
-    const struct loader_tensor *t = s->n_in ? &s->t[s->tensor[0]] : NULL;
-    return t && s->n_in == 1 && t->kind == KIND_NUMBERS ? t : NULL;
+    const struct net_given *given = &s->task.given;
+    for (size_t i = 0; i < s->n_in; i++) {
+        const struct loader_tensor *t = &s->t[s->tensor[i]];
+        if (t->kind != KIND_NUMBERS && t->kind != KIND_CATEGORIES)
+            return (struct strs){ 0 };
+        if (!s->in[i].from && s->n_in == 1 && t->kind == KIND_NUMBERS)
+            return t->columns;
+    }
+    return given->numbers;
 }
 
 static void metadata_make(const struct training_net *t, struct graph *g)
 {
     const struct train_set *s = &t->set;
-    const struct loader_tensor *f = features_of(s);
+    struct strs features = features_of(s);
     push(g->a, &g->metadata, ((struct onnx_text){ S("dhow.model"), g->name }));
-    if (f)
-        names_put(g, "dhow.features", &f->columns);
+    if (features.n)
+        names_put(g, "dhow.features", &features);
+    if (s->task.given.texts.n)
+        names_put(g, "dhow.categories", &s->task.given.texts);
     if (s->label >= 0 && s->t[s->label].class_names.n)
         names_put(g, "dhow.classes", &s->t[s->label].class_names);
     for (size_t i = 0; i < s->n_in; i++) {
         const struct loader_tensor *x = &s->t[s->tensor[i]];
-        for (size_t k = 0; x->kind == KIND_CATEGORIES && k < x->columns.n; k++)
-            names_put(g, fmtz(g->a, "dhow.vocabulary.%.*s", STR(x->columns.v[k])), &x->vocabulary[k]);
         if (x->kind == KIND_TOKENS && x->vocabulary)
             names_put(g, "dhow.vocabulary.tokens", &x->vocabulary[0]);
     }
@@ -81,32 +88,91 @@ static void session_end(void *s)
     session_unload(s);
 }
 
+/* A number that training saw for an id, NaN for one that was missing, and for what it did not know one that it does not know. */
+static float number_of(const struct strs *vocabulary, int64_t id)
+{
+    double most = -1;
+    for (size_t i = 0; id == 0 && i < vocabulary->n; i++)
+        most = fmax(most, net_category_number(vocabulary->v[i]));
+    return id == 0 ? (float)most + 1 : id == 1 ? NAN : (float)net_category_number(vocabulary->v[id - 2]);
+}
+
+static struct str text_of(const struct strs *vocabulary, int64_t id)
+{
+    return id == 0 ? S("\x01 not in any vocabulary") : id == 1 ? S("") : vocabulary->v[id - 2];
+}
+
+/* One of the two matrices, from the tensors that have its columns. */
+static err matrix_make(struct arena *a, const struct training_net *t, const struct feed_batch *b, bool text,
+                       struct tensor *out)
+{
+    const struct net_given *given = &t->set.task.given;
+    int64_t columns = (int64_t)(text ? given->texts.n : given->numbers.n);
+    *out = (struct tensor){ .type = text ? TENSOR_TEXT : TENSOR_F32,
+                            .rank = 2,
+                            .dims = { b->rows, columns } };
+    struct str *texts = text ? NEW_N(a, struct str, b->rows * columns + 1) : NULL;
+    float *numbers = text ? NULL : NEW_N(a, float, b->rows * columns + 1);
+    for (size_t i = 0; i < t->set.n_in; i++) {
+        const struct loader_tensor *x = &t->set.t[t->set.tensor[i]];
+        const int *from = t->set.in[i].from;
+        const void *data = b->data[t->set.tensor[i]];
+        int64_t width = from ? (int64_t)x->columns.n : 0;
+        float *raw = from && x->type == TENSOR_F32 ? NEW_N(a, float, b->rows * width + 1) : NULL;
+        if (raw)
+            raw_of(x, data, b->rows, raw);
+        for (int64_t k = 0; k < b->rows * width; k++) {
+            int64_t c = k % width, id = raw ? 0 : ((const int64_t *)data)[k];
+            int64_t at = k / width * columns + (from[c] >= 0 ? from[c] : -1 - from[c]);
+            if (from[c] < 0 && text)
+                texts[at] = text_of(&x->vocabulary[c], id);
+            else if (from[c] >= 0 && !text)
+                numbers[at] = raw ? raw[k] : number_of(&x->vocabulary[c], id);
+        }
+    }
+    out->data = text ? (void *)texts : (void *)numbers;
+    out->bytes = (size_t)(b->rows * columns) * (text ? sizeof *texts : sizeof *numbers);
+    return NULL;
+}
+
+/* A tensor that is given as it is. */
+static void tensor_make(struct arena *a, const struct loader_tensor *x, const void *data, int64_t rows,
+                        struct tensor *out)
+{
+    int64_t n = x->indicator ? x->n / 2 : x->n;
+    *out = (struct tensor){ .type = x->type, .rank = (size_t)x->rank + 1, .dims = { rows } };
+    for (int k = 0; k < x->rank; k++)
+        out->dims[k + 1] = x->shape[k];
+    if (x->indicator)
+        out->dims[1] /= 2;
+    out->bytes = (size_t)(rows * n) * tensor_size(x->type);
+    float *raw = arena_alloc(a, out->bytes + 1, 64);
+    if (x->type == TENSOR_F32)
+        raw_of(x, data, rows, raw);
+    else
+        memcpy(raw, data, out->bytes);
+    out->data = raw;
+}
+
 static err tensors_make(struct arena *a, const struct training_net *t, const struct session_info *info,
                         const struct feed_batch *b, struct tensor *in)
 {
+    const struct net_given *given = &t->set.task.given;
     for (size_t i = 0; i < info->n_inputs; i++) {
+        struct str name = info->inputs[i].name;
         const struct loader_tensor *x = NULL;
+        bool numbers = given->numbers.n && str_eq(name, given->number),
+             texts = given->texts.n && str_eq(name, given->text) && info->inputs[i].type == TENSOR_TEXT;
         for (size_t k = 0; k < t->set.n_in; k++)
-            if (t->set.n_in == 1 || str_eq(t->set.t[t->set.tensor[k]].name, info->inputs[i].name))
+            if (!t->set.in[k].from && (t->set.n_in == 1 || str_eq(t->set.t[t->set.tensor[k]].name, name)))
                 x = &t->set.t[t->set.tensor[k]];
-        if (!x)
-            FAIL(INTERNAL, "the exported model wants an input '%.*s'", STR(info->inputs[i].name));
-        const void *data = b->data[x - t->set.t];
-        int64_t n = x->indicator ? x->n / 2 : x->n;
-        in[i] = (struct tensor){
-            .slot = i, .type = x->type, .rank = (size_t)x->rank + 1, .dims = { b->rows }
-        };
-        for (int k = 0; k < x->rank; k++)
-            in[i].dims[k + 1] = x->shape[k];
-        if (x->indicator)
-            in[i].dims[1] /= 2;
-        in[i].bytes = (size_t)(b->rows * n) * tensor_size(x->type);
-        float *raw = arena_alloc(a, in[i].bytes + 1, 64);
-        if (x->type == TENSOR_F32)
-            raw_of(x, data, b->rows, raw);
+        if (numbers || texts)
+            TRY(matrix_make(a, t, b, texts, &in[i]));
+        else if (x)
+            tensor_make(a, x, b->data[x - t->set.t], b->rows, &in[i]);
         else
-            memcpy(raw, data, in[i].bytes);
-        in[i].data = raw;
+            FAIL(INTERNAL, "the exported model wants an input '%.*s'", STR(name));
+        in[i].slot = i;
     }
     return NULL;
 }
@@ -198,17 +264,20 @@ static err scores(struct training_net *t, struct arena *a, float **out, size_t *
 static err baseline_make_text(struct training_net *t, struct str *out)
 {
     auto_arena struct arena *a = arena_new(0);
-    const struct loader_tensor *f = features_of(&t->set);
-    struct baseline b = { .rows = t->set.facts.rows[LOADER_TRAIN] };
-    float *x = NULL, *p;
-    size_t rows = 0, n;
-    if (f) {
+    struct strs features = features_of(&t->set);
+    struct baseline b = { .rows = t->set.facts.rows[LOADER_TRAIN], .n = features.n };
+    float *x, *p;
+    size_t rows, n;
+    b.features = NEW_N(a, struct baseline_column, b.n + 1);
+    for (size_t i = 0; i < t->set.n_in && features.n; i++) {
+        const struct loader_tensor *f = &t->set.t[t->set.tensor[i]];
+        const int *from = t->set.in[i].from;
         TRY(loader_raw(t->set.loader, a, LOADER_TRAIN, (size_t)(f - t->set.t), BASELINE_ROWS, &x, &rows));
         b.rows = (int64_t)rows;
-        b.n = f->columns.n;
-        b.features = NEW_N(a, struct baseline_column, b.n);
-        for (size_t i = 0; i < b.n; i++)
-            baseline_column_make(a, f->columns.v[i], x + i, rows, b.n, &b.features[i]);
+        for (size_t c = 0; c < f->columns.n; c++)
+            if (!from || from[c] >= 0)
+                baseline_column_make(a, f->columns.v[c], x + c, rows, f->columns.n,
+                                     &b.features[from ? (size_t)from[c] : c]);
     }
     TRY(scores(t, a, &p, &n));
     baseline_column_make(a, S("score"), p, n, 1, &b.score);
@@ -233,19 +302,35 @@ static void tensor_write(struct json *j, struct str name, enum tensor_type type,
     json_obj_end(j);
 }
 
+static void names_write(struct json *j, const char *key, const struct strs *names)
+{
+    json_key(j, str_of(key));
+    json_arr(j);
+    for (size_t i = 0; i < names->n; i++)
+        json_str(j, names->v[i]);
+    json_arr_end(j);
+}
+
 static struct str signature_text(const struct training_net *t)
 {
     const struct train_set *s = &t->set;
-    const struct loader_tensor *f = features_of(s);
+    const struct net_given *given = &s->task.given;
+    struct strs features = features_of(s);
     const struct graph *g = t->eval_net.g;
     const struct value *y = value_at(g, g->outputs.v[0]);
     struct json j = json_new(t->a);
     json_obj(&j);
     json_key(&j, S("inputs"));
     json_arr(&j);
+    if (given->numbers.n)
+        tensor_write(&j, given->number, TENSOR_F32, &(int64_t){ (int64_t)given->numbers.n }, 1);
+    if (given->texts.n)
+        tensor_write(&j, given->text, TENSOR_TEXT, &(int64_t){ (int64_t)given->texts.n }, 1);
     for (size_t i = 0; i < s->n_in; i++) {
         const struct loader_tensor *x = &s->t[s->tensor[i]];
         int64_t dims[4];
+        if (s->in[i].from)
+            continue;
         memcpy(dims, x->shape, sizeof dims);
         dims[0] /= x->indicator ? 2 : 1;
         tensor_write(&j, x->name, x->type, dims, x->rank);
@@ -255,11 +340,8 @@ static struct str signature_text(const struct training_net *t)
     json_arr(&j);
     tensor_write(&j, y->name, TENSOR_F32, y->shape.d + 1, y->shape.rank > 0 ? y->shape.rank - 1 : 0);
     json_arr_end(&j);
-    json_key(&j, S("features"));
-    json_arr(&j);
-    for (size_t i = 0; f && i < f->columns.n; i++)
-        json_str(&j, f->columns.v[i]);
-    json_arr_end(&j);
+    names_write(&j, "features", &features);
+    names_write(&j, "categories", &given->texts);
     json_obj_end(&j);
     return json_get(&j);
 }
