@@ -642,7 +642,8 @@ static err scan_column_sql(struct buf *b, const struct scan_column *c, struct st
         buf_fmt(b, "CAST(%.*s AS %s[])", STR(name), as);
     else if (c->want == SCAN_TEXT && column_type_of(type, &kind)) {
         *out = 't';
-        buf_fmt(b, kind == COL_F64 ? "CAST(nullif(%.*s, 'nan') AS VARCHAR)" : "CAST(%.*s AS VARCHAR)", STR(name));
+        buf_fmt(b, kind == COL_F64 ? "CAST(nullif(%.*s, 'nan') AS VARCHAR)" : "CAST(%.*s AS VARCHAR)",
+                STR(name));
     } else if (c->want == SCAN_TIME &&
                (str_is(type, "BIGINT") || (column_type_of(type, &kind) && kind == COL_TIME))) {
         *out = 'l';

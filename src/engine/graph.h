@@ -44,7 +44,7 @@ struct attr {
     const int64_t *is;
     const float *fs;
     const struct str *ss; /* borrowed */
-    size_t n; /* of is, fs and ss */
+    size_t n;             /* of is, fs and ss */
 };
 
 /* Ids of values; −1 stands for an optional input or output that is not there. */

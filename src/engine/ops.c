@@ -16,13 +16,8 @@ static err shape_label_encoder(struct graph *g, struct node *n)
 }
 
 const struct op op_label_encoder = {
-    "LabelEncoder", ONNX_ML,
-    OP_COUNT,       2,
-    1,              1,
-    1,              1,
-    SPLIT_EACH,     shape_label_encoder,
-    NULL,           0,
-    "Ids of texts."
+    "LabelEncoder", ONNX_ML, OP_COUNT,       2, 1, 1, 1, 1, SPLIT_EACH, shape_label_encoder,
+    NULL,           0,       "Ids of texts."
 };
 
 const struct op *op_find(struct str domain, struct str name)

@@ -20,8 +20,9 @@
 /* ---- functions of request features ---- */
 struct request_function {
     const char *name;
-    bool of_time;                              /* wants a time; else a number */
-    double (*of)(int64_t time, double number); /* the one it does not want is 0; NULL: the column's text as it is */
+    bool of_time; /* wants a time; else a number */
+    double (*of)(int64_t time,
+                 double number); /* the one it does not want is 0; NULL: the column's text as it is */
     const char *doc;
 };
 extern const struct request_function request_table[]; /* ended by {0} */

@@ -47,7 +47,7 @@ struct service {
     struct str *features; /* all names of numbers, in order */
     size_t features_n;
     struct strs texts; /* names of texts */
-    struct str text; /* of def: the version's `definition` */
+    struct str text;   /* of def: the version's `definition` */
 };
 /* From the store. */
 err service_load(struct store *, struct arena *a, struct str project, struct str name, struct service *out);

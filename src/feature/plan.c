@@ -87,7 +87,7 @@ static err request_inputs(struct feature_plan *p, const struct types *t)
     const struct request_feature *r = p->service.def.request.v;
     for (size_t i = 0; i < p->service.def.request.n; i++) {
         struct plan_input in = { .name = r[i].column,
-                                 .type = request_is_text(&r[i])                ? COL_STR
+                                 .type = request_is_text(&r[i])                 ? COL_STR
                                          : request_table[r[i].function].of_time ? COL_TIME
                                                                                 : COL_F64 };
         (void)type_of(t, in.name, &in.type);

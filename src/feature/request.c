@@ -62,8 +62,8 @@ const struct request_function request_table[] = {
     { 0 },
 };
 const size_t request_table_n = sizeof request_table / sizeof *request_table - 1;
-const char *const request_functions[] = { "value",   "log",        "hour",  "minuteOfDay",
-                                          "weekday", "dayOfMonth", "month", "text", NULL };
+const char *const request_functions[] = { "value",      "log",   "hour", "minuteOfDay", "weekday",
+                                          "dayOfMonth", "month", "text", NULL };
 
 bool request_is_text(const struct request_feature *r)
 {
@@ -73,8 +73,7 @@ bool request_is_text(const struct request_feature *r)
 err request_bind(const struct request_feature *r, enum column_type type)
 {
     bool time = request_table[r->function].of_time;
-    if (request_is_text(r) ? type != COL_STR
-        : time             ? type != COL_TIME : type == COL_STR || type == COL_TIME)
+    if (request_is_text(r) ? type != COL_STR : time ? type != COL_TIME : type == COL_STR || type == COL_TIME)
         FAIL(INVALID, "request feature '%.*s': column '%.*s' is %s, %s wants %s", STR(r->name),
              STR(r->column), column_type_names[type], request_table[r->function].name,
              request_is_text(r) ? "a text"

@@ -140,8 +140,8 @@ static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, 
     TRY_AS(session_load(rt, bytes, &config, &j->session), "loading version '%.*s'", STR(j->version));
     arena_defer(w->a, unload, j->session);
     j->scores = NEW_N(w->a, float, rows->n);
-    TRY_AS(session_score_rows(j->session, &j->rows, BATCH, j->scores),
-           "scoring with version '%.*s'", STR(j->version));
+    TRY_AS(session_score_rows(j->session, &j->rows, BATCH, j->scores), "scoring with version '%.*s'",
+           STR(j->version));
     return NULL;
 }
 

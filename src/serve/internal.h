@@ -90,16 +90,16 @@ struct model {
     enum model_runtime runtime;
     struct session *session;
     const struct session_info *info;
-    const char *by;          /* what runs it: "onnx", "native"; NULL: an ensemble */
-    struct str why;          /* why no other does, or no better device */
-    bool composed;           /* an ensemble (ensemble.c); its number is 1 */
-    bool batches;            /* rows of several requests can be one run */
-    bool by_rows;            /* one input, float [N, F], and perhaps one of texts, [N, T] */
-    size_t features;         /* F; 0 if open */
-    size_t texts;            /* T; 0: none */
+    const char *by;               /* what runs it: "onnx", "native"; NULL: an ensemble */
+    struct str why;               /* why no other does, or no better device */
+    bool composed;                /* an ensemble (ensemble.c); its number is 1 */
+    bool batches;                 /* rows of several requests can be one run */
+    bool by_rows;                 /* one input, float [N, F], and perhaps one of texts, [N, T] */
+    size_t features;              /* F; 0 if open */
+    size_t texts;                 /* T; 0: none */
     const struct str *text_names; /* of the texts; NULL if the signature has none */
-    const struct str *names; /* of the features; NULL if the signature has none */
-    struct str *personal;    /* features, inputs or outputs that the signature calls personal */
+    const struct str *names;      /* of the features; NULL if the signature has none */
+    struct str *personal;         /* features, inputs or outputs that the signature calls personal */
     size_t personal_n;
     struct str definition;
     size_t bytes;           /* of the file */

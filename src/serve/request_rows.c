@@ -97,7 +97,8 @@ void columns_make(struct request_sink *k, const struct model *m, const struct re
     k->by_rows = m->by_rows && m->features > 0;
     k->batched = counts_rows(info->inputs, info->n_inputs);
     k->columns = NEW_N(k->a, struct log_column,
-                       META_COUNT + (k->by_rows ? m->features + m->texts : 0) + info->n_inputs + info->n_outputs);
+                       META_COUNT + (k->by_rows ? m->features + m->texts : 0) + info->n_inputs +
+                           info->n_outputs);
     for (size_t i = 0; i < META_COUNT; i++)
         k->columns[k->columns_n++] = (struct log_column){ .name = meta[i].name, .sql = meta[i].sql };
     for (size_t i = 0; k->by_rows && i < m->features; i++)

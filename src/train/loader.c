@@ -279,7 +279,8 @@ static size_t raw_pick(int64_t have, size_t want, size_t i)
 }
 
 /* A category is the number that its text says; what is missing or not in the vocabulary is none. */
-static void raw_row(const struct loader_tensor *t, const struct gather *kept, size_t row, int64_t *ids, float *out)
+static void raw_row(const struct loader_tensor *t, const struct gather *kept, size_t row, int64_t *ids,
+                    float *out)
 {
     struct gather g = *kept;
     g.shift = g.scale = g.fill = NULL;
@@ -339,7 +340,6 @@ err loader_raw(const struct loader *l, struct arena *a, enum loader_part part, s
         return raw_blocks(l, part, tensor, want, ids, *out);
     g = &l->kept.gather[tensor];
     for (size_t i = 0; i < want; i++)
-        raw_row(&l->tensors[tensor], g, l->rows[part][raw_pick(have, want, i)], ids,
-                *out + i * g->width);
+        raw_row(&l->tensors[tensor], g, l->rows[part][raw_pick(have, want, i)], ids, *out + i * g->width);
     return NULL;
 }

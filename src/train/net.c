@@ -408,8 +408,9 @@ static int table_take(struct net *n, const struct net_tensor *t, int numbers, in
         parts[i] = net_reshape(n, x, (const int64_t[]){ -1, 1 }, 2);
     }
     if (t->kind == NET_CATEGORIES)
-        return columns == 1 ? parts[0]
-                            : net_op(n, "Concat", ATTRS({ "axis", ATTR_INT, .i = 1 }), 1, parts, (int)columns);
+        return columns == 1
+                   ? parts[0]
+                   : net_op(n, "Concat", ATTRS({ "axis", ATTR_INT, .i = 1 }), 1, parts, (int)columns);
     bool all = columns == (int64_t)n->task->given.numbers.n;
     for (int64_t i = 0; i < columns; i++)
         all = all && at[i] == i;

@@ -34,8 +34,7 @@ static void layout_read(struct arena *a, const struct dataset_version_spec *spec
         enum column_role role = columns[i].role;
         if (role != IS_FEATURE && role != IS_LABEL && role != IS_EVENT_TIME && role != IS_KNOWN_AT)
             continue;
-        bool text =
-            role == IS_FEATURE && str_eq(columns[i].type, str_of(column_type_names[COL_STR]));
+        bool text = role == IS_FEATURE && str_eq(columns[i].type, str_of(column_type_names[COL_STR]));
         struct strs *among = text ? &out->texts : &out->features;
         push(a, out, (struct target){ columns[i].name, role, among->n, text });
         if (role == IS_FEATURE)
@@ -73,8 +72,10 @@ static err text_take(const struct column *c, size_t n, size_t stride, struct dic
 {
     if (c->type != COL_STR)
         FAIL(INVALID, "feature '%.*s' is no text", STR(c->name));
-    for (size_t i = 0; i < n; i++, to += stride)
-        *to = column_null(c, i) ? S("") : kept->v[dict_code(kept, column_str(c, i))];
+    for (size_t i = 0; i < n; i++, to += stride) {
+        uint32_t code = dict_code(kept, column_null(c, i) ? S("") : column_str(c, i));
+        *to = kept->v[code];
+    }
     return NULL;
 }
 

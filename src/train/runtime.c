@@ -241,7 +241,8 @@ err session_score_rows(struct session *s, const struct score_rows *r, size_t bat
     const struct session_info *info = session_describe(s);
     struct tensor score;
     size_t features, texts;
-    if (!session_by_rows(info, &features, &texts) || (features && features != r->features) || texts != r->texts)
+    if (!session_by_rows(info, &features, &texts) || (features && features != r->features) ||
+        texts != r->texts)
         FAIL(INVALID, "the model does not take one float input [N, %zu]%s", r->features,
              r->texts ? " and its texts" : "");
     TRY(score_output(info, &score));

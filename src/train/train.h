@@ -24,7 +24,7 @@ struct rows {
     size_t texts;
     struct str *text_names; /* of features that are texts: categories, which trees do without */
     struct str *text;       /* n × texts, row-major; empty for null */
-    float *y;          /* labels, 0 or 1; NaN: none */
+    float *y;               /* labels, 0 or 1; NaN: none */
     int64_t *at,
         *known; /* event time and when the label became known (may be the same array), µs since 1970; INT64_MIN: none */
     int64_t until;       /* the version's end (exclusive), else just after the newest row */

@@ -112,13 +112,13 @@ static err matrix_make(struct arena *a, const struct training_net *t, const stru
                             .rank = 2,
                             .dims = { b->rows, columns } };
     struct str *texts = text ? NEW_N(a, struct str, b->rows * columns + 1) : NULL;
-    float *numbers = text ? NULL : NEW_N(a, float, b->rows * columns + 1);
+    float *numbers = text ? NULL : NEW_N(a, float, b->rows *columns + 1);
     for (size_t i = 0; i < t->set.n_in; i++) {
         const struct loader_tensor *x = &t->set.t[t->set.tensor[i]];
         const int *from = t->set.in[i].from;
         const void *data = b->data[t->set.tensor[i]];
         int64_t width = from ? (int64_t)x->columns.n : 0;
-        float *raw = from && x->type == TENSOR_F32 ? NEW_N(a, float, b->rows * width + 1) : NULL;
+        float *raw = from && x->type == TENSOR_F32 ? NEW_N(a, float, b->rows *width + 1) : NULL;
         if (raw)
             raw_of(x, data, b->rows, raw);
         for (int64_t k = 0; k < b->rows * width; k++) {

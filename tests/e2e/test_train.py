@@ -107,6 +107,31 @@ def test_the_exported_model_takes_raw_rows(bench):
     assert p.shape == (569, 1) and ((p[:, 0] > 0.5) == y).mean() > 0.9
 
 
+def test_categories_are_given_as_they_are(bench, data):
+    """Texts and numbers become the ids of training in the model itself: what training never saw is one category, what is missing another."""
+    duckdb.execute(f"""copy (select case when i % 50 = 0 then null when i % 70 = 0 then '' else chr((97 + i * 7 % 5)::integer) end as town,
+        case when i % 40 = 0 then null else i * 13 % 24 end as hour, (i * 13 % 24) * 100000000 as code, (i * 37 % 101)::double as x,
+        (i * 7 % 5 + i * 13 % 24 > 14)::integer as y from range(4000) r(i)) to '{data}/towns.parquet' (format parquet)""")
+    form = bench.form("towns", data={"path": "towns.parquet", "categories": ["town", "hour", "code"]}, label="y", epochs=6,
+                      model={"mlp": {"hidden": [32]}}, optimizer={"rate": 0.003})
+    run = result(bench.train(form, "-o", "json")[0])
+    assert run["metrics"]["auc"] > 0.95 and run["facts"]["parityMaxRelative"] <= 1e-4
+    assert run["signature"]["features"] == ["x", "hour"] and run["signature"]["categories"] == ["town", "code"]
+    model = onnx.load(bench.folder / run["model"])
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+
+    def said(hour, town, code="500000000", x=50):
+        return float(session.run(None, {"features": np.array([[x, hour]], np.float32),
+                                        "categories": np.array([[town, code]], object)})[0][0, 0])
+    nan = float("nan")
+    assert said(5, "a") < 0.4 < 0.6 < said(23, "e", "2300000000"), "as in training"
+    assert said(5, "nowhere") == said(5, "a b") != said(5, "a"), "unknown texts are one category"
+    assert said(99, "a") == said(-1, "a") == said(5.5, "a") == said(float("inf"), "a") != said(5, "a"), "and unknown numbers"
+    assert said(nan, "a") not in (said(99, "a"), said(5, "a")) and said(5, "") not in (said(5, "nowhere"), said(5, "a")), "missing is another"
+    assert said(5, "a", "1") == said(5, "a", "00500000000") != said(5, "a")
+
+
 def test_digits(bench):
     form = bench.form("digits", data={"path": "digits.parquet"}, label="digit", epochs=40, batchSize=64,
                       inputs=[{"name": "image", "kind": "array", "columns": ["image"]}],

@@ -1,8 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network in the pipeline that trees were in: one line of the recipe differs, all other steps are as they were."""
 
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
 import yaml
-from flights import documents, sources_make, step
+from conftest import eventually
+from flights import blob, documents, rows_of, sources_make, step
+
+REQUEST = {"date": "2001-05-03T10:00:00", "ts": "2001-05-03T16:00:00", "distance": 606}
 
 
 def network(made):
@@ -13,15 +21,72 @@ def network(made):
     gate["bounds"] = [b for b in gate["bounds"] if b["metric"] != "parityMaxAbs"]
 
 
-def test_a_network_goes_the_way_of_trees(fresh):
-    one = fresh.unstarted()
+def network_of_categories(made):
+    """Airports are texts, hours and weekdays numbers; all four are embedded."""
+    network(made)
+    made["FeatureService", "late_features"]["spec"]["request"] += [
+        {"name": "from", "function": "text", "column": "origin"}, {"name": "to", "function": "text", "column": "destination"}]
+    step(made, "train")["with"]["data"] = {"categories": ["hour", "weekday"]}
+    made["Deployment", "late"]["spec"]["requestLog"] = {"share": 1, "rotateEvery": "1s"}
+
+
+def run(one, change):
     sources_make(one.sources)
     one.start()
     recipe = one.sources / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump_all(documents(network).values(), sort_keys=False))
+    recipe.write_text(yaml.safe_dump_all(documents(change).values(), sort_keys=False))
     assert one.cli("apply", "-f", recipe).code == 0
     done = one.cli("run", "late", seconds=400)
     assert done.code == 0, done.err
+    return one
+
+
+def test_a_network_goes_the_way_of_trees(fresh):
+    one = run(fresh.unstarted(), network)
     version = one.cli("get", "modelversion", "late.1", "-o", "json").json()
     assert version["status"]["state"] == "passed" and version["spec"]["params"]["mlp"]["hidden"] == [64, 32]
     assert version["spec"]["facts"]["parityMaxRelative"] <= 1e-4
+
+
+def test_categories_go_all_the_way(fresh):
+    """Trained with embeddings, judged, deployed and asked: by texts and by keys, each category is what it was in training."""
+    one = run(fresh.unstarted(), network_of_categories)
+    version = one.get("modelversions", "late.1")
+    spec, signature = version["spec"], version["spec"]["signature"]
+    assert version["status"]["state"] == "passed" and spec["facts"]["parityMaxRelative"] <= 1e-4
+    assert [(i["name"], i["type"], i["shape"][1]) for i in signature["inputs"]] == [
+        ("features", "FP32", len(signature["features"])), ("categories", "BYTES", 2)]
+    assert signature["categories"] == ["from", "to"] and "hour" in signature["features"]
+    # What evaluate measured is what the model says of these rows.
+    assert version["status"]["evaluation"]["auc"] == pytest.approx(spec["metrics"]["auc"], abs=1e-4)
+
+    session = onnxruntime.InferenceSession(str(blob(one, spec["onnx"])))
+    rows = rows_of(one, "late_rows.1").head(200)
+    x, texts = rows[signature["features"]].to_numpy(np.float32), rows[["from", "to"]].to_numpy(object)
+    assert (texts == rows[["origin", "destination"]].to_numpy(object)).all() and np.isnan(x).any()
+    want = session.run(None, {"features": x, "categories": texts})[0][:, 0]
+    body = {"inputs": [
+        {"name": "features", "datatype": "FP32", "shape": list(x.shape), "data": [None if np.isnan(v) else float(v) for v in x.ravel()]},
+        {"name": "categories", "datatype": "BYTES", "shape": list(texts.shape), "data": texts.ravel().tolist()}]}
+    got = one.http("POST", "/v2/models/late/infer", json=body).json()["outputs"][0]["data"]
+    assert np.allclose(got, want, rtol=1e-5, atol=1e-6)
+    file = one.sources / "request.json"
+    file.write_text(json.dumps(body))
+    said = one.cli("predict", "late", "-f", file, "-o", "json")
+    assert said.code == 0 and np.allclose(said.json()["outputs"][0]["data"], want, rtol=1e-5, atol=1e-6), said.err
+
+    keys = {"origin": ["ATL", "ORD", "ZZZ"], "destination": ["ORD", "ATL", "ATL"], **{k: [v] * 3 for k, v in REQUEST.items()}}
+    reply = one.http("POST", "/v2/models/late/infer", json={"entities": keys, "parameters": {"return_features": True}}).json()
+    outputs = {o["name"]: o for o in reply["outputs"]}
+    features = np.array([np.nan if v is None else v for v in outputs["features"]["data"]], np.float32).reshape(3, -1)
+    want = session.run(None, {"features": features, "categories": np.array([keys["origin"], keys["destination"]], object).T})[0][:, 0]
+    assert np.allclose(outputs["probability"]["data"], want, rtol=1e-5, atol=1e-6) and len(set(want)) == 3
+
+    def rows_logged():
+        made = one.get("datasetversions")["items"]
+        logs = [rows_of(one, v["metadata"]["name"]) for v in made if v["spec"]["of"] == "Dataset/late-requests"]
+        return [r for r in logs if "ZZZ" in set(r["from"])]
+    logged = eventually(rows_logged, 20, 0.2, "the log of what was asked")[0]
+    assert {"from", "to", "hour", "probability"} <= set(logged.columns) and "ATL" in set(logged["to"])
+    drift = eventually(lambda: one.get("monitors", "late_drift")["status"].get("version"), 20, 0.2, "the monitor's look")
+    assert drift == "late.1"
