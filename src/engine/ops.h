@@ -58,6 +58,10 @@ extern const struct op op_label_encoder;
 /* NULL if there is none. domain: "" or "ai.onnx" for ONNX's. */
 const struct op *op_find(struct str domain, struct str name);
 
+/* BatchNormalization of a model as it is served becomes what training wants: statistics of the batch, and running ones that
+ * follow them. */
+err batch_norm_train(struct graph *, int node);
+
 /* ---- helpers of shape rules ---- */
 struct value *node_in(const struct graph *, const struct node *, int i);  /* NULL if it is not there */
 struct value *node_out(const struct graph *, const struct node *, int i); /* NULL if nobody wants it */

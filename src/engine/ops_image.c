@@ -344,6 +344,28 @@ err grad_batch_norm(struct grad *d)
     return NULL;
 }
 
+err batch_norm_train(struct graph *g, int node)
+{
+    struct node *n = &g->nodes.v[node];
+    if (attr_i(n, "training_mode", 0))
+        return NULL;
+    if (value_at(g, n->in[3])->kind != VALUE_STATE || value_at(g, n->in[4])->kind != VALUE_STATE)
+        return node_err(g, n, "its running statistics are shared with other nodes or made by them");
+    struct attr *attrs = NEW_N(g->a, struct attr, n->n_attrs + 1);
+    size_t kept = 0;
+    for (size_t i = 0; i < n->n_attrs; i++)
+        if (strcmp(n->attrs[i].name, "training_mode") != 0)
+            attrs[kept++] = n->attrs[i];
+    attrs[kept++] = (struct attr){ "training_mode", ATTR_INT, .i = 1 };
+    n->attrs = attrs;
+    n->n_attrs = kept;
+    int *out = more_outputs(g, n->out[0], 3);
+    n = &g->nodes.v[node];
+    push(g->a, &g->updates, ((struct graph_update){ n->in[3], out[1] }));
+    push(g->a, &g->updates, ((struct graph_update){ n->in[4], out[2] }));
+    return graph_infer(g, node);
+}
+
 /* ---- Resize ---- */
 
 err shape_resize(struct graph *g, struct node *n)

@@ -235,6 +235,7 @@ static err binary_add(struct meter *s, float p, float y, size_t row)
     int bin = calibration_bin(q);
     s->bin_p[bin] += q;
     s->bin_y[bin] += (double)y;
+    s->squares += (q - (double)y) * (q - (double)y);
     class_add(s, y == 1, s->spec.logits ? p >= 0 : p >= 0.5f);
     ranks_add(&s->ranks, p, y);
     s->n++;
@@ -457,7 +458,7 @@ const struct meter_metric meter_table[] = {
     { S_INIT("recall"), LABELS, true, of_recall, "Share of a class's rows that are found; mean over classes." },
     { S_INIT("f1"), LABELS, true, of_f1, "Harmonic mean of precision and recall; mean over classes." },
     { S_INIT("calibrationError"), LABELS, false, of_calibration, "Expected calibration error, ten equal bins." },
-    { S_INIT("rmse"), METER_NUMBERS, false, of_rmse, "Root of the mean squared error." },
+    { S_INIT("rmse"), METER_NUMBERS | METER_BINARY, false, of_rmse, "Root of the mean squared error; of probabilities its square is the Brier score." },
     { S_INIT("mae"), METER_NUMBERS, false, of_mae, "Mean absolute error." },
     { S_INIT("r2"), METER_NUMBERS, true, of_r2, "Share of the labels' variance that is explained." },
 };

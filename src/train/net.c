@@ -147,7 +147,7 @@ int net_batch_norm(struct net *n, const char *name, int x)
         mean = graph_state(n->g, str_of(net_name(n, "%s.mean", name)), SHAPE(c), NULL),
         var = graph_state(n->g, str_of(net_name(n, "%s.var", name)), SHAPE(c), NULL);
     const struct attr *attrs = ATTRS({ "epsilon", ATTR_FLOAT, .f = 1e-5f },
-                                     { "momentum", ATTR_FLOAT, .f = 0.9f },
+                                     { "momentum", ATTR_FLOAT, .f = (float)NET_MOMENTUM },
                                      { "training_mode", ATTR_INT, .i = train });
     int y = net_op(n, "BatchNormalization", attrs, train ? 3 : 1, GRAPH_IDS(x, scale, bias, mean, var));
     if (train && y >= 0) {

@@ -47,6 +47,7 @@ struct net_task {
     struct str onnx;            /* onnx: {…}: the model to go on from */
     struct net_given given;     /* of the exported model */
 };
+#define NET_MOMENTUM 0.9 /* of running statistics */
 /* A category that is a number; NaN if the text is none. */
 double net_category_number(struct str text);
 /* Can an exported model take them as numbers: all whole, exact as floats, and not far apart? */

@@ -78,6 +78,28 @@ static err body_take(struct net *n, const struct onnx_with *w)
     return NULL;
 }
 
+static bool is_frozen(const struct onnx_with *w, struct str name)
+{
+    auto_arena struct arena *a = arena_new(0);
+    for (size_t i = 0; i < w->freeze.n; i++)
+        if (!fnmatch(str_z(a, w->freeze.v[i]), str_z(a, name), 0))
+            return true;
+    return false;
+}
+
+/* A file has them as they are served; those whose scale is not frozen learn on. */
+static err norms_train(struct net *n, const struct onnx_with *w)
+{
+    struct graph *g = n->g;
+    for (size_t i = 0; n->mode == NET_TRAIN && i < g->nodes.n; i++) {
+        const struct node *node = &g->nodes.v[i];
+        if (node->op->id == OP_BatchNormalization && value_at(g, node->in[1])->kind == VALUE_PARAM &&
+            !is_frozen(w, value_at(g, node->in[1])->name))
+            TRY(batch_norm_train(g, (int)i));
+    }
+    return NULL;
+}
+
 static err model_take(struct net *n, const struct onnx_with *w)
 {
     struct graph *g;
@@ -87,6 +109,7 @@ static err model_take(struct net *n, const struct onnx_with *w)
     n->g = g;
     TRY(batch_name(g));
     TRY(inputs_order(n));
+    TRY(norms_train(n, w));
     return body_take(n, w);
 }
 
@@ -97,10 +120,6 @@ void net_onnx(struct net *n, const struct onnx_with *w)
 
 void net_freeze(const struct train_model *model, const struct field *chosen, struct params *p)
 {
-    auto_arena struct arena *a = arena_new(0);
-    const struct onnx_with *w = &model->onnx;
-    for (size_t k = 0; str_is(chosen->name, "onnx") && k < w->freeze.n; k++)
-        for (size_t i = 0; i < p->count; i++)
-            if (!fnmatch(str_z(a, w->freeze.v[k]), str_z(a, p->v[i].name), 0))
-                p->v[i].frozen = true;
+    for (size_t i = 0; str_is(chosen->name, "onnx") && i < p->count; i++)
+        p->v[i].frozen = p->v[i].frozen || is_frozen(&model->onnx, p->v[i].name);
 }

@@ -152,6 +152,11 @@ static err set_up(struct training_net *t)
     TRY(optim_new(t->a, t->params, &t->optim_spec, &t->optim));
     TRY_AS(program_make(t), "model %.*s", STR(t->net.g->name));
     TRY(eval_make(t));
+    size_t numbers = 0;
+    for (size_t i = 0; i < t->params->n_states; i++)
+        numbers += t->params->states[i].n;
+    if (numbers && !t->with->model.onnx.file.n && !t->with->model.onnx.blob.n) /* a given model has its own */
+        t->before = NEW_N(t->a, float, numbers);
     return measuring_new(t->a, &t->set, &t->measuring);
 }
 
@@ -400,8 +405,8 @@ static err evaluate(struct training_net *t, struct measures *out)
         struct program *p = b.rows == t->rest_rows && t->eval_rest ? t->eval_rest : t->eval;
         batch_inputs(t, &b, t->set.n_in, in);
         program_run(p, in, (uint64_t)t->with->seed, 0, &r);
-        measuring_add(t->measuring, program_output(p, 0, NULL, NULL),
-                      t->set.label < 0 ? NULL : b.data[t->set.label], in[0], b.rows);
+        TRY(measuring_add(t->measuring, program_output(p, 0, NULL, NULL),
+                          t->set.label < 0 ? NULL : b.data[t->set.label], in[0], b.rows));
         if (t->listener->stopped && t->listener->stopped(t->listener->arg))
             FAIL(CANCELLED, "stopped at step %lld", (long long)t->step);
     }
@@ -547,6 +552,32 @@ static err save(struct course *c, bool best)
     return checkpoints_save(c->checkpoints, c->t->step, &all, state_text(c, a), best);
 }
 
+/* Running statistics start from numbers that no batch had, and momentum lets these fade slowly. So at first they are the plain
+ * mean over the batches: batch k counts 1 / (k + 1), until that is what momentum gives it. r + (r' − r) / ((1 − momentum) (k + 1)),
+ * r' being what the step has made of r. */
+static bool statistics_warm(const struct training_net *t)
+{
+    return t->before && (1 - NET_MOMENTUM) * (double)(t->step + 1) < 1;
+}
+
+static void statistics_keep(const struct training_net *t)
+{
+    float *to = t->before;
+    for (size_t i = 0; statistics_warm(t) && i < t->params->n_states; to += t->params->states[i++].n)
+        memcpy(to, t->params->states[i].p, t->params->states[i].n * sizeof *to);
+}
+
+static void statistics_mean(const struct training_net *t)
+{
+    const float *from = t->before;
+    double by = 1 / ((1 - NET_MOMENTUM) * (double)(t->step + 1));
+    for (size_t i = 0; statistics_warm(t) && i < t->params->n_states; i++)
+        for (size_t k = 0; k < t->params->states[i].n; k++, from++) {
+            float *p = &t->params->states[i].p[k];
+            *p = (float)((double)*from + ((double)*p - (double)*from) * by);
+        }
+}
+
 static err step_make(struct course *c)
 {
     struct training_net *t = c->t;
@@ -556,7 +587,9 @@ static err step_make(struct course *c)
     int64_t then = mono_ns();
     TRY(feed_next(t->feed, &b));
     batch_inputs(t, &b, (size_t)t->set.n_inputs, in);
+    statistics_keep(t);
     program_train(t->program, in, (uint64_t)t->with->seed, (uint64_t)t->step, t->optim, &r);
+    statistics_mean(t);
     TRY(step_judge(c, &r));
     c->trained_ns += mono_ns() - then;
     c->waited += (double)b.waited_ns / 1e9;

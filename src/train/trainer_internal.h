@@ -36,8 +36,8 @@ struct measures {
 struct measuring; /* under way */
 err measuring_new(struct arena *a, const struct train_set *, struct measuring **out);
 void measuring_reset(struct measuring *);
-/* Predictions (probabilities, values, logits) and labels of so many rows. */
-void measuring_add(struct measuring *, const float *p, const void *label, const float *inputs, int64_t rows);
+/* Predictions (probabilities, values, logits) and labels of so many rows; INVALID for a label that is no class. */
+err measuring_add(struct measuring *, const float *p, const void *label, const float *inputs, int64_t rows);
 void measuring_end(struct measuring *, struct measures *out);
 /* NaN if it is not among them. */
 double measure_of(const struct measures *, struct str name);
@@ -65,6 +65,7 @@ struct training_net {
     enum precision precision;
     double rate;
     struct optim_spec optim_spec;
+    float *before; /* running statistics before the step, while they warm up; NULL: there are none */
     struct measuring *measuring;
 };
 /* Another graph of the same parameters: the same numbers by name. */

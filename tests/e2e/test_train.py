@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import yaml
-from conftest import DHOW, ROOT
+from conftest import DHOW, ROOT, eventually
 from sklearn.datasets import load_breast_cancer, load_digits
 
 SECONDS = 300
@@ -236,6 +236,108 @@ def test_what_is_asked_to_stop_early_does(bench):
     assert result(out)["facts"]["epochs"] < 200 and "auc has not become better 2 times" in err
 
 
+# ---- a model that is there ----
+
+
+def with_norms(path):
+    """x[30] → Gemm → BatchNormalization as it is served → Relu → Gemm → Sigmoid; its running statistics fit nothing."""
+    r = np.random.default_rng(3)
+    f = onnx.numpy_helper.from_array
+    weights = {"w1": r.normal(size=(30, 16)) * 0.01, "b1": np.zeros(16), "scale": np.ones(16), "shift": np.zeros(16), "mean": np.zeros(16),
+               "var": np.ones(16), "w2": r.normal(size=(16, 1)) * 0.2, "b2": np.zeros(1)}
+    h = onnx.helper
+    nodes = [h.make_node("Gemm", ["x", "w1", "b1"], ["h"]), h.make_node("BatchNormalization", ["h", "scale", "shift", "mean", "var"], ["n"]),
+             h.make_node("Relu", ["n"], ["a"]), h.make_node("Gemm", ["a", "w2", "b2"], ["z"]), h.make_node("Sigmoid", ["z"], ["p"])]
+    graph = h.make_graph(nodes, "norms", [h.make_tensor_value_info("x", 1, ["N", 30])], [h.make_tensor_value_info("p", 1, ["N", 1])],
+                         [f(v.astype(np.float32), k) for k, v in weights.items()])
+    onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), path)
+    return weights
+
+
+def weights_of(path):
+    return {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+
+
+def test_batch_norm_of_a_given_model_learns_on_unless_it_is_frozen(bench):
+    before = with_norms(bench.folder / "norms.onnx")
+    for name, freeze in (("free", []), ("frozen", ["scale", "shift"])):
+        form = bench.form(f"norms-{name}", **cancer(model={"onnx": {"file": "norms.onnx", "freeze": freeze}}, epochs=20))
+        bench.train(form, "-q", "--dir", f"norms-{name}")
+        after = weights_of(bench.folder / f"norms-{name}" / "model.onnx")
+        assert np.allclose(after["mean"], before["mean"]) == bool(freeze) and np.allclose(after["var"], before["var"]) == bool(freeze)
+        assert np.array_equal(after["scale"], before["scale"].astype(np.float32)) == bool(freeze)
+        assert not np.allclose(after["w1"], before["w1"])
+
+
+def test_a_new_last_layer_for_another_task(bench):
+    with_norms(bench.folder / "norms.onnx")
+    form = bench.form("head", **cancer(model={"onnx": {"file": "norms.onnx", "head": "a", "freeze": ["w1"]}}, label="mean_radius", loss="mse",
+                                       inputs=[{"name": "x", "columns": columns()}], epochs=3))
+    out, _ = bench.train(form, "-o", "json", "--dir", "head")
+    after = weights_of(bench.folder / "head" / "model.onnx")
+    assert "head.weight" in after and after["head.weight"].shape == (16, 1) and "w2" not in after
+    assert set(result(out)["metrics"]) == {"rmse", "mae", "r2"}
+    err = bench.fails(form, "--set", "model.onnx.head=nothing")
+    assert "nothing" in err and "value" in err
+
+
+def columns():
+    return [n.replace(" ", "_") for n in load_breast_cancer().feature_names]
+
+
+# ---- choices, by trial or by the form ----
+
+
+def test_few_steps_of_batch_norm_are_looked_at_fairly(bench):
+    """Running statistics are the plain mean of the first batches: one step is enough to be measured by."""
+    form = bench.form("norm", **cancer(model={"mlp": {"hidden": [32], "norm": "batch"}}, steps=8, evaluateEvery=1, batchSize=128, seed=3,
+                                       optimizer={"rate": 0.01}, schedule={"kind": "constant", "warmup": 0}))
+    bench.train(form, "-q", "--dir", "norm")
+    lines = [json.loads(line) for line in (bench.folder / "norm" / "metrics.jsonl").read_text().splitlines()]
+    train = [line["value"] for line in lines if line["name"] == "train.logloss"]
+    valid = [line["value"] for line in lines if line["name"] == "valid.logloss"]
+    assert len(train) == len(valid) == 8
+    # The loss of a step is that of the parameters before it.
+    assert all(v < t + 0.1 for v, t in zip(valid[:-1], train[1:])), (train, valid)
+
+
+def test_fp16_scales_its_loss(bench):
+    form = bench.form("half", **cancer(precision="fp16", epochs=20, optimizer={"rate": 0.005}))
+    out, err = bench.train(form, "-o", "json")
+    run = result(out)
+    assert run["facts"]["precision"] == "fp16" and run["metrics"]["auc"] > 0.97 and ", fp16, " in err
+    # Labels that are far away overflow a gradient in half precision: such steps are left out and said, and the scale comes down.
+    form = csv(bench, "far.csv", [(i * 0.1, i * 30.0) for i in range(400)])
+    form.update(loss="mse", precision="fp16", epochs=4, batchSize=32)
+    out, err = bench.train(bench.form("far", **form), "-o", "json")
+    said = re.findall(r"step \d+: a gradient overflowed, the step is left out; loss scale ([\d.e+]+)", err)
+    assert result(out)["facts"]["skippedSteps"] == len(said) > 0 and float(said[-1]) < 65536
+
+
+def test_batch_size_and_precision_by_trial(bench):
+    form = bench.form("auto", **cancer(batchSize="auto", precision="auto", epochs=2))
+    out, err = bench.train(form, "-o", "json")
+    run = result(out)
+    assert 1 <= run["facts"]["batchSize"] <= 512 and "batch" in err and run["params"]["batchSize"] == run["facts"]["batchSize"]
+    assert run["facts"]["precision"] in ("fp32", "bf16") and run["metrics"]["auc"] > 0.8
+
+
+def test_ranking_puts_the_better_of_a_query_first(bench):
+    r = np.random.default_rng(5)
+    rows = [(q, *x, 2 * x[0] - x[1] + 3 * (q % 5)) for q in range(150) for x in r.normal(size=(8, 2))]
+    (bench.folder / "rank.csv").write_text("query,a,b,y\n" + "".join(f"q{q},{a},{b},{y}\n" for q, a, b, y in rows))
+    form = {"data": {"path": "rank.csv"}, "label": "y", "loss": "pairwise", "split": {"group": "query"}, "epochs": 15, "batchSize": 64,
+            "inputs": [{"name": "features", "columns": ["a", "b"]}], "model": {"mlp": {"hidden": [16]}}, "optimizer": {"rate": 0.01}}
+    out, _ = bench.train(bench.form("rank", **form), "-o", "json")
+    session = onnxruntime.InferenceSession(str(bench.folder / result(out)["model"]))
+    x = np.array([[a, b] for _, a, b, _ in rows], np.float32)
+    p = session.run(None, {"features": x})[0][:, 0].reshape(150, 8)
+    y = np.array([row[3] for row in rows]).reshape(150, 8)
+    better = y[:, :, None] > y[:, None, :]
+    assert ((p[:, :, None] > p[:, None, :]) & better).sum() / better.sum() > 0.97
+    assert "split.group" in bench.fails(bench.form("ungrouped", **{**form, "split": {}}))
+
+
 # ---- bad input ----
 
 
@@ -277,9 +379,34 @@ def test_bad_rows_are_named(bench):
     assert "y" in bench.fails(bench.form("gone", **form))
     form = csv(bench, "one.csv", [(i, 1) for i in range(100)])
     assert bench.fails(bench.form("one", **form))
+    wide = csv(bench, "wide.csv", [*good, (1, 2)])
+    wide["inputs"] = [{"name": "features", "columns": ["x", "z"]}]
+    assert "no column 'z'" in bench.fails(bench.form("missing", **wide))
+    for label, says in ((-1, "-1"), (0.5, "0.5"), (2000000, "2000000")):
+        form = csv(bench, "range.csv", [*good, (1, label)])
+        err = bench.fails(bench.form("range", **form))
+        assert "'y'" in err and says in err and "row 200" in err, err
     strict = csv(bench, "nan.csv", [*good, ("nan", 1)])
     strict["inputs"] = [{"name": "features", "columns": ["x"], "missing": "error"}]
     assert "x" in bench.fails(bench.form("nan", **strict))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(bench):
+    """No file may grow beyond a part of a checkpoint: writing one ends with one error, and from the one before it goes on."""
+    form = bench.form("full", **cancer(model={"mlp": {"hidden": [512, 512]}}, epochs=40))
+    folder = bench.folder / "full"
+    p = bench.start(form, "-q", "--dir", folder)
+    eventually(lambda: list(folder.glob("checkpoints/step-*")) or p.poll() is not None, 60, what="a checkpoint")
+    p.send_signal(signal.SIGINT)
+    p.communicate(timeout=60)
+    kept = {f: f.read_bytes() for f in (folder / "checkpoints").rglob("*") if f.is_file()}
+    p = subprocess.Popen(["bash", "-c", f"ulimit -f 400; trap '' XFSZ; exec {DHOW} train {form} -q --dir {folder} --resume"], cwd=bench.folder,
+                         env={k: v for k, v in os.environ.items() if not k.startswith("DHOW_")}, text=True, stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    _, err = p.communicate(timeout=SECONDS)
+    assert p.returncode != 0 and len(re.findall("^error: ", err, re.M)) == 1 and "checkpoint" in err and "too large" in err.lower(), err
+    assert kept == {f: f.read_bytes() for f in (folder / "checkpoints").rglob("*") if f.is_file()}, "and no half one beside it"
+    bench.train(form, "-q", "--dir", folder, "--resume")
 
 
 def test_a_loss_that_is_no_number_names_the_step(bench):
@@ -300,6 +427,18 @@ def test_a_grid_keeps_the_best(bench):
     best = sweep["trials"][sweep["best"] - 1]
     assert best["measure"] == min(t["measure"] for t in sweep["trials"]) and best["set"]["optimizer.rate"] == 0.01
     assert (bench.folder / "grid" / "model.onnx").read_bytes() == (bench.folder / best["run"] / "model.onnx").read_bytes()
+
+
+def test_random_draws_are_the_seeds(bench):
+    over = {"optimizer.rate": {"min": 1e-4, "max": 0.03, "scale": "log"}, "model.mlp.hidden": [[8], [16]]}
+    drawn = []
+    for seed in (1, 1, 2):
+        form = bench.form("random", **cancer(epochs=1), sweep={"kind": "random", "trials": 3, "over": over, "seed": seed})
+        out, _ = bench.train(form, "-o", "json")
+        trials = result(out)["trials"]
+        assert len(trials) == 3 and all(1e-4 <= t["set"]["optimizer.rate"] <= 0.03 and t["set"]["model.mlp.hidden"] in ([8], [16]) for t in trials)
+        drawn.append([t["set"] for t in trials])
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_halving_gives_more_epochs_to_the_better(bench):
