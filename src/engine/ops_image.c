@@ -359,7 +359,7 @@ err batch_norm_train(struct graph *g, int node)
     attrs[kept++] = (struct attr){ "training_mode", ATTR_INT, .i = 1 };
     n->attrs = attrs;
     n->n_attrs = kept;
-    int *out = more_outputs(g, n->out[0], 3);
+    int *out = more_outputs(g, n->out[0], 0, 3);
     n = &g->nodes.v[node];
     push(g->a, &g->updates, ((struct graph_update){ n->in[3], out[1] }));
     push(g->a, &g->updates, ((struct graph_update){ n->in[4], out[2] }));
