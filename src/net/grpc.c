@@ -6,7 +6,6 @@
 #include <zlib.h>
 
 enum {
-    MESSAGE_HEAD = 5,        /* a flag, four bytes of length */
     ZIP_MIN = 1024,          /* smaller replies are not worth it */
     WAITING_MAX = 256 << 10, /* bytes of messages that wait for the handler; then the client waits */
 };
@@ -62,7 +61,7 @@ static void message_head(char head[MESSAGE_HEAD], bool zipped, size_t n)
         head[1 + i] = (char)(n >> (24 - 8 * i));
 }
 
-static size_t message_length(const char *head)
+size_t grpc_length(const char head[MESSAGE_HEAD])
 {
     const unsigned char *p = (const unsigned char *)head;
     return (size_t)p[1] << 24 | (size_t)p[2] << 16 | (size_t)p[3] << 8 | p[4];
@@ -131,7 +130,7 @@ err grpc_unzip(struct req_out *e)
 err grpc_unframe(struct req_out *e)
 {
     struct str *body = &e->req.body;
-    if (body->n < MESSAGE_HEAD || (body->p[0] & ~1) || message_length(body->p) != body->n - MESSAGE_HEAD)
+    if (body->n < MESSAGE_HEAD || (body->p[0] & ~1) || grpc_length(body->p) != body->n - MESSAGE_HEAD)
         FAIL(INVALID, "the body is not one message");
     e->zipped = body->p[0];
     *body = str_sub(*body, MESSAGE_HEAD, body->n);
@@ -382,7 +381,7 @@ static void part_whole(struct call *call)
 /* Takes the head of a message. False: the call is over. */
 static bool part_begin(struct call *call)
 {
-    size_t n = message_length(call->head), max = message_max(call->e);
+    size_t n = grpc_length(call->head), max = message_max(call->e);
     if (call->head[0] & ~1 || n > max) {
         call_end(call, n > max ? 413 : 400,
                  n > max ? fmt(call->e->req.a, "a message is over %zu bytes", max)
@@ -391,7 +390,7 @@ static bool part_begin(struct call *call)
     }
     call->part = message_new(call);
     call->part->zipped = call->head[0];
-    call->body = (struct body){ 0 };
+    call->body = (struct body){ .lead = n };
     call->need = n;
     call->e->due = conn_now(call->e->conn) + call->e->loop->net->limits.body_ms_max;
     return true;

@@ -2,7 +2,6 @@
 /* h2: HTTP/2 by nghttp2. A stream of it is a "leg" here, as a stream is something else in this module. */
 #include "net/internal.h"
 
-#include <endian.h>
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -222,20 +221,18 @@ static int on_bad_field(nghttp2_session *session, const nghttp2_frame *f, const 
     return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
-/* A call's body says at its beginning how long its message is; few clients say it before. */
-static size_t message_length(const struct leg *leg, struct str in)
+/* A call's body says at its beginning how long its message is; few clients say it before. The message's end is aligned: there
+ * stands the last tensor's last byte. */
+static void message_begin(struct leg *leg, struct str in)
 {
-    uint32_t n;
-    if (leg->known || leg->body.n || !leg->r->out->grpc || in.n < 5)
-        return leg->known;
-    memcpy(&n, in.p + 1, sizeof n);
-    return 5 + (size_t)be32toh(n);
+    if (!leg->body.n && leg->r->out->grpc && in.n >= MESSAGE_HEAD)
+        leg->known = leg->body.lead = MESSAGE_HEAD + grpc_length(in.p);
 }
 
 static void leg_collect(struct leg *leg, struct str in)
 {
     struct codec *h = leg->h;
-    leg->known = message_length(leg, in);
+    message_begin(leg, in);
     if (in.n > leg->body_max - leg->body.n) {
         leg_bad(leg, 413, "the body is over this route's limit");
     } else if (in.n > h->limits->body_bytes_max - h->bodies ||

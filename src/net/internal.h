@@ -256,7 +256,12 @@ const char *status_text(int status);
 
 /* ---- gRPC ---- */
 
-enum { ROUTE_BODY_BYTES = 1 << 20 }; /* of a body, where a route names no limit */
+enum {
+    ROUTE_BODY_BYTES = 1 << 20, /* of a body, where a route names no limit */
+    MESSAGE_HEAD = 5,           /* a flag, four bytes of length */
+};
+/* Of the message whose frame begins so. */
+size_t grpc_length(const char head[MESSAGE_HEAD]);
 
 /* A call whose messages are requests of their own, handled one after another; on the loop's thread, in e's arena. */
 struct call {
@@ -269,7 +274,7 @@ struct call {
     struct req_out *part; /* the message that is coming */
     struct body body;
     size_t need;
-    char head[5];
+    char head[MESSAGE_HEAD];
     size_t head_n;
 };
 /* Sees whether it is a call, and what becomes of its body. An error is the reply. */

@@ -41,6 +41,11 @@ static err chat(struct req *r)
     TRY(req_send(r, r->body));
     return req_send(r, r->body.n < 100 ? fmt(r->a, "%.*s!", STR(r->body)) : S("!"));
 }
+/* How far the end of what came is from an address that vectors like: a tensor's last byte stands there. */
+static err end_of(struct req *r)
+{
+    return req_reply(r, 200, NULL, fmt(r->a, "%zu", (size_t)((uintptr_t)r->body.p + r->body.n) % 16));
+}
 static void *chat_later(void *arg)
 {
     struct req *r = arg;
@@ -68,6 +73,7 @@ static err pour(struct req *r)
 static const struct route table[] = {
     { M_POST, "/t.T/Echo", echo, "public", .grpc = GRPC_UNARY, .body_bytes_max = 8 << 20 },
     { M_POST, "/t.T/Loop", echo, "public", .grpc = GRPC_UNARY, .on_loop = true },
+    { M_POST, "/t.T/End", end_of, "public", .grpc = GRPC_UNARY, .body_bytes_max = 8 << 20 },
     { M_POST, "/t.T/Refuse", refuse, "public", .grpc = GRPC_UNARY },
     { M_POST, "/t.T/Late", wait_late, "public", .grpc = GRPC_UNARY },
     { M_POST, "/t.T/Nothing", say_nothing, "public", .grpc = GRPC_UNARY },
@@ -96,6 +102,22 @@ static struct str only(const struct asked *x)
     struct str rest = buf_get(&x->body), message;
     CHECK(h2_message(&rest, &message) && !rest.n);
     return message;
+}
+
+TEST(the_end_of_a_message_is_aligned)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct net *net = start(false);
+    struct h2 *c = h2_connect(a, net);
+    static const size_t sizes[] = { 5, 100, 70001, 1000003, 4 << 20 };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        struct str m = { arena_alloc(a, sizes[i], 1), sizes[i] };
+        struct asked *x = h2_call(c, "/t.T/End", m);
+        h2_wait(c, x);
+        CHECK_STR(only(x), S("0"));
+    }
+    h2_free(c);
+    net_stop(net);
 }
 
 TEST(a_message_is_answered)
