@@ -86,6 +86,7 @@ struct app {
     struct exec *exec;
     struct sched *sched;
     struct features *features;
+    struct trainings *trainings;
     struct serve *serve;
     struct monitors *monitors;
     struct pipelines *pipelines;
@@ -114,6 +115,7 @@ static err open_stores(struct app *app, const struct app_config *cfg)
     TRY(auth_first_token(app->auth, app->a, &app->first_token));
     TRY(data_open(app->store));
     TRY(registry_open(app->store));
+    app->trainings = trainings_new(app->a, app->store);
     return exec_local.open(store_dir(app->store), program_path(app->a), &app->exec);
 }
 
@@ -168,6 +170,7 @@ static err open_api(struct app *app)
     TRY(make_views(app));
     api_metrics_add(app->api, feature_metrics, app->features);
     api_metrics_add(app->api, serve_metrics, app->serve);
+    api_metrics_add(app->api, trainings_metrics, app->trainings);
     serve_describe(app->api);
     api_metrics_add(app->api, monitors_metrics, app->monitors);
     api_ready_add(app->api, serve_ready, app->serve);
@@ -178,7 +181,7 @@ static err start_control(struct app *app)
 {
     struct reconciler list[] = {
         sched_reconciler(app->sched),
-        registry_reconciler(app->store),
+        registry_reconciler(app->trainings),
         serve_reconciler(app->serve),
         monitors_reconciler(app->monitors),
         pipelines_run_reconciler(app->pipelines),

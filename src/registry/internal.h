@@ -39,6 +39,9 @@ err model_alias_action(struct api *, struct req *, struct str project, struct st
                        struct json *out);
 err upload_post(struct req *);
 err run_metrics_get(struct req *);
+struct store *trainings_store(struct trainings *);
+/* A metric that a run told; what is no figure of a profile is passed over. */
+void trainings_take(struct trainings *, struct str name, double value);
 err metric_open(struct store *);
 err metric_step(void *self, struct arena *a, const struct object *, const struct event *ev,
                 int64_t *again_ms);

@@ -80,8 +80,8 @@ const struct route *registry_routes(struct store *s, struct arena *a)
     return r;
 }
 
-struct reconciler registry_reconciler(struct store *s)
+struct reconciler registry_reconciler(struct trainings *t)
 {
     static const char *const kinds[] = { "Job", NULL };
-    return (struct reconciler){ .name = "runs", .kinds = kinds, .step = metric_step, .self = s };
+    return (struct reconciler){ .name = "runs", .kinds = kinds, .step = metric_step, .self = t };
 }

@@ -79,6 +79,7 @@ struct taking {
     struct job_spec spec;
     struct job_status status;
     struct arena *a;
+    struct trainings *trainings;
     struct str text; /* whole lines from `place` on */
     int64_t job_id, attempt, place;
 };
@@ -108,10 +109,11 @@ static err line_put(struct tx *tx, const struct taking *t, struct str line)
     struct str metric = { yyjson_get_str(name), yyjson_get_len(name) };
     if (!yyjson_is_str(name) || metric.n > METRIC_NAME_MAX || str_has_nul(metric))
         return NULL;
+    double number = yyjson_is_num(value) ? yyjson_get_num(value) : NAN;
+    trainings_take(t->trainings, metric, number);
     return tx_exec(tx, metric_sql.put,
                    BIND(B_S(t->project), B_S(t->job.name), B_S(metric), B_I(yyjson_get_sint(step)),
-                        B_F(yyjson_is_num(value) ? yyjson_get_num(value) : NAN),
-                        B_I(yyjson_is_int(time) ? yyjson_get_sint(time) : tx_now(tx))),
+                        B_F(number), B_I(yyjson_is_int(time) ? yyjson_get_sint(time) : tx_now(tx))),
                    NULL);
 }
 
@@ -200,8 +202,8 @@ static bool nothing_new(struct store *s, const struct taking *t)
 err metric_step(void *self, struct arena *a, const struct object *o, const struct event *ev,
                 int64_t *again_ms)
 {
-    struct store *s = self;
-    struct taking t = { .project = o->project, .a = a };
+    struct store *s = trainings_store(self);
+    struct taking t = { .project = o->project, .a = a, .trainings = self };
     bool more;
     if (ev && str_is(ev->type, "deleted"))
         return NULL;

@@ -18,8 +18,12 @@
 err registry_open(struct store *);
 /* GET …/runs/{name}/metrics, POST …/models/{name}/upload: .self is the store. */
 const struct route *registry_routes(struct store *, struct arena *a);
+/* How fast the last trainings were (trainings.c): lives in a. */
+struct trainings;
+struct trainings *trainings_new(struct arena *a, struct store *);
+void trainings_metrics(void *trainings, struct buf *out); /* for api_metrics_add */
 /* Watches Jobs: a Run for each training job, metric rows from its metrics.jsonl while it runs and at its end. */
-struct reconciler registry_reconciler(struct store *);
+struct reconciler registry_reconciler(struct trainings *);
 
 // clang-format off
 #define REGISTER_WITH(F, O, L, T)                                                                                \

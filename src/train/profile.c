@@ -223,6 +223,27 @@ static err trace_write(const struct training_net *t, const struct step_time *v, 
     return file_write(fmtz(a, "%s/profile.json", t->job->dir), json_get(&j));
 }
 
+/* The same figures as metrics of the run. */
+static void figures_tell(const struct training_net *t, const struct lines *all, const struct peak *p,
+                         double step_seconds)
+{
+    const struct train_listener *l = t->listener;
+    if (!l->metric)
+        return;
+    l->metric(l->arg, "profile.stepSeconds", t->step, step_seconds);
+    l->metric(l->arg, "profile.peakGflops", t->step, p->gflops);
+    l->metric(l->arg, "profile.peakGbytes", t->step, p->gbytes);
+    for (size_t i = 0; i < all->v.n && i < OPS_SHOWN; i++) {
+        const struct line *v = &all->v.v[i];
+        double s = v->seconds > 0 ? v->seconds : 1e-12;
+        l->metric(l->arg, fmtz(t->a, "profile.seconds.%s", v->op), t->step, v->seconds);
+        l->metric(l->arg, fmtz(t->a, "profile.gflopsShare.%s", v->op), t->step,
+                  v->flops / s / 1e9 / p->gflops);
+        l->metric(l->arg, fmtz(t->a, "profile.gbytesShare.%s", v->op), t->step,
+                  v->bytes / s / 1e9 / p->gbytes);
+    }
+}
+
 err train_profile(const struct training_net *t, double seconds, double waited, struct train_result *out)
 {
     const struct step_time *v;
@@ -233,5 +254,6 @@ err train_profile(const struct training_net *t, double seconds, double waited, s
     peak_measure(a, t->team, &p);
     double steps = t->step > 0 ? (double)t->step : 1;
     out->profile = table_text(t, &all, &p, seconds / steps, seconds > 0 ? waited / seconds : 0);
+    figures_tell(t, &all, &p, seconds / steps);
     return trace_write(t, v, n);
 }

@@ -699,6 +699,14 @@ err train_network(struct arena *a, const struct train_job *job, const struct tra
     train_say(l, "%lld steps in %.2f s, %.4g rows a second, %.1f %% of the time waiting for data",
               (long long)(t.step - c.began), seconds, seconds > 0 ? (double)c.rows_done / seconds : 0,
               seconds > 0 ? 100 * c.waited / seconds : 0);
+    struct program_facts f = program_facts(t.program);
+    if (seconds > 0) {
+        tell(&t, "profile.rowsPerSecond", (double)c.rows_done / seconds);
+        tell(&t, "profile.gflops", f.flops * (double)(t.step - c.began) / seconds / 1e9);
+        tell(&t, "profile.waitedShare", c.waited / seconds);
+    }
+    tell(&t, "profile.memoryPlanned", (double)(f.memory + f.memory_params));
+    tell(&t, "profile.memoryPeak", (double)rss_peak_bytes());
     if (t.with->profile)
         TRY(train_profile(&t, seconds, c.waited, out));
     TRY(best_take(&c, dir));

@@ -17,6 +17,7 @@ def network(made):
     train = step(made, "train")["with"]
     train["model"] = {"mlp": {"hidden": [64, 32]}}
     train["epochs"] = 2
+    train["profile"] = True
     gate = step(made, "gate")["with"]
     gate["bounds"] = [b for b in gate["bounds"] if b["metric"] != "parityMaxAbs"]
 
@@ -46,6 +47,20 @@ def test_a_network_goes_the_way_of_trees(fresh):
     version = one.cli("get", "modelversion", "late.1", "-o", "json").json()
     assert version["status"]["state"] == "passed" and version["spec"]["params"]["mlp"]["hidden"] == [64, 32]
     assert version["spec"]["facts"]["parityMaxRelative"] <= 1e-4
+
+    # Where its time went is in the run, and the last training's figures are in /metrics.
+    job = version["spec"]["job"]
+    told = {m["name"]: m["values"][-1] for m in one.http("GET", one.path("runs", job, "metrics")).json()["metrics"]}
+    metrics = {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in one.http("GET", "/metrics").text.splitlines()
+               if line.startswith("dhow_training_")}
+    ops = {name.split(".")[2] for name in told if name.startswith("profile.seconds.")}
+    assert len(ops) >= 3 and 'dhow_training_op_seconds{op="%s"}' % min(ops) in metrics
+    for name, metric in (("rowsPerSecond", "rows_per_second"), ("waitedShare", "waiting_share"), ("memoryPeak", "memory_peak_bytes"),
+                         ("stepSeconds", "step_seconds"), ("peakGflops", "peak_gflops")):
+        assert metrics["dhow_training_" + metric] == pytest.approx(told["profile." + name], rel=1e-6), name
+    for op in ops:
+        assert metrics[f'dhow_training_op_seconds{{op="{op}"}}'] == pytest.approx(told["profile.seconds." + op], rel=1e-6)
+    assert 0 < sum(told["profile.seconds." + op] for op in ops) <= told["profile.stepSeconds"] * 1.05
 
 
 def test_categories_go_all_the_way(fresh):

@@ -20,7 +20,7 @@ static void lines_add(struct lab *l, const char *dir, const char *text)
 
 static int64_t look(struct lab *l, const char *job)
 {
-    struct reconciler r = registry_reconciler(l->store);
+    struct reconciler r = registry_reconciler(trainings_new(l->a, l->store));
     struct object o;
     int64_t again = 0;
     CHECK_OK(object_get(l->store, l->a, S("Job"), S("default"), str_of(job), &o));
@@ -83,4 +83,27 @@ TEST(a_new_attempt_starts_over)
     CHECK(run_now(&l, "t").steps == 1);
     CHECK_STR(run_now(&l, "t").metrics, "{\"loss\":null}");
     lab_close(&l);
+}
+
+TEST(figures_of_trainings_have_one_series_each)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct trainings *t = trainings_new(a, NULL);
+    struct buf out = buf_new(a), after = buf_new(a);
+    trainings_metrics(t, &out);
+    CHECK_STR(buf_get(&out), "");
+    trainings_take(t, S("profile.stepSeconds"), 0.5);
+    trainings_take(t, S("profile.seconds.Conv"), 0.25);
+    trainings_take(t, S("profile.seconds.Conv"), 0.125);
+    trainings_take(t, S("profile.gflopsShare.Conv"), NAN);
+    trainings_take(t, S("profile.seconds.Made\"Up"), 1);
+    trainings_take(t, S("profile.beauty.Conv"), 1);
+    trainings_take(t, S("valid.auc"), 1);
+    trainings_metrics(t, &out);
+    CHECK(strstr(str_z(a, buf_get(&out)), "dhow_training_step_seconds 0.5\n"));
+    CHECK(strstr(str_z(a, buf_get(&out)), "dhow_training_op_seconds{op=\"Conv\"} 0.125\n"));
+    CHECK(!strstr(str_z(a, buf_get(&out)), "Made"));
+    trainings_take(t, S("profile.stepSeconds"), 0.75); /* of another model: what it does not do is gone */
+    trainings_metrics(t, &after);
+    CHECK(!strstr(str_z(a, buf_get(&after)), "Conv"));
 }

@@ -43,7 +43,8 @@ static inline void world_start(struct world *w)
         &w->api));
     w->tables[3] = api_routes(w->api);
     w->tables[4] = NULL;
-    struct reconciler list[] = { serve_reconciler(w->serve), registry_reconciler(w->l.store) };
+    struct reconciler list[] = { serve_reconciler(w->serve),
+                                 registry_reconciler(trainings_new(w->l.a, w->l.store)) };
     CHECK_OK(control_start(w->l.store, list, 2, &w->control));
     serve_set_control(w->serve, w->control);
     CHECK_OK(net_start(&(struct net_config){ .listen = S("127.0.0.1:0"),

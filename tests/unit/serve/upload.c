@@ -93,7 +93,7 @@ TEST(metrics_of_a_run_are_series)
                         S("{\"name\":\"auc\",\"step\":0,\"value\":0.5,\"time\":7}\n"
                           "{\"name\":\"auc\",\"step\":1,\"value\":0.25,\"time\":8}\n"
                           "{\"name\":\"loss\",\"step\":0,\"value\":1,\"time\":7}\n")));
-    struct reconciler r = registry_reconciler(w->l.store);
+    struct reconciler r = registry_reconciler(trainings_new(w->l.a, w->l.store));
     struct object o;
     int64_t again;
     CHECK_OK(object_get(w->l.store, w->l.a, S("Job"), S("default"), S("t"), &o));
