@@ -29,6 +29,7 @@ struct point {
 struct sweep {
     struct cli *c;
     struct train_form *form;
+    struct str name; /* on a server: of the sweep, with which its jobs' names begin */
     struct sweep_with with;
     VEC(struct axis) axes;
     VEC(struct point) trials;
@@ -193,8 +194,8 @@ static err trial_start(struct sweep *s, size_t i, int rung)
     t->began = mono_ns();
     t->state = "running";
     if (train_on_server(s->c)) {
-        t->job = fmt(a, "%.*s-%.*s-%zu", STR(str_sub(s->form->name, 0, 20)), STR(id_new(a)), i + 1);
-        return job_submit(s->c, &f, t->job);
+        t->job = fmt(a, "%.*s-%s%zu", STR(s->name), rung ? fmtz(a, "r%d", rung + 1) : "t", i + 1);
+        return job_submit(s->c, &f, t->job, fmt(a, "Sweep/%.*s", STR(s->name)));
     }
     t->dir = fmt(a, "%s/trial-%zu%s", s->form->dir, i + 1, rung ? fmtz(a, ".%d", rung + 1) : "");
     const char *form = fmtz(a, "%.*s.json", STR(t->dir)), *dir = str_z(a, t->dir);
@@ -264,28 +265,62 @@ static err one_wait(struct sweep *s)
     return NULL;
 }
 
-static bool time_left(const struct sweep *s)
+/* The budget is spent: trial i does not begin. */
+static bool no_time(struct sweep *s, size_t i)
 {
-    return !s->with.budget || (mono_ns() - s->start) / 1000000 < s->with.budget;
+    bool none = s->with.budget && (mono_ns() - s->start) / 1000000 >= s->with.budget;
+    if (none) {
+        s->trials.v[i].state = "no time";
+        s->trials.v[i].out = true;
+    }
+    return none;
 }
 
-static err rung_jobs(struct sweep *s, int rung)
+/* Those that are under way when the sweep ends early go with it. */
+static void jobs_cancel(struct sweep *s)
 {
     for (size_t i = 0; i < s->trials.n; i++)
-        if (!s->trials.v[i].out)
-            TRY(trial_start(s, i, rung));
+        if (strcmp(s->trials.v[i].state, "running") == 0 && !job_cancel(s->c, s->trials.v[i].job))
+            s->trials.v[i].state = "cancelled";
+}
+
+static err job_end(struct sweep *s, size_t i)
+{
+    struct point *t = &s->trials.v[i];
+    yyjson_val *v, *metrics = NULL;
+    err e = job_wait(s->c, t->job, false, &v);
+    if (e && e->code == CANCELLED)
+        return e;
+    if (!e)
+        (void)json_parse(s->c->a, json_text_at(s->c->a, v, "status.result.metrics"), &metrics);
+    trial_judge(s, t, !e, metrics);
+    cli_progress_end();
+    fprintf(stderr, "trial %zu of %zu: %.*s: %.6g (%s)\n", i + 1, s->trials.n,
+            STR(str_join(s->c->a, t->set.v, t->set.n, S(", "))), t->measure, t->state);
+    return NULL;
+}
+
+/* The oldest is waited for, and the next begins, if there is time. */
+static err rung_jobs(struct sweep *s, int rung)
+{
+    size_t ended = 0;
+    int64_t running = 0;
     for (size_t i = 0; i < s->trials.n; i++) {
-        struct point *t = &s->trials.v[i];
-        yyjson_val *v, *metrics = NULL;
-        if (t->out)
+        if (s->trials.v[i].out)
             continue;
-        err e = job_wait(s->c, t->job, false, &v);
-        if (!e)
-            (void)json_parse(s->c->a, json_text_at(s->c->a, v, "status.result.metrics"), &metrics);
-        trial_judge(s, t, !e, metrics);
-        fprintf(stderr, "trial %zu of %zu: %.*s: %.6g (%s)\n", i + 1, s->trials.n,
-                STR(str_join(s->c->a, t->set.v, t->set.n, S(", "))), t->measure, t->state);
+        for (; running == s->with.at_once; ended++)
+            if (!s->trials.v[ended].out) {
+                TRY(job_end(s, ended));
+                running--;
+            }
+        if (no_time(s, i))
+            continue;
+        TRY(trial_start(s, i, rung));
+        running++;
     }
+    for (; ended < s->trials.n; ended++)
+        if (!s->trials.v[ended].out)
+            TRY(job_end(s, ended));
     return NULL;
 }
 
@@ -293,16 +328,17 @@ static err rung_run(struct sweep *s, int rung)
 {
     int64_t running = 0;
     err e = NULL;
-    if (train_on_server(s->c))
-        return rung_jobs(s, rung);
+    if (train_on_server(s->c)) {
+        e = rung_jobs(s, rung);
+        if (e)
+            jobs_cancel(s);
+        return e;
+    }
     for (size_t i = 0; i < s->trials.n && !e; i++) {
         if (s->trials.v[i].out)
             continue;
-        if (!time_left(s)) {
-            s->trials.v[i].state = "no time";
-            s->trials.v[i].out = true;
+        if (no_time(s, i))
             continue;
-        }
         if (running == s->with.at_once) {
             e = one_wait(s);
             running--;
@@ -455,8 +491,13 @@ static err sweep_folder(struct sweep *s)
     struct cli *c = s->c;
     const char *given = cli_option(c, "dir"), *runs = cli_option(c, "runs");
     int n = 1;
-    if (train_on_server(c))
+    if (train_on_server(c)) {
+        s->name = fmt(c->a, "%.*s-%.*s", STR(str_sub(s->form->name, 0, 20)), STR(id_new(c->a)));
+        fprintf(stderr, "sweep %.*s: %zu trials, %lld at once\n", STR(s->name), s->trials.n,
+                (long long)s->with.at_once);
+        stop_watch();
         return NULL;
+    }
     while (!given && file_exists(fmtz(c->a, "%s/%.*s-%d", runs, STR(s->form->name), n)))
         n++;
     s->form->dir = given ? given : fmtz(c->a, "%s/%.*s-%d", runs, STR(s->form->name), n);

@@ -169,6 +169,13 @@ static void on_progress(void *arg, const struct train_progress *p)
     }
 }
 
+void stop_watch(void)
+{
+    struct sigaction stop = { .sa_handler = on_stop };
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGTERM, &stop, NULL);
+}
+
 static bool on_stopped(void *arg)
 {
     (void)arg;
@@ -327,9 +334,7 @@ static err local_train(struct cli *c, struct train_form *f, bool resume)
     l.log = log;
     l.metrics = metrics;
     struct train_listener listener = { on_say, on_metric, on_progress, on_stopped, &l };
-    struct sigaction stop = { .sa_handler = on_stop };
-    sigaction(SIGINT, &stop, NULL);
-    sigaction(SIGTERM, &stop, NULL);
+    stop_watch();
     err e = str_is(f->chosen->name, "trees") ? train_trees(c->a, &job, &listener, &r)
                                              : train_network(c->a, &job, &listener, &r);
     if (e) {
@@ -348,7 +353,7 @@ static struct str job_path(struct cli *c, struct str name, const char *action)
                action);
 }
 
-err job_submit(struct cli *c, struct train_form *f, struct str name)
+err job_submit(struct cli *c, struct train_form *f, struct str name, struct str owner)
 {
     struct json j = json_new(c->a);
     json_obj(&j);
@@ -359,6 +364,8 @@ err job_submit(struct cli *c, struct train_form *f, struct str name)
     json_obj(&j);
     json_kstr(&j, "type", S("train"));
     json_kraw(&j, "with", f->text);
+    if (owner.n)
+        json_kstr(&j, "owner", owner);
     if (f->with.resources.cpu)
         json_ki64(&j, "cpu", f->with.resources.cpu);
     if (f->with.resources.memory)
@@ -380,12 +387,19 @@ static void job_progress(struct cli *c, struct str name, yyjson_val *v)
         cli_progress("%.*s: %.*s %.*s", STR(name), STR(phase), STR(json_text_at(c->a, v, "status.reason")));
 }
 
+err job_cancel(struct cli *c, struct str name)
+{
+    return cli_call(c, M_POST, job_path(c, name, "/cancel"), S("{}"), NULL);
+}
+
 err job_wait(struct cli *c, struct str name, bool logs, yyjson_val **out)
 {
     size_t shown = 0;
     for (;; usleep(LOOK_US)) {
         struct http_reply log = { 0 };
         yyjson_val *v;
+        if (stop_came)
+            FAIL(CANCELLED, "stopped");
         TRY(cli_call(c, M_GET, job_path(c, name, ""), S(""), &v));
         struct str phase = json_text_at(c->a, v, "status.phase");
         if (logs) {
@@ -397,9 +411,9 @@ err job_wait(struct cli *c, struct str name, bool logs, yyjson_val **out)
             }
             shown += log.body.n;
         }
-        if (log.body.n)
-            continue;
         job_progress(c, name, v);
+        if (log.body.n)
+            continue; /* all that it said is shown before its end is */
         if (str_is(phase, "failed") || str_is(phase, "cancelled")) {
             cli_progress_end();
             FAIL(INTERNAL, "job '%.*s' %.*s: %.*s", STR(name), STR(phase),
@@ -434,7 +448,7 @@ static err server_train(struct cli *c, struct train_form *f)
 {
     struct str name = fmt(c->a, "%.*s-%.*s", STR(str_sub(f->name, 0, 30)), STR(id_new(c->a)));
     yyjson_val *v;
-    TRY(job_submit(c, f, name));
+    TRY(job_submit(c, f, name, S("")));
     fprintf(stderr, "job %.*s\n", STR(name));
     if (cli_has(c, "detach")) {
         printf("%.*s\n", STR(name));

@@ -33,7 +33,10 @@ struct str form_text(struct arena *a, yyjson_mut_doc *);
 /* Reads doc into with, chosen and text. */
 err form_check(struct arena *a, yyjson_mut_doc *doc, struct train_form *);
 bool train_on_server(const struct cli *);
-err job_submit(struct cli *, struct train_form *, struct str name);
+err job_submit(struct cli *, struct train_form *, struct str name, struct str owner);
+err job_cancel(struct cli *, struct str name);
+/* From now on the first SIGINT or SIGTERM is asked to come to an end: job_wait() says CANCELLED. */
+void stop_watch(void);
 /* Until it succeeded; INTERNAL that says why it did not. logs: what it says is shown. */
 err job_wait(struct cli *, struct str name, bool logs, yyjson_val **out);
 err sweep_run(struct cli *, struct train_form *);

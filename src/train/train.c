@@ -62,7 +62,10 @@ static void on_metric(void *arg, const char *name, int64_t step, double value)
 
 static void on_progress(void *arg, const struct train_progress *p)
 {
-    worker_progress(arg, p->step, p->steps, "steps");
+    auto_arena struct arena *a = arena_new(0);
+    struct str left = isnan(p->seconds_left) ? S("") : fmt(a, ", %.0fs left", p->seconds_left);
+    worker_progress(arg, p->step, p->steps,
+                    fmtz(a, "steps, loss %.5g, rate %.4g%.*s", p->loss, p->rate, STR(left)));
 }
 
 static bool on_stopped(void *arg)

@@ -2,12 +2,18 @@
 """A network in the pipeline that trees were in: one line of the recipe differs, all other steps are as they were."""
 
 import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
 
 import numpy as np
 import onnxruntime
 import pytest
 import yaml
-from conftest import eventually
+from conftest import DHOW, Daemon, daemon_close, eventually
 from flights import blob, documents, rows_of, sources_make, step
 
 REQUEST = {"date": "2001-05-03T10:00:00", "ts": "2001-05-03T16:00:00", "distance": 606}
@@ -42,8 +48,48 @@ def run(one, change):
     return one
 
 
-def test_a_network_goes_the_way_of_trees(fresh):
-    one = run(fresh.unstarted(), network)
+@pytest.fixture(scope="module")
+def netted(tmp_path_factory):
+    """A daemon whose pipeline has trained a network."""
+    one = run(Daemon(tmp_path_factory.mktemp("netted")), network)
+    yield one
+    daemon_close(one)
+
+
+def form(one, name, **more):
+    path = one.sources / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"rows": "late_rows.1", "holdout": "14d", "model": {"mlp": {"hidden": [16]}}, "epochs": 1, **more},
+                                   sort_keys=False))
+    return path
+
+
+def command(one, *args):
+    """`dhow train` there, on a terminal: its process, and what it says."""
+    mine, its = pty.openpty()
+    env = {**one.env(), "DHOW_SERVER": one.url, "DHOW_TOKEN_FILE": str(one.token_file), "TERM": "xterm"}
+    process = subprocess.Popen([DHOW, "train", *map(str, args)], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=its,
+                               cwd=one.folder)
+    os.close(its)
+    return process, mine
+
+
+def said(terminal):
+    text = b""
+    try:
+        while part := os.read(terminal, 65536):
+            text += part
+    except OSError:  # its end
+        pass
+    os.close(terminal)
+    return text.decode(errors="replace")
+
+
+def jobs(one, begins):
+    return {j["metadata"]["name"]: j for j in one.get("jobs")["items"] if j["metadata"]["name"].startswith(begins)}
+
+
+def test_a_network_goes_the_way_of_trees(netted):
+    one = netted
     version = one.cli("get", "modelversion", "late.1", "-o", "json").json()
     assert version["status"]["state"] == "passed" and version["spec"]["params"]["mlp"]["hidden"] == [64, 32]
     assert version["spec"]["facts"]["parityMaxRelative"] <= 1e-4
@@ -61,6 +107,47 @@ def test_a_network_goes_the_way_of_trees(fresh):
     for op in ops:
         assert metrics[f'dhow_training_op_seconds{{op="{op}"}}'] == pytest.approx(told["profile.seconds." + op], rel=1e-6)
     assert 0 < sum(told["profile.seconds." + op] for op in ops) <= told["profile.stepSeconds"] * 1.05
+
+
+def test_the_command_trains_there_and_shows_how_far_it_is(netted):
+    process, terminal = command(netted, form(netted, "there", epochs=30))
+    text = said(terminal)
+    assert process.wait(60) == 0, text
+    assert re.search(r"there-\w+: running, \d+/\d+ steps, loss [\d.]+, rate [\d.e-]+", text), text
+    assert "ONNX Runtime says the same" in text, "what the job says is shown"
+    done = netted.cli("train", form(netted, "there"), "-o", "json").json()
+    assert done["status"]["phase"] == "succeeded" and json.loads(done["status"]["result"]["metrics"])["auc"] > 0.5
+    wrong = netted.cli("train", form(netted, "wrong", holdout="0s"))
+    assert wrong.code != 0 and "holdout" in wrong.err
+
+
+def test_a_sweep_there_is_jobs_with_one_budget(netted):
+    sweep = {"kind": "grid", "over": {"optimizer.rate": [1e-5, 0.01], "model.mlp.hidden": [[4], [8]]}, "atOnce": 2, "metric": "auc"}
+    table = netted.cli("train", form(netted, "grid", sweep=sweep), "-o", "json", seconds=200).json()
+    made = jobs(netted, "grid-")
+    assert len(made) == 4 and {t["run"] for t in table["trials"]} == set(made) and {t["state"] for t in table["trials"]} == {"done"}
+    owners = {j["spec"]["owner"] for j in made.values()}
+    assert len(owners) == 1 and owners.pop().startswith("Sweep/grid-"), "they belong together"
+    runs = {netted.get("runs", name)["spec"]["experiment"] for name in made}
+    assert len(runs) == 1
+    assert table["trials"][table["best"] - 1]["measure"] == max(t["measure"] for t in table["trials"])
+    sweep = {"kind": "random", "trials": 40, "over": {"seed": {"min": 1, "max": 1000}}, "budget": "2s"}
+    spent = netted.cli("train", form(netted, "spent", sweep=sweep), "-o", "json", seconds=200).json()
+    states = [t["state"] for t in spent["trials"]]
+    began = states.index("no time")
+    assert 0 < began == len(jobs(netted, "spent-")) and set(states[:began]) == {"done"} and set(states[began:]) == {"no time"}
+
+
+def test_a_sweep_that_is_stopped_takes_its_jobs_along(netted):
+    sweep = {"kind": "random", "trials": 4, "over": {"optimizer.rate": {"min": 1e-4, "max": 0.01}}, "atOnce": 2}
+    process, terminal = command(netted, form(netted, "cut", sweep=sweep, epochs=100000))
+    eventually(lambda: len(jobs(netted, "cut-")) == 2, 30, 0.1, "two jobs")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    text = said(terminal)
+    assert process.wait(30) != 0 and "stopped" in text
+    eventually(lambda: {j["status"]["phase"] for j in jobs(netted, "cut-").values()} == {"cancelled"}, 30, 0.1, "the end of its jobs")
+    assert len(jobs(netted, "cut-")) == 2
 
 
 def test_categories_go_all_the_way(fresh):

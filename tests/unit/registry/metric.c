@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #define SUITE registry_metric
 #include "help.h"
+#include "registry/internal.h"
 
 static const char *job_folder(struct lab *l, const char *job, int attempt)
 {
