@@ -133,8 +133,10 @@ struct gemm gemm_of(enum tensor_type in, enum tensor_type out, int64_t m, int64_
 }
 
 enum {
-    K_BLOCK =
-        2048, /* lanes of k that a panel of B holds: 64 × 2048 floats are half of a second-level cache */
+    /* Lanes of k that a panel of B holds: 64 × 512 floats are an eighth of a second-level cache, and leave the rest of it to A and C.
+     * Pairs make sums in halves, which must be kept in floats between blocks: those are worth having only where k is very long. */
+    K_BLOCK = 512,
+    K_BLOCK_PAIRS = 2048,
     DIRECT_B = 32,  /* rows of C from which packing B costs less than reading it far apart */
     DIRECT_K = 256, /* columns of A that are read in place across */
     FEW_COLUMNS = 512,
@@ -178,11 +180,11 @@ void gemm_plan(struct gemm *g)
         g->ldb = g->tb ? g->k : g->n;
     if (g->ldc == 0)
         g->ldc = g->n;
-    g->k_block = K_BLOCK;
     g->scratch = 0;
     if (g->in == TENSOR_F64)
         return;
     g->widen = g->in != TENSOR_F32 && !(g->in == TENSOR_BF16 && g->isa >= GEMM_AVX512_BF16);
+    g->k_block = pairs(g) ? K_BLOCK_PAIRS : K_BLOCK;
     /* A product with one column is the transposed one with one row where that reads A along its rows. */
     g->swap = g->in == TENSOR_F32 && g->n == 1 && g->ldc == 1 && g->ta;
     g->column = g->in == TENSOR_F32 && g->n == 1 && !g->ta && (g->tb || g->ldb == 1);
