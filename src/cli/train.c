@@ -85,14 +85,27 @@ static struct str folder_of(struct str path)
     return path;
 }
 
+/* "My Form.yaml" --> "my-form": the file's name as far as a run may have it. */
 static struct str stem_of(struct arena *a, struct str path)
 {
     struct str name = str_sub(path, folder_of(path).n, path.n);
     size_t dot = name.n;
     while (dot && name.p[dot - 1] != '.')
         dot--;
-    name = dot > 1 ? str_sub(name, 0, dot - 1) : name;
-    return str_dup(a, name.n ? name : S("run"));
+    name = str_sub(name, 0, dot > 1 ? dot - 1 : name.n);
+    enum { LONGEST = 63 };
+    char *to = arena_alloc(a, LONGEST, 1);
+    size_t n = 0;
+    for (size_t i = 0; i < name.n && n < LONGEST; i++) {
+        char c = name.p[i];
+        c = c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+        bool alnum = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+        if (alnum || n > 0)
+            to[n++] = alnum || c == '_' || c == '.' ? c : '-';
+    }
+    while (n && (to[n - 1] == '-' || to[n - 1] == '_' || to[n - 1] == '.'))
+        n--;
+    return n ? (struct str){ to, n } : S("run");
 }
 
 /* ---- a run in this process ---- */

@@ -34,7 +34,7 @@ struct program {
     struct compiled *all;
     struct share *shares;
     int ranks;
-    int segments;   /* of activations that are computed again; 1: all are kept */
+    int segments;   /* of activations that are computed again; 1: all that cost anything are kept */
     void **outputs; /* by source->outputs: all rows */
     float scale;    /* what the gradient of the loss starts from */
     size_t arena_bytes, scratch_bytes;
@@ -136,8 +136,7 @@ static err compile(struct program *p, int64_t rows, const struct compiled **out)
         if (o->precision != PRECISION_F32)
             precision_gradients(c->g, c->grads, p->params->count);
         own_gradients(p, c);
-        if (p->segments > 1)
-            TRY(graph_recompute(c->g, n_forward, p->segments));
+        TRY(graph_recompute(c->g, n_forward, p->segments));
         for (size_t i = 0; i < p->params->count; i++)
             if (c->grads[i] >= 0)
                 push(c->g->a, &c->g->outputs, c->grads[i]);

@@ -4,6 +4,7 @@
 struct redo {
     struct graph *g;
     struct arena *a; /* of the pass */
+    bool cheap;      /* only what costs next to nothing is computed again, each node by itself */
     const struct node *old;
     size_t n_forward, n;
     int *segment; /* by forward node */
@@ -34,12 +35,20 @@ static void segments_cut(struct redo *r, int segments)
     }
 }
 
+/* One pass over memory, and the gradient wants its input anyway. */
+static bool is_cheap(const struct node *n)
+{
+    return n->op->id == OP_Gelu || n->op->id == OP_LayerNormalization;
+}
+
 static void keep(struct redo *r)
 {
     const struct graph *g = r->g;
-    for (size_t i = 0; i < g->values.n; i++)
-        r->kept[i] = g->values.v[i].node < 0 || (size_t)g->values.v[i].node >= r->n_forward;
-    for (size_t i = 0; i < r->n_forward; i++)
+    for (size_t i = 0; i < g->values.n; i++) {
+        int node = g->values.v[i].node;
+        r->kept[i] = node < 0 || (size_t)node >= r->n_forward || (r->cheap && !is_cheap(&r->old[node]));
+    }
+    for (size_t i = 0; i < r->n_forward && !r->cheap; i++)
         for (int k = 0; k < r->old[i].n_in; k++) {
             int v = r->old[i].in[k];
             if (v >= 0 && !r->kept[v] && r->segment[g->values.v[v].node] != r->segment[i])
@@ -73,14 +82,20 @@ static int *ids_again(struct redo *r, const int *ids, int n)
     return to;
 }
 
-static void segment_again(struct redo *r, int segment)
+/* Unless it was before. What it reads of others that are not kept comes first. */
+static void segment_once(struct redo *r, int segment)
 {
     struct graph *g = r->g;
+    if (r->done[segment])
+        return;
     r->done[segment] = true;
     for (size_t i = 0; i < r->n_forward; i++) {
         if (r->segment[i] != segment || !r->wanted[i])
             continue;
         struct node n = r->old[i];
+        for (int k = 0; k < n.n_in; k++)
+            if (n.in[k] >= 0 && !r->kept[n.in[k]])
+                segment_once(r, r->segment[value_at(g, n.in[k])->node]);
         n.name = fmt(g->a, "%.*s_again", STR(n.name));
         n.in = ids_again(r, n.in, n.n_in);
         int *out = NEW_N(g->a, int, n.n_out + 1);
@@ -106,25 +121,29 @@ static void segment_again(struct redo *r, int segment)
 err graph_recompute(struct graph *g, size_t n_forward, int segments)
 {
     auto_arena struct arena *a = arena_new(0);
-    size_t n = g->nodes.n;
+    size_t n = g->nodes.n, n_values = g->values.n;
     struct node *old = NEW_N(a, struct node, n + 1);
     memcpy(old, g->nodes.v, n * sizeof *old);
-    struct redo r = { .g = g, .a = a, .old = old, .n_forward = n_forward, .n = n };
+    struct redo r = { .g = g, .a = a, .cheap = segments < 2, .old = old, .n_forward = n_forward, .n = n };
     r.segment = NEW_N(a, int, n_forward + 1);
     r.kept = NEW_N(a, bool, g->values.n + 1);
     r.wanted = NEW_N(a, bool, n_forward + 1);
     r.again = NEW_N(a, int, g->values.n + 1);
-    r.done = NEW_N(a, bool, segments + 1);
+    r.done = NEW_N(a, bool, (r.cheap ? n_forward : (size_t)segments) + 1);
     memset(r.again, -1, g->values.n * sizeof *r.again);
-    segments_cut(&r, segments);
+    if (r.cheap)
+        for (size_t i = 0; i < n_forward; i++)
+            r.segment[i] = (int)i;
+    else
+        segments_cut(&r, segments);
     keep(&r);
     want(&r);
     g->nodes.n = n_forward;
     for (size_t i = n_forward; i < n; i++) {
         for (int k = 0; k < old[i].n_in; k++) {
             int v = old[i].in[k];
-            if (v >= 0 && (size_t)v < g->values.n && !r.kept[v] && !r.done[r.segment[value_at(g, v)->node]])
-                segment_again(&r, r.segment[value_at(g, v)->node]);
+            if (v >= 0 && (size_t)v < n_values && !r.kept[v])
+                segment_once(&r, r.segment[value_at(g, v)->node]);
         }
         old[i].in = ids_again(&r, old[i].in, old[i].n_in);
         push(g->a, &g->nodes, old[i]);

@@ -5,5 +5,6 @@
 #pragma once
 #include "engine/ops.h"
 
-/* n_forward: nodes before the first of the gradients. */
+/* n_forward: nodes before the first of the gradients. segments < 2: no more is computed again than the outputs of GELU and layer
+ * normalisation, whose inputs the gradients want anyway: one pass over memory each. */
 err graph_recompute(struct graph *, size_t n_forward, int segments);

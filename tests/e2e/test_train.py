@@ -83,9 +83,10 @@ def result(out):
 
 
 def test_three_lines_are_enough(bench):
-    form = bench.form("few", data={"path": "cancer.csv"}, label="benign", model={"mlp": {}})
+    form = bench.form("A Few", data={"path": "cancer.csv"}, label="benign", model={"mlp": {}})
     out, err = bench.train(form, "-o", "json")
     run = result(out)
+    assert run["dir"].endswith("/a-few-1")
     assert run["metrics"]["auc"] > 0.98 and run["metrics"]["accuracy"] > 0.93
     assert run["facts"]["parityMaxRelative"] <= 1e-4 and run["facts"]["trainRows"] + run["facts"]["validRows"] == 569
     assert "ONNX Runtime says the same" in err and "valid.logloss" in err.replace("logLoss", "valid.logloss")

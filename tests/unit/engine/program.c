@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #define SUITE program
 #include "engine/engine.h"
+#include "engine/recompute.h"
 #include "test.h"
 
 #include <math.h>
@@ -193,6 +194,31 @@ TEST(recomputed_activations_give_the_same_bits_in_less_memory)
     CHECK(memcmp(p[0]->w, p[1]->w, p[0]->n * sizeof *p[0]->w) == 0);
     net_free(&n[0]);
     net_free(&n[1]);
+}
+
+TEST(what_costs_next_to_nothing_is_computed_again)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct graph *g = graph_new(a);
+    int x = graph_input(g, "x", TENSOR_F32, SHAPE(4, 8)), w = graph_input(g, "w", TENSOR_F32, SHAPE(8, 8)),
+        scale = graph_input(g, "scale", TENSOR_F32, SHAPE(8));
+    int bent = graph_node(g, OP_Gelu, x), normal = graph_node(g, OP_LayerNormalization, bent, scale),
+        product = graph_node(g, OP_MatMul, normal, w);
+    const size_t forward = g->nodes.n;
+    /* As gradients would, backwards: of the product, then of what stood before it. */
+    graph_output(g, graph_node(g, OP_Mul, normal, product), S("late"));
+    graph_output(g, graph_node(g, OP_Add, bent, x), S("early"));
+    CHECK_OK(graph_error(g));
+    CHECK_OK(graph_recompute(g, forward, 1));
+    const int order[] = { OP_Gelu, OP_LayerNormalization, OP_MatMul, OP_Gelu, OP_LayerNormalization, OP_Mul,
+                          OP_Add };
+    CHECK(g->nodes.n == 7);
+    const struct node *n = g->nodes.v;
+    for (size_t i = 0; i < 7; i++)
+        CHECK(n[i].op->id == order[i]);
+    CHECK(n[2].in[0] == normal && n[4].in[0] == n[3].out[0] && n[5].in[0] == n[4].out[0] &&
+          n[5].in[1] == product);
+    CHECK(n[3].out[0] != bent && n[6].in[0] == n[3].out[0]);
 }
 
 TEST(a_budget_is_met_or_refused_with_the_number)
