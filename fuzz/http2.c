@@ -44,6 +44,7 @@ static bool head(void *arg, struct req *r, struct head_info *info)
     must(all <= 2 * s->limits.header_bytes_max);
     info->body_bytes_max = BODY_MAX;
     info->in_parts = s->parts;
+    info->framed = r->target.n % 2;
     return true;
 }
 

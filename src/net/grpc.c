@@ -278,6 +278,7 @@ err grpc_head(struct req_out *e, struct head_info *info)
         FAIL(INVALID, "grpc-timeout '%.*s' is not a time", STR(timeout));
     if (timeout.n && !__builtin_add_overflow(r->start_ns, ns, &r->deadline_ns))
         late_watch(e);
+    info->framed = true;
     info->in_parts = r->route && r->route->grpc == GRPC_STREAM;
     info->body_bytes_max = message_max(e) + MESSAGE_HEAD;
     if (info->in_parts)

@@ -21,7 +21,7 @@ struct leg {
     struct req *r;
     int32_t id;
     enum { FIELDS_COME, BODY_COMES, WHOLE, DEAF } in; /* DEAF: refused, or cut */
-    bool in_parts, submitted, closing;
+    bool in_parts, framed, submitted, closing;
     size_t fields_bytes, fields_cap;
     struct body body;
     size_t body_max, known;
@@ -164,6 +164,7 @@ static void leg_head(struct leg *leg)
         return;
     }
     leg->in_parts = info.in_parts;
+    leg->framed = info.framed;
     leg->body_max = info.body_bytes_max;
     int64_t known;
     if (!str_i64(req_header(r, S("content-length")), &known) || known < 0)
@@ -225,7 +226,7 @@ static int on_bad_field(nghttp2_session *session, const nghttp2_frame *f, const 
  * stands the last tensor's last byte. */
 static void message_begin(struct leg *leg, struct str in)
 {
-    if (!leg->body.n && leg->r->out->grpc && in.n >= MESSAGE_HEAD)
+    if (!leg->body.n && leg->framed && in.n >= MESSAGE_HEAD)
         leg->known = leg->body.lead = MESSAGE_HEAD + grpc_length(in.p);
 }
 

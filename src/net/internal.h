@@ -23,6 +23,7 @@ struct head_info {
     bool http10;
     bool expects_continue;
     bool in_parts; /* set by the host: the body goes to `part` as it comes */
+    bool framed;   /* set by the host: the body is one message of gRPC, which begins with its length */
     size_t body_bytes_max;
     size_t body_lead;   /* set by the host: what follows so many bytes of the body is aligned */
     enum method method; /* these two set by the host, for `again` */
