@@ -41,13 +41,27 @@ static bool is_cheap(const struct node *n)
     return n->op->id == OP_Gelu || n->op->id == OP_LayerNormalization;
 }
 
+/* Of two such in a row the first is, so that one is never computed again for another's sake. */
+static void cheap_drop(struct redo *r)
+{
+    for (size_t i = 0; i < r->n_forward; i++) {
+        const struct node *n = &r->old[i];
+        bool all_kept = is_cheap(n);
+        for (int k = 0; k < n->n_in; k++)
+            all_kept = all_kept && (n->in[k] < 0 || r->kept[n->in[k]]);
+        for (int k = 0; k < n->n_out; k++)
+            if (n->out[k] >= 0)
+                r->kept[n->out[k]] = !all_kept;
+    }
+}
+
 static void keep(struct redo *r)
 {
     const struct graph *g = r->g;
-    for (size_t i = 0; i < g->values.n; i++) {
-        int node = g->values.v[i].node;
-        r->kept[i] = node < 0 || (size_t)node >= r->n_forward || (r->cheap && !is_cheap(&r->old[node]));
-    }
+    for (size_t i = 0; i < g->values.n; i++)
+        r->kept[i] = g->values.v[i].node < 0 || (size_t)g->values.v[i].node >= r->n_forward;
+    if (r->cheap)
+        cheap_drop(r);
     for (size_t i = 0; i < r->n_forward && !r->cheap; i++)
         for (int k = 0; k < r->old[i].n_in; k++) {
             int v = r->old[i].in[k];
@@ -82,20 +96,14 @@ static int *ids_again(struct redo *r, const int *ids, int n)
     return to;
 }
 
-/* Unless it was before. What it reads of others that are not kept comes first. */
-static void segment_once(struct redo *r, int segment)
+static void segment_again(struct redo *r, int segment)
 {
     struct graph *g = r->g;
-    if (r->done[segment])
-        return;
     r->done[segment] = true;
     for (size_t i = 0; i < r->n_forward; i++) {
         if (r->segment[i] != segment || !r->wanted[i])
             continue;
         struct node n = r->old[i];
-        for (int k = 0; k < n.n_in; k++)
-            if (n.in[k] >= 0 && !r->kept[n.in[k]])
-                segment_once(r, r->segment[value_at(g, n.in[k])->node]);
         n.name = fmt(g->a, "%.*s_again", STR(n.name));
         n.in = ids_again(r, n.in, n.n_in);
         int *out = NEW_N(g->a, int, n.n_out + 1);
@@ -142,8 +150,8 @@ err graph_recompute(struct graph *g, size_t n_forward, int segments)
     for (size_t i = n_forward; i < n; i++) {
         for (int k = 0; k < old[i].n_in; k++) {
             int v = old[i].in[k];
-            if (v >= 0 && (size_t)v < n_values && !r.kept[v])
-                segment_once(&r, r.segment[value_at(g, v)->node]);
+            if (v >= 0 && (size_t)v < n_values && !r.kept[v] && !r.done[r.segment[value_at(g, v)->node]])
+                segment_again(&r, r.segment[value_at(g, v)->node]);
         }
         old[i].in = ids_again(&r, old[i].in, old[i].n_in);
         push(g->a, &g->nodes, old[i]);
