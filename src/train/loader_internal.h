@@ -68,6 +68,7 @@ struct loader {
     struct arena *a;
     struct loader_spec spec;
     struct loader_file *files;
+    struct str *sources; /* tables: each file, as SQL reads it */
     struct slot *slots;
     struct loader_tensor *tensors;
     size_t n;

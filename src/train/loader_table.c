@@ -489,11 +489,66 @@ err table_duck(const struct loader *l, struct arena *a, struct duck **out)
     return duck_open(a, &config, out);
 }
 
-static struct str file_sql(struct arena *a, const struct loader_file *f)
+/* DuckDB would find out a CSV file's form anew in each statement, twice and more, which with many columns takes longer than all
+ * else before the first step: it is asked once. A row for each column; before the column's name and type, read_csv's options
+ * by name: NULL if it needs none, "(empty)" for an empty one. */
+enum { CSV_OPTIONS = 9 };
+#define CSV_FORM                                                                                               \
+    "SELECT Delimiter AS delim, Quote AS quote, Escape AS escape, Comment AS comment, "                        \
+    "NewLineDelimiter AS new_line, DateFormat AS dateformat, TimestampFormat AS timestampformat, "             \
+    "CAST(SkipRows AS VARCHAR) AS skip, CAST(HasHeader AS VARCHAR) AS header, c.name AS name, c.type AS type " \
+    "FROM (SELECT *, unnest(Columns) AS c FROM sniff_csv(%.*s%s))"
+
+/* Whether what DuckDB looks at, its first buffer, has no quote, as tables of numbers have none. Then the forms with quotes need
+ * not be tried, which is nine tenths of finding the form. What its name says is compressed is not looked into. */
+static bool quoteless(struct str path)
 {
-    if (f->format == FILE_PARQUET)
-        return sql_parquet(a, &(struct strs){ (struct str *)&f->path, 1, 1 });
-    return fmt(a, "read_csv([%.*s])", STR(sql_text(a, f->path)));
+    enum { BLOCK = 1 << 16, BLOCKS = 512 };
+    auto_arena struct arena *a = arena_new(0);
+    char *block = NEW_N(a, char, BLOCK);
+    auto_fclose FILE *f = fopen(str_z(a, path), "rb");
+    bool found = !f || str_ends(path, S(".gz")) || str_ends(path, S(".zst"));
+    for (size_t i = 0, n = BLOCK; !found && n == BLOCK && i < BLOCKS; i++) {
+        n = fread(block, 1, BLOCK, f);
+        found = memchr(block, '"', n) || memchr(block, '\'', n);
+    }
+    return !found;
+}
+
+static err csv_sql(struct duck *d, struct arena *a, struct str path, struct str *out)
+{
+    struct columns form;
+    struct buf b = buf_new(a);
+    struct str file = sql_text(a, path);
+    TRY(duck_load(d, a, fmt(a, CSV_FORM, STR(file), quoteless(path) ? ", quote=''" : ""), &form));
+    buf_fmt(&b, "read_csv(%.*s, auto_detect=false", STR(file));
+    for (size_t i = 0; form.rows && i < CSV_OPTIONS; i++) {
+        const struct column *c = &form.v[i];
+        struct str value = column_str(c, 0);
+        if (!column_null(c, 0))
+            buf_fmt(&b, ", %.*s=%.*s", STR(c->name),
+                    STR(sql_text(a, str_is(value, "(empty)") ? S("") : value)));
+    }
+    for (size_t i = 0; i < form.rows; i++)
+        buf_fmt(&b, "%s%.*s: %.*s", i ? ", " : ", columns={",
+                STR(sql_text(a, column_str(&form.v[CSV_OPTIONS], i))),
+                STR(sql_text(a, column_str(&form.v[CSV_OPTIONS + 1], i))));
+    buf_str(&b, S("})"));
+    *out = buf_get(&b);
+    return NULL;
+}
+
+static err sources_find(struct loader *l, struct duck *d)
+{
+    l->sources = NEW_N(l->a, struct str, l->spec.n_files);
+    for (size_t i = 0; i < l->spec.n_files; i++) {
+        const struct str *path = &l->files[i].path;
+        if (l->files[i].format == FILE_PARQUET)
+            l->sources[i] = sql_parquet(l->a, &(struct strs){ (struct str *)path, 1, 1 });
+        else
+            TRY_AS(csv_sql(d, l->a, *path, &l->sources[i]), "reading '%.*s'", STR(*path));
+    }
+    return NULL;
 }
 
 err table_block(const struct loader *l, struct duck *d, const struct block *b, enum loader_part part,
@@ -505,7 +560,7 @@ err table_block(const struct loader *l, struct duck *d, const struct block *b, e
     struct taking *t = NEW(a, struct taking);
     *t = (struct taking){ .l = l, .at = { b->file, b->row }, .first = b->first, .to = to };
     struct str from = fmt(a, "(SELECT * FROM %.*s WHERE file_row_number BETWEEN %lld AND %lld)",
-                          STR(file_sql(a, f)), (long long)b->row, (long long)(b->row + b->rows - 1));
+                          STR(l->sources[b->file]), (long long)b->row, (long long)(b->row + b->rows - 1));
     size_t before = to->rows;
     TRY(store_room(l, to, before + (size_t)b->part[part]));
     TRY_AS(duck_scan(d, a, from, l->columns.v, l->columns.n, &scan), "reading '%.*s'", STR(f->path));
@@ -529,7 +584,7 @@ static err file_take(struct loader *l, struct duck *d, uint32_t file, struct blo
 {
     auto_arena struct arena *a = arena_new(0);
     struct scan *scan;
-    TRY(duck_scan(d, a, file_sql(a, &l->files[file]), l->columns.v, l->columns.n, &scan));
+    TRY(duck_scan(d, a, l->sources[file], l->columns.v, l->columns.n, &scan));
     t->at = (struct place){ file, 0 };
     t->first = first;
     for (;;) {
@@ -666,7 +721,7 @@ static err array_length(struct loader *l, struct duck *d, const struct slot *s, 
     struct scan *scan;
     const struct vector *v;
     size_t n;
-    struct str from = fmt(a, "(SELECT * FROM %.*s LIMIT 1)", STR(file_sql(a, &l->files[0])));
+    struct str from = fmt(a, "(SELECT * FROM %.*s LIMIT 1)", STR(l->sources[0]));
     TRY(duck_scan(d, a, from, &(struct scan_column){ s->in->columns.v[0], SCAN_NUMBERS }, 1, &scan));
     TRY(scan_next(scan, &v, &n));
     *out = n && !vector_null(v->valid, 0) ? (int64_t)v->lists[0].n : 1;
@@ -775,7 +830,7 @@ static err until_find(struct loader *l, struct duck *d)
             continue;
         struct str name = sql_name(a, at);
         struct str from = fmt(a, "(SELECT max(%.*s) AS %.*s FROM %.*s)", STR(name), STR(name),
-                              STR(file_sql(a, &l->files[i])));
+                              STR(l->sources[i]));
         TRY(duck_scan(d, a, from, &(struct scan_column){ at, SCAN_TIME }, 1, &scan));
         TRY(scan_next(scan, &v, &n));
         if (n && !vector_null(v->valid, 0) && *(const int64_t *)v->data >= f->split)
@@ -855,8 +910,9 @@ err table_open(struct loader *l)
     struct duck_columns have;
     int64_t rows;
     TRY(table_duck(l, a, &d));
-    TRY_AS(duck_describe(d, a, fmt(a, "SELECT * FROM %.*s", STR(file_sql(a, &l->files[0]))), &have),
-           "reading '%.*s'", STR(l->files[0].path));
+    TRY(sources_find(l, d));
+    TRY_AS(duck_describe(d, a, fmt(a, "SELECT * FROM %.*s", STR(l->sources[0])), &have), "reading '%.*s'",
+           STR(l->files[0].path));
     TRY(columns_rest(l, &have));
     columns_plan(l, &have);
     for (size_t i = 0; i < l->n; i++)

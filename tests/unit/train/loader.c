@@ -369,6 +369,71 @@ TEST(files_may_be_parts)
     CHECK(f.rows[LOADER_TRAIN] == 100 && f.rows[LOADER_VALID] == 50);
 }
 
+/* x = 1, 2, …, 40; y = x % 2; a text; a day. */
+static const char *csv_write(struct arena *a, const char *dir, const char *name, const char *header,
+                             const char *row)
+{
+    struct buf b = buf_new(a);
+    buf_str(&b, str_of(header));
+    for (int i = 1; i <= 40; i++) {
+        for (const char *p = row; *p; p++) {
+            if (*p == 'X')
+                buf_fmt(&b, "%d", i);
+            else if (*p == 'Y')
+                buf_fmt(&b, "%d", i % 2);
+            else if (*p == 'D')
+                buf_fmt(&b, "%02d", 1 + i % 28);
+            else
+                buf_put(&b, p, 1);
+        }
+    }
+    const char *path = fmtz(a, "%s/%s", dir, name);
+    CHECK_OK(file_write(path, buf_get(&b)));
+    return path;
+}
+
+TEST(csv_is_read_in_the_form_that_it_has)
+{
+    NEED_DUCKDB();
+    static const struct {
+        const char *name, *header, *row, *number, *text, *label, *at, *vocabulary;
+    } forms[] = {
+        { "plain.csv", "x,word,y,day\n", "X,one,Y,2024-05-D\n", "x", "word", "y", "day", "one" },
+        { "it's.csv", "\"it's\",\"q\"\"x\",y,d ay\n", "X,\"one, \"\"two\"\"\",Y,2024-05-D\n", "it's", "q\"x",
+          "y", "d ay", "one, \"two\"" },
+        { "semicolon.csv", "x;word;y;day\r\n", "X;one, two;Y;D/05/2024 10:30:00\r\n", "x", "word", "y", "day",
+          "one, two" },
+        { "tab.tsv", "x\tword\ty\tday\n", "X\t'one\t'\tY\tD.05.2024\n", "x", "word", "y", "day", "one\t" },
+        { "nameless.csv", "", "X|one|Y|2024-05-D 10:30:00\n", "column0", "column1", "column2", "column3",
+          "one" },
+        { "told.csv", "# made by hand\nx,word,y,day\n", "X,one,Y,2024-05-D\n", "x", "word", "y", "day",
+          "one" },
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        auto_arena struct arena *a = arena_new(0);
+        struct table t = { .a = a, .dir = dir_temp(a) };
+        struct loader *l;
+        float *x, sum = 0;
+        size_t rows;
+        t.file[0].path = str_of(csv_write(a, t.dir, forms[i].name, forms[i].header, forms[i].row));
+        t.in[0] = input(a, "x", ROLE_INPUT, KIND_NUMBERS, forms[i].number);
+        t.in[1] = input(a, "word", ROLE_INPUT, KIND_CATEGORIES, forms[i].text);
+        t.in[2] = input(a, "y", ROLE_LABEL, KIND_CLASS, forms[i].label);
+        t.spec = (struct loader_spec){
+            .files = t.file, .n_files = 1, .inputs = t.in, .n_inputs = 3, .threads = 1
+        };
+        t.spec.split = (struct loader_split){ .at = str_of(forms[i].at), .holdout_ms = 86400000 };
+        CHECK_OK(loader_open(a, &t.spec, &l));
+        struct loader_facts f = loader_facts(l);
+        CHECK(f.rows[LOADER_TRAIN] == 39 && f.rows[LOADER_VALID] == 1); /* day 28 is there once */
+        CHECK_STR(loader_find(l, S("word"))->vocabulary[0].v[0], forms[i].vocabulary);
+        CHECK_OK(loader_raw(l, a, LOADER_TRAIN, 0, 40, &x, &rows));
+        for (size_t r = 0; r < rows; r++)
+            sum += x[r];
+        CHECK(sum == 820 - 27);
+    }
+}
+
 /* ---- numbers ---- */
 
 static const float *first_batch(struct arena *a, struct loader *l, enum loader_part part,
