@@ -2,7 +2,8 @@
  * Flow     infer_start() --> limit.c (429?) --> tensors --> sequence.c, cache.c --> queue_submit(): a quick model runs
  *          here, on the loop (in batches: once the round is read); others wait for a runner --> batch.c --> infer_end().
  * Runners  `instances` runs at once, in threads that are started when there is work. One thread more than that watches
- *          the clock, so that a request whose time is up is answered though all runs take long.
+ *          the clock, so that a request whose time is up is answered though all runs take long. A runner is called only
+ *          for what nobody who is up will do, and the one that worked last comes first: its memory is still in caches.
  * Life     immutable but for what is under m; counted by entries under serve.m. A spec that changes makes a new policy:
  *          what waits in the old one is answered by it. The last reference goes when nothing waits any more.
  * Locks    m, short; never while a model runs. serve.m may be held around it, not the other way. */
@@ -62,12 +63,14 @@ struct policy {
     struct round rounds[LOOPS_MAX];
 
     pthread_mutex_t m; /* of what follows, and of the sequences */
-    pthread_cond_t changed;
     struct list_of level[LEVELS_MAX];
-    size_t waiting, busy, idle, threads_n;
+    struct sleeper *idle; /* runners without work, the last one first */
+    size_t waiting, busy, threads_n;
+    size_t roused; /* runners that are up, but have not looked yet */
     pthread_t threads[INSTANCES_MAX + 1];
     struct run *runs;
     int64_t next_due; /* nothing that waits or runs is due before */
+    int64_t swept_ns; /* when nothing waited for a client that had left */
     int64_t last_ns,
         gap_ns;    /* of arrivals: the last one, and the time between two that wait together, lately */
     size_t wait_n; /* requests that were there when the wait for more began; 0: there is none */

@@ -5,7 +5,18 @@
 
 const char *const timeout_actions[] = { "reject", "delay", NULL };
 
-enum { SCAN_MAX = 1024 /* requests looked at for one batch */ };
+enum {
+    SCAN_MAX = 1024,    /* requests looked at for one batch */
+    SWEEP_NS = 10000000 /* how often those of clients that have left are looked for, at most */
+};
+
+/* A runner that lies down; in its thread's frame. */
+struct sleeper {
+    struct sleeper *below;
+    pthread_cond_t roused;
+    int64_t until;
+    bool up;
+};
 
 /* ---- lists ---- */
 
@@ -100,11 +111,6 @@ static struct policy *policy_new(const struct deployment_spec *spec, struct str 
     p->next_due = INT64_MAX;
     p->fruit = FRUIT_ALL;
     pthread_mutex_init(&p->m, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&p->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
     return p;
 }
 
@@ -125,6 +131,24 @@ void policy_ref(struct policy *p)
         p->refs++;
 }
 
+/* With m held, and somebody idle: who was the last to lie down, whose caches are the warmest. The caller shakes it, better
+ * without m, which it takes first of all. */
+static struct sleeper *rouse(struct policy *p)
+{
+    struct sleeper *s = p->idle;
+    p->idle = s->below;
+    p->roused++;
+    s->up = true;
+    return s;
+}
+
+/* p is there meanwhile, so its runners are. */
+static void shake(struct sleeper *s)
+{
+    if (s)
+        pthread_cond_signal(&s->roused);
+}
+
 /* Nobody waits in it: runners at most end what they have replied to. */
 void policy_unref(struct policy *p)
 {
@@ -132,11 +156,11 @@ void policy_unref(struct policy *p)
         return;
     pthread_mutex_lock(&p->m);
     p->ending = true;
-    pthread_cond_broadcast(&p->changed);
+    while (p->idle)
+        shake(rouse(p));
     pthread_mutex_unlock(&p->m);
     for (size_t i = 0; i < p->threads_n; i++)
         pthread_join(p->threads[i], NULL);
-    pthread_cond_destroy(&p->changed);
     pthread_mutex_destroy(&p->m);
     for (size_t i = 0; i < LOOPS_MAX; i++)
         arena_free(p->rounds[i].scratch);
@@ -239,7 +263,7 @@ static bool together(const struct policy *p)
 /* May c be one of the batch, if it has no more than most rows then? */
 static bool joins(const struct batch *b, const struct infer *c, size_t most)
 {
-    if (!sequence_free(c))
+    if (!sequence_free(c) || req_gone(c->r)) /* nothing runs for a client that has left */
         return false;
     if (!b->head)
         return true;
@@ -275,9 +299,10 @@ static void choose(struct policy *p, struct batch *b, size_t most, bool take)
         }
 }
 
-/* Nothing runs for a client that has left. */
-static void leave_out(struct policy *p, struct list_of *dropped)
+/* Those whose clients have left. */
+static void leave_out(struct policy *p, int64_t now, struct list_of *dropped)
 {
+    p->swept_ns = now;
     for (size_t i = 0; i < p->levels; i++)
         for (struct infer **at = &p->level[i].first; *at;) {
             if (!req_gone((*at)->r)) {
@@ -350,48 +375,95 @@ static int64_t take(struct policy *p, int64_t now, struct batch *b)
 
 static void *runner(void *arg);
 
-/* With m held: somebody should look. A thread that cannot be started is missed only if it is the first. */
-static err wake(struct policy *p)
+/* With m held: is somebody to look at the clock when that is next due? */
+static bool watched(const struct policy *p)
 {
-    if (p->idle > 0) {
-        pthread_cond_signal(&p->changed);
-        return NULL;
-    }
+    const struct sleeper *s = p->idle;
+    while (s && s->until > p->next_due)
+        s = s->below;
+    return s != NULL || p->next_due == INT64_MAX;
+}
+
+/* With m held: is there more to do than those do who are up? A run that ends finds the next one itself. */
+static bool calls(const struct policy *p)
+{
+    bool work = p->waiting > p->roused && p->busy + p->roused < p->instances;
+    bool unswept = p->waiting && p->last_ns - p->swept_ns > SWEEP_NS;
+    return work || (!p->roused && (unswept || !watched(p)));
+}
+
+/* With m held: one more runner. A thread that cannot be started is missed only if it is the first. */
+static err staff(struct policy *p)
+{
     if (p->threads_n > p->instances)
         return NULL;
+    p->roused++;
     err e = thread_start("instance", runner, p, &p->threads[p->threads_n]);
     if (!e)
         p->threads_n++;
+    else
+        p->roused--;
     return p->threads_n ? NULL : e;
 }
 
-static void pause_until(struct policy *p, int64_t ns)
+/* With m held: if there is a reason to, somebody looks: who is to be shaken, or a new one. */
+static struct sleeper *call(struct policy *p)
 {
-    struct timespec until = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
-    p->idle++;
-    if (ns == INT64_MAX)
-        pthread_cond_wait(&p->changed, &p->m);
-    else
-        pthread_cond_timedwait(&p->changed, &p->m, &until);
-    p->idle--;
+    if (!calls(p))
+        return NULL;
+    if (p->idle)
+        return rouse(p);
+    (void)staff(p);
+    return NULL;
+}
+
+static void sleeper_init(struct sleeper *s)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&s->roused, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+static void lie_down(struct policy *p, struct sleeper *s, int64_t until)
+{
+    struct timespec at = { .tv_sec = until / 1000000000, .tv_nsec = until % 1000000000 };
+    int over = 0;
+    s->up = false;
+    s->until = until;
+    s->below = p->idle;
+    p->idle = s;
+    while (!s->up && !over && !p->ending)
+        over = until == INT64_MAX ? pthread_cond_wait(&s->roused, &p->m)
+                                  : pthread_cond_timedwait(&s->roused, &p->m, &at);
+    if (s->up) {
+        p->roused--;
+        return;
+    }
+    struct sleeper **place = &p->idle;
+    while (*place != s)
+        place = &(*place)->below;
+    *place = s->below;
 }
 
 /* One thing that there is to do; with m held, but for the work itself. */
-static void step(struct policy *p, struct arena *scratch)
+static void step(struct policy *p, struct sleeper *self, struct arena *scratch)
 {
     struct batch b = { 0 };
     int64_t now = mono_ns();
     expire(p, now, &b.dropped);
-    leave_out(p, &b.dropped);
     int64_t again = take(p, now, &b);
+    if (!b.list.first || now - p->swept_ns > SWEEP_NS)
+        leave_out(p, now, &b.dropped);
     if (!b.list.first && !b.dropped.first) {
-        pause_until(p, again < p->next_due ? again : p->next_due);
+        lie_down(p, self, again < p->next_due ? again : p->next_due);
         return;
     }
     p->busy += b.list.first != NULL;
-    if (p->waiting || (p->next_due < INT64_MAX && !p->idle)) /* for the next batch, or to watch the clock */
-        (void)wake(p);
+    struct sleeper *other = call(p);
     pthread_mutex_unlock(&p->m);
+    shake(other);
     drop(b.dropped.first);
     if (b.list.first)
         batch_run(scratch, b.list.first, b.n);
@@ -404,10 +476,14 @@ static void *runner(void *arg)
 {
     struct policy *p = arg;
     struct arena *scratch = arena_new(0);
+    struct sleeper self;
+    sleeper_init(&self);
     pthread_mutex_lock(&p->m);
+    p->roused--;
     while (!p->ending)
-        step(p, scratch);
+        step(p, &self, scratch);
     pthread_mutex_unlock(&p->m);
+    pthread_cond_destroy(&self.roused);
     arena_free(scratch);
     err_reset();
     return NULL;
@@ -423,16 +499,16 @@ static void run_enter(struct policy *p, struct run *r, const struct infer *c)
         last = deadline_of(c) > last ? deadline_of(c) : last;
     r->due = mono_ns() + p->run_ns_max;
     r->due = last < r->due ? last : r->due;
-    LOCKED(&p->m);
+    pthread_mutex_lock(&p->m);
     r->next = p->runs;
     r->link = &p->runs;
     if (r->next)
         r->next->link = &r->next;
     p->runs = r;
-    if (r->due >= p->next_due)
-        return;
-    p->next_due = r->due;
-    (void)wake(p);
+    p->next_due = r->due < p->next_due ? r->due : p->next_due;
+    struct sleeper *other = call(p);
+    pthread_mutex_unlock(&p->m);
+    shake(other);
 }
 
 static void run_leave(struct policy *p, struct run *r)
@@ -501,14 +577,20 @@ static err refused(struct infer *c, err e)
 
 static err enqueue(struct policy *p, struct infer *c)
 {
+    const struct snap *snap = c->snap;
+    struct sleeper *runner = NULL;
+    snap_keep(snap); /* c may be answered before runner is shaken */
     pthread_mutex_lock(&p->m);
     bool full = p->waiting >= (size_t)p->batching.queue;
-    err e = full ? NULL : wake(p);
+    err e = full || p->threads_n ? NULL : staff(p);
     if (!full && !e) {
         infer_wait(c);
         put(p, c);
+        runner = call(p);
     }
     pthread_mutex_unlock(&p->m);
+    shake(runner);
+    snap_unref(snap);
     if (full)
         e = err_hint(err_new(UNAVAILABLE, "too many requests wait for '%.*s'", STR(c->entry->name)),
                      "try again in a second");
@@ -526,10 +608,11 @@ static bool instance_take(struct policy *p)
 
 static void instance_give(struct policy *p)
 {
-    LOCKED(&p->m);
+    pthread_mutex_lock(&p->m);
     p->busy--;
-    if (p->waiting)
-        (void)wake(p);
+    struct sleeper *other = call(p);
+    pthread_mutex_unlock(&p->m);
+    shake(other);
 }
 
 /* ---- rounds of a loop ---- */
