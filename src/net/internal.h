@@ -148,14 +148,15 @@ struct loop {
     struct net *net;
     uv_loop_t uv;
     uv_tcp_t listener;
-    uv_async_t wake;
+    uv_poll_t wake; /* of wake_fd, an eventfd: there are posts */
+    int wake_fd;
     uv_timer_t tick;
     uv_check_t round; /* after the reads of each round */
     struct round_task *tasks, **tasks_end;
     pthread_t thread;
     bool made, runs;
-    pthread_mutex_t lock; /* of posts */
-    struct post *posts, **posts_end;
+    _Atomic(struct post *) posts; /* the last one first */
+    atomic_int posting;           /* threads in loop_post() */
     struct conn *conns;
     size_t conns_n;
     struct arena *spare[64];
@@ -164,9 +165,9 @@ struct loop {
     char *plain; /* the same, deciphered; with TLS only */
     char *out;   /* what one write of HTTP/2 takes; OUT_SIZE bytes */
     uv_timer_t late;
-    struct req_out *timed; /* those with a deadline */
-    int64_t late_ns;       /* the earliest that the timer is set for */
-    uint64_t seed;         /* of request ids */
+    struct req_out *timed;    /* those with a deadline */
+    int64_t late_ns;          /* the earliest that the timer is set for */
+    uint64_t seed;            /* of request ids */
     bool stopping;
     int64_t stop_due; /* ms; connections left then are cut */
     struct post stop_post, quit_post;

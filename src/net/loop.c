@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/internal.h"
 
+#include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 enum { SPARE_BYTES_MAX = 64 << 10 };
@@ -9,35 +12,51 @@ static const size_t arena_bytes_max = (size_t)1 << 40; /* so that arena_left() t
 
 /* ---- posts: from any thread to the loop's ---- */
 
+/* Neither a lock nor uv_async_send(): who wakes the loop is often put aside for it at once, and the loop would then wait
+ * for what the other still holds. */
 void loop_post(struct loop *l, struct post *p)
 {
-    p->next = NULL;
-    pthread_mutex_lock(&l->lock);
-    bool first = !l->posts;
-    *l->posts_end = p;
-    l->posts_end = &p->next;
-    /* Under the lock: once it is free, the loop may be told to end and the handle be gone. */
-    if (first)
-        uv_async_send(&l->wake);
-    pthread_mutex_unlock(&l->lock);
+    static const uint64_t one = 1;
+    atomic_fetch_add_explicit(&l->posting, 1, memory_order_relaxed);
+    struct post *last = atomic_load_explicit(&l->posts, memory_order_relaxed);
+    do
+        p->next = last;
+    while (!atomic_compare_exchange_weak_explicit(&l->posts, &last, p, memory_order_release,
+                                                  memory_order_relaxed));
+    if (!last) /* p itself may be gone from here on */
+        while (write(l->wake_fd, &one, sizeof one) < 0 && errno == EINTR)
+            ;
+    atomic_fetch_sub_explicit(&l->posting, 1, memory_order_release); /* see loop_done() */
 }
 
+/* In the order in which they came. */
 static struct post *posts_take(struct loop *l)
 {
-    LOCKED(&l->lock);
-    struct post *all = l->posts;
-    l->posts = NULL;
-    l->posts_end = &l->posts;
+    struct post *p = atomic_exchange_explicit(&l->posts, NULL, memory_order_acquire), *all = NULL;
+    for (struct post *before; p; p = before) {
+        before = p->next;
+        p->next = all;
+        all = p;
+    }
     return all;
 }
 
-static void on_wake(uv_async_t *wake)
+static void posts_run(struct loop *l)
 {
-    struct loop *l = wake->data;
     for (struct post *p = posts_take(l), *next; p; p = next) {
         next = p->next;
         p->run(p);
     }
+}
+
+static void on_wake(uv_poll_t *wake, int status, int events)
+{
+    struct loop *l = wake->data;
+    uint64_t times;
+    (void)status;
+    (void)events;
+    (void)!read(l->wake_fd, &times, sizeof times);
+    posts_run(l);
 }
 
 /* ---- arenas: kept warm, unless one grew big ---- */
@@ -168,7 +187,7 @@ static void *loop_main(void *arg)
 {
     struct loop *l = arg;
     uv_run(&l->uv, UV_RUN_DEFAULT);
-    on_wake(&l->wake); /* what streams posted while they were told that it ends */
+    posts_run(l); /* what streams posted while they were told that it ends */
     err_reset();
     return NULL;
 }
@@ -186,19 +205,22 @@ static int64_t tick_ms(const struct net_limits *m)
 err loop_init(struct loop *l, struct net *net, int fd)
 {
     l->net = net;
-    l->posts_end = &l->posts;
     l->tasks_end = &l->tasks;
     random_bytes(&l->seed, sizeof l->seed);
     if (uv_loop_init(&l->uv))
         FAIL(INTERNAL, "cannot make an event loop");
-    pthread_mutex_init(&l->lock, NULL);
     l->made = true;
+    l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     l->in = malloc(IN_SIZE);
     l->out = malloc(OUT_SIZE);
     l->plain = net->tls ? malloc(IN_SIZE) : l->in;
     l->wake.data = l->tick.data = l->late.data = l->round.data = l->listener.data = l;
     uint64_t tick = (uint64_t)tick_ms(&net->limits);
-    int failed = l->in && l->out && l->plain ? uv_async_init(&l->uv, &l->wake, on_wake) : UV_ENOMEM;
+    int failed = l->in && l->out && l->plain ? 0 : UV_ENOMEM;
+    if (!failed)
+        failed = l->wake_fd < 0 ? UV_EMFILE : uv_poll_init(&l->uv, &l->wake, l->wake_fd);
+    if (!failed)
+        failed = uv_poll_start(&l->wake, UV_READABLE, on_wake);
     uv_timer_init(&l->uv, &l->tick);
     uv_check_init(&l->uv, &l->round);
     uv_check_start(&l->round, on_round);
@@ -240,12 +262,15 @@ void loop_done(struct loop *l)
         loop_post(l, &l->quit_post);
         pthread_join(l->thread, NULL);
     }
+    while (atomic_load_explicit(&l->posting, memory_order_acquire))
+        sched_yield(); /* its post is run, but it still looks at l */
     uv_walk(&l->uv, close_handle, NULL);
     uv_run(&l->uv, UV_RUN_DEFAULT);
     uv_loop_close(&l->uv);
     while (l->spare_n)
         arena_free(l->spare[--l->spare_n]);
-    pthread_mutex_destroy(&l->lock);
+    if (l->wake_fd >= 0)
+        close(l->wake_fd);
     if (l->plain != l->in)
         free(l->plain);
     free(l->in);
