@@ -28,6 +28,7 @@ static struct req *host_begin(void *arg)
     c->line_end = &e->next;
     c->line_n++;
     c->idle_due = 0;
+    loop_asked(c->loop, c);
     e->due = conn_now(c) + c->loop->net->limits.header_ms_max;
     if (!c->codec->many)
         c->cur = e;
@@ -593,6 +594,8 @@ static void on_closed(uv_handle_t *h)
     if (c->next)
         c->next->prev = c->prev;
     l->conns_n--;
+    if (l->asked == c)
+        l->asked = NULL;
     atomic_fetch_sub_explicit(&l->open, 1, memory_order_relaxed);
     if (c->codec)
         c->codec->close(c->state);

@@ -168,6 +168,8 @@ struct loop {
     struct req_out *timed;    /* those with a deadline */
     int64_t late_ns;          /* the earliest that the timer is set for */
     uint64_t seed;            /* of request ids */
+    const struct conn *asked; /* the last to begin a request */
+    int64_t asked_since;      /* ms: since when it was no other */
     bool stopping;
     int64_t stop_due; /* ms; connections left then are cut */
     struct post stop_post, quit_post;
@@ -197,6 +199,7 @@ struct net {
 void loop_post(struct loop *, struct post *p);
 void loop_round_end(struct loop *, struct round_task *);
 void loop_round_run(struct loop *);
+void loop_asked(struct loop *, const struct conn *); /* by a request's first byte */
 err loop_init(struct loop *, struct net *, int fd);
 err loop_start(struct loop *);
 /* Ends the loop's thread, if it runs, and frees what init made. */

@@ -7,7 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { SPARE_BYTES_MAX = 64 << 10 };
+enum { SPARE_BYTES_MAX = 64 << 10, ALONE_MS = 20 };
 static const size_t arena_bytes_max = (size_t)1 << 40; /* so that arena_left() tells what was used */
 
 /* ---- posts: from any thread to the loop's ---- */
@@ -118,6 +118,22 @@ void req_round_end(struct req *r, struct round_task *t)
 bool req_on_loop(const struct req *r)
 {
     return pthread_equal(r->out->loop->thread, pthread_self());
+}
+
+void loop_asked(struct loop *l, const struct conn *c)
+{
+    if (l->asked == c)
+        return;
+    l->asked = c;
+    l->asked_since = (int64_t)uv_now(&l->uv);
+}
+
+bool req_alone(const struct req *r)
+{
+    const struct loop *l = r->out->loop;
+    const struct conn *c = r->out->conn;
+    return c && !c->codec->many && c->line_n == 1 && l->asked == c &&
+           (int64_t)uv_now(&l->uv) - l->asked_since >= ALONE_MS;
 }
 
 int req_loop(const struct req *r)

@@ -127,6 +127,9 @@ struct round_task {
     void (*run)(struct round_task *);
 };
 bool req_on_loop(const struct req *); /* the caller is the loop's thread */
+/* On the loop: for a while no other connection has asked for anything there, and nothing else waits on this one, so that
+ * nobody would wait for a handler that takes its time. HTTP/1.1 alone. */
+bool req_alone(const struct req *);
 /* A number for the loop, from 0 and below net_loops(): for state that each loop has for itself. */
 int req_loop(const struct req *);
 void req_round_end(struct req *, struct round_task *);

@@ -1,6 +1,7 @@
 /* serve/policy: how the requests of one deployment come to their run; all versions of it share one.
  * Flow     infer_start() --> limit.c (429?) --> tensors --> sequence.c, cache.c --> queue_submit(): a quick model runs
  *          here, on the loop (in batches: once the round is read); others wait for a runner --> batch.c --> infer_end().
+ *          One that takes longer runs there, too, while its client is the only one who uses the loop.
  * Runners  `instances` runs at once, in threads that are started when there is work. One thread more than that watches
  *          the clock, so that a request whose time is up is answered though all runs take long. A runner is called only
  *          for what nobody who is up will do, and the one that worked last comes first: its memory is still in caches.
@@ -16,6 +17,7 @@ enum {
     LEVELS_MAX = 17,          /* of priority, and one for those that are late */
     LOOPS_MAX = 64,           /* whose rounds make batches; requests of further ones run one by one */
     ROUND_REQUESTS_MAX = 256, /* that one batch takes */
+    ALONE_NS = 2000000,       /* a run up to here may be on a loop's thread where nobody else uses the loop */
     SLOW_NS = 5000000,        /* a run from here on is not for a thread of the lane */
     PREFERRED_MAX = 16,
     FRUIT_ALL = 1024,

@@ -696,7 +696,8 @@ err queue_submit(struct infer *c)
         round_put(p, c);
         return NULL;
     }
-    if (loop || !quick(c, SLOW_NS) || !instance_take(p))
+    bool here = loop ? quick(c, ALONE_NS) && req_alone(c->r) : quick(c, SLOW_NS);
+    if (!here || !instance_take(p))
         return enqueue(p, c);
     err e = infer_run(c);
     instance_give(p);

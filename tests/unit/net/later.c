@@ -64,11 +64,17 @@ static err say_where(struct req *r)
     return req_reply(r, 200, "text/plain", req_on_loop(r) ? S("loop") : S("lane"));
 }
 
+static err say_alone(struct req *r)
+{
+    return req_reply(r, 200, "text/plain", req_alone(r) ? S("alone") : S("shared"));
+}
+
 static const struct route later_routes[] = {
     { M_GET, "/later", say_later, .may = "public" },
     { M_GET, "/loop", say_later, .may = "public", .on_loop = true },
     { M_GET, "/fails", say_later, .may = "public" },
     { M_GET, "/together", say_together, .may = "public", .on_loop = true },
+    { M_GET, "/alone", say_alone, .may = "public", .on_loop = true },
     { M_POST, "/where", say_where, .may = "public", .light = light },
     { 0 },
 };
@@ -121,5 +127,33 @@ TEST(a_stop_waits_for_replies_that_are_owed)
     CHECK(write(fd, GET("/later"), sizeof GET("/later") - 1) > 0);
     usleep(5 * 1000);
     close(fd); /* nobody waits, the thread does not know yet */
+    net_stop(net);
+}
+
+static bool is_alone(int fd)
+{
+    char got[1024];
+    help_send(fd, S(GET("/alone")));
+    ssize_t n = recv(fd, got, sizeof got, 0);
+    CHECK(n > 0);
+    return help_has((struct str){ got, (size_t)n }, S("\r\n\r\nalone"));
+}
+
+TEST(a_connection_is_alone_when_no_other_asks_for_a_while)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct net *net = start();
+    int one = help_connect(net), other = help_connect(net);
+    CHECK(!is_alone(one));
+    usleep(50 * 1000);
+    CHECK(is_alone(one) && is_alone(one));
+    CHECK(!is_alone(other) && !is_alone(one));
+    usleep(50 * 1000);
+    CHECK(is_alone(one)); /* other is there, but idle */
+    help_send(one, S(GET("/alone") LAST("/alone")));
+    struct str got = help_drain(a, one);
+    CHECK(help_count(got, S("\r\n\r\nalone")) == 1); /* the first one's reply would wait for the second */
+    close(one);
+    close(other);
     net_stop(net);
 }

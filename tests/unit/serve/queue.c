@@ -306,6 +306,35 @@ TEST(a_round_of_the_loop_is_one_run)
     asks_free(k);
 }
 
+static void ask_again(int fd)
+{
+    char got[1024];
+    help_send(fd, S(ASK("1")));
+    CHECK(recv(fd, got, sizeof got, 0) > 0 && !memcmp(got, "HTTP/1.1 200", 12));
+}
+
+TEST(a_run_stays_on_a_loop_that_nobody_else_uses)
+{
+    struct asks *k = asks_new(DEPLOYMENT(ONE), false);
+    int one = help_connect(k->net), other;
+    char got[1024];
+    help_send(one, S(GET("/nothing")));
+    CHECK(recv(one, got, sizeof got, 0) > 0);
+    usleep(50 * 1000);
+    toy_takes(k, ALONE_NS / 2);
+    ask_again(one);
+    CHECK(k->toy.runs == 1 && asks_policy(k)->threads_n == 0);
+    other = help_connect(k->net);
+    toy_takes(k, ALONE_NS / 2);
+    ask_again(other);
+    toy_takes(k, ALONE_NS / 2);
+    ask_again(one);
+    CHECK(k->toy.runs == 3 && asks_policy(k)->threads_n == 1);
+    close(one);
+    close(other);
+    asks_free(k);
+}
+
 /* What 1024 choices are, with these times known. */
 static int batches_of(struct policy *p, struct model *m, int64_t alone, int64_t together)
 {
