@@ -26,6 +26,8 @@ struct step {
     size_t
         scratch; /* bytes that run wants at rank->scratch, 64-aligned; what stands there is left over from others */
     double flops, bytes; /* of one run, for the profile; bind sets flops of the heavy ops */
+    bool
+        whole; /* bind: run must see all rows of its rank at once, as it meets the other ranks; or had better */
     const struct op *op;
     struct str name;
 };
@@ -37,8 +39,7 @@ struct bind {
     const struct graph *g;
     const struct node *n;
     struct step *step;
-    int64_t rows_from; /* first row of this rank in the whole batch, for numbers drawn by place (Dropout) */
-    int64_t rows, rows_all; /* of this rank, of the whole batch; 0: not known */
+    int64_t rows, rows_rank, rows_all; /* that run sees, of this rank, of the whole batch; 0: not known */
 };
 
 struct device_ops {

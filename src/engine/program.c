@@ -6,11 +6,12 @@
 #include "engine/precision.h"
 #include "engine/recompute.h"
 
-/* What one rank runs: its rows' graph, its steps, its memory. */
+/* What one rank runs: the graph of a part of its rows, its steps, its memory. */
 struct share {
     int64_t from, rows; /* of the batch */
     const struct compiled *compiled;
     struct tensor *tensors; /* by value */
+    bool *fixed_output;     /* by source->outputs: its rows stand in program.outputs */
     struct step *steps;
     struct rank rank;
     double loss;
@@ -22,6 +23,7 @@ struct compiled {
     struct graph *g;
     struct memory_plan memory;
     int loss, seed, *grads; /* values; grads by params->v */
+    int *sums; /* values: where a gradient stood before the run, in several parts; −1: nowhere */
     struct compiled *next;
 };
 struct program {
@@ -34,6 +36,8 @@ struct program {
     struct compiled *all;
     struct share *shares;
     int ranks;
+    int parts;      /* that each rank's rows are cut into, one after the other in the same memory */
+    bool whole;     /* a step must see all rows of its rank */
     int segments;   /* of activations that are computed again; 1: all that cost anything are kept */
     void **outputs; /* by source->outputs: all rows */
     float scale;    /* what the gradient of the loss starts from */
@@ -115,6 +119,42 @@ static void own_gradients(struct program *p, struct compiled *c)
     }
 }
 
+/* Several parts add up their gradients: each is added to what stands in its place, right behind the node that makes it, so that
+ * nothing lives longer than before. */
+static void summed_gradients(struct program *p, struct compiled *c)
+{
+    struct graph *g = c->g;
+    const size_t before = g->nodes.n;
+    c->sums = NEW_N(p->a, int, p->params->count + 1);
+    for (size_t i = 0; i < p->params->count; i++) {
+        c->sums[i] = -1;
+        if (c->grads[i] < 0)
+            continue;
+        struct value sum = *value_at(g, c->grads[i]);
+        sum.name = S("gradient of the parts before");
+        sum.kind = VALUE_INPUT;
+        sum.node = -1;
+        sum.data = NULL;
+        push(g->a, &g->values, sum);
+        c->sums[i] = (int)g->values.n - 1;
+        c->grads[i] = graph_node(g, OP_Add, c->sums[i], c->grads[i]);
+    }
+    auto_arena struct arena *a = arena_new(0);
+    struct node *v = NEW_N(a, struct node, g->nodes.n + 1);
+    size_t n = 0;
+    for (size_t i = 0; i < before; i++) {
+        v[n++] = g->nodes.v[i];
+        for (size_t k = before; k < g->nodes.n; k++)
+            if (value_at(g, g->nodes.v[k].in[1])->node == (int)i)
+                v[n++] = g->nodes.v[k];
+    }
+    for (size_t k = before; k < g->nodes.n; k++)
+        if (value_at(g, g->nodes.v[k].in[1])->node < 0)
+            v[n++] = g->nodes.v[k];
+    memcpy(g->nodes.v, v, n * sizeof *v);
+    graph_renumber(g);
+}
+
 static err compile(struct program *p, int64_t rows, const struct compiled **out)
 {
     for (struct compiled *c = p->all; c; c = c->next)
@@ -135,7 +175,10 @@ static err compile(struct program *p, int64_t rows, const struct compiled **out)
         TRY(gradients(p, c));
         if (o->precision != PRECISION_F32)
             precision_gradients(c->g, c->grads, p->params->count);
-        own_gradients(p, c);
+        if (p->parts > 1)
+            summed_gradients(p, c);
+        else
+            own_gradients(p, c);
         TRY(graph_recompute(c->g, n_forward, p->segments));
         for (size_t i = 0; i < p->params->count; i++)
             if (c->grads[i] >= 0)
@@ -176,15 +219,31 @@ static size_t bytes_of(const struct value *v)
     return (size_t)shape_count(&v->shape) * tensor_size(v->type);
 }
 
-static void output_places(struct program *p, struct share *s)
+/* Bytes of a value that belong to one row of the batch. */
+static size_t row_bytes(const struct program *p, const struct share *s, int v)
+{
+    const int64_t rows = s->compiled->rows;
+    return p->rows.split[v] && rows > 0 ? bytes_of(value_at(s->compiled->g, v)) / (size_t)rows : 0;
+}
+
+static void outputs_set(struct program *p, struct share *s, int64_t row)
 {
     for (size_t i = 0; i < p->source->outputs.n; i++) {
         int v = p->source->outputs.v[i];
-        if (s->tensors[v].p)
-            continue; /* an input or a constant that is handed through */
-        size_t row = s->rows > 0 ? bytes_of(value_at(s->compiled->g, v)) / (size_t)s->rows : 0;
-        s->tensors[v].p = p->rows.split[v] ? (char *)p->outputs[i] + (size_t)s->from * row : NULL;
+        if (s->fixed_output[i])
+            s->tensors[v].p = (char *)p->outputs[i] + (size_t)row * row_bytes(p, s, v);
     }
+}
+
+/* An input or a constant that is handed through stays where it is. */
+static void output_places(struct program *p, struct share *s)
+{
+    s->fixed_output = NEW_N(p->a, bool, p->source->outputs.n + 1);
+    for (size_t i = 0; i < p->source->outputs.n; i++) {
+        int v = p->source->outputs.v[i];
+        s->fixed_output[i] = !s->tensors[v].p && p->rows.split[v];
+    }
+    outputs_set(p, s, s->from);
 }
 
 static void param_places(struct program *p, struct share *s, int index)
@@ -195,12 +254,23 @@ static void param_places(struct program *p, struct share *s, int index)
         s->tensors[q->value].p = p->params->w + q->at;
         if (s->compiled->grads && s->compiled->grads[i] >= 0)
             s->tensors[s->compiled->grads[i]].p = p->params->grads[index] + q->at;
+        if (s->compiled->sums && s->compiled->sums[i] >= 0)
+            s->tensors[s->compiled->sums[i]].p = p->params->grads[index] + q->at;
         for (size_t k = 0; k < g->nodes.n && p->params->half; k++)
             if (precision_of_param(g, &g->nodes.v[k]) && g->nodes.v[k].in[0] == q->value)
                 s->tensors[g->nodes.v[k].out[0]].p = p->params->half + q->at;
     }
     for (size_t i = 0; i < p->params->n_states; i++)
         s->tensors[p->params->states[i].value].p = p->params->states[i].p;
+}
+
+/* Views of what lies elsewhere: of inputs, of parameters, of outputs, … */
+static void views_set(struct share *s)
+{
+    const struct memory_plan *m = &s->compiled->memory;
+    for (size_t i = 0; i < s->compiled->g->values.n; i++)
+        if (m->at[i].home == HOME_FIXED && m->at[i].root != (int)i)
+            s->tensors[i].p = s->tensors[m->at[i].root].p;
 }
 
 static err tensors_new(struct program *p, struct share *s, int index)
@@ -236,10 +306,7 @@ static err tensors_new(struct program *p, struct share *s, int index)
         else if (!t->p && c->memory.at[i].root == (int)i)
             t->p = arena_alloc(p->a, bytes_of(&g->values.v[i]) + 64, 64);
     }
-    /* Views of what lies elsewhere: of parameters, of outputs, … */
-    for (size_t i = 0; i < g->values.n; i++)
-        if (c->memory.at[i].home == HOME_FIXED && c->memory.at[i].root != (int)i)
-            s->tensors[i].p = s->tensors[c->memory.at[i].root].p;
+    views_set(s);
     return NULL;
 }
 
@@ -273,42 +340,38 @@ static err steps_new(struct program *p, struct share *s)
                           .g = g,
                           .n = n,
                           .step = step,
-                          .rows_from = s->from,
-                          .rows = s->rows,
+                          .rows = s->compiled->rows,
+                          .rows_rank = s->rows,
                           .rows_all = p->options.rows };
         TRY(p->device->bind(&b));
+        p->whole |= step->whole;
         if (step->scratch > p->scratch_bytes)
             p->scratch_bytes = step->scratch;
     }
     return NULL;
 }
 
-/* Inputs that never change place keep their kernels' in[] valid: only the tensor's pointer moves. */
-static void inputs_set(struct program *p, struct share *s)
+/* Kernels' in[] stay valid: only the tensor's pointer moves. */
+static void inputs_set(struct program *p, struct share *s, int64_t row)
 {
     const struct graph *g = p->source;
     for (size_t i = 0; i < g->inputs.n; i++) {
         int v = g->inputs.v[i];
-        struct tensor *t = &s->tensors[v];
-        size_t row = p->rows.split[v] && s->rows > 0 ? (size_t)(t->n / s->rows) * tensor_size(t->type) : 0;
-        t->p = (char *)p->inputs[i] + (size_t)s->from * row;
+        s->tensors[v].p = (char *)p->inputs[i] + (size_t)row * row_bytes(p, s, v);
     }
-    const struct memory_plan *m = &s->compiled->memory;
-    for (size_t i = 0; i < s->compiled->g->values.n; i++)
-        if (m->at[i].root != (int)i && value_at(s->compiled->g, m->at[i].root)->kind == VALUE_INPUT)
-            s->tensors[i].p = s->tensors[m->at[i].root].p;
 }
 
 /* ---- making ---- */
 
 /* Compiles, lays out and binds for all ranks, and says how many bytes a step needs. */
-static err make(struct program *p, int segments, int64_t *need)
+static err make(struct program *p, int parts, int segments, int64_t *need)
 {
+    p->parts = parts;
     p->segments = segments;
     p->all = NULL;
     p->arena_bytes = p->scratch_bytes = 0;
     for (int i = 0; i < p->ranks; i++) {
-        TRY(compile(p, p->shares[i].rows, &p->shares[i].compiled));
+        TRY(compile(p, p->shares[i].rows / parts, &p->shares[i].compiled));
         TRY(tensors_new(p, &p->shares[i], i));
         TRY(steps_new(p, &p->shares[i]));
     }
@@ -326,19 +389,61 @@ static err over_budget(const struct program *p, int64_t need)
                     "a smaller batch or bf16 needs less");
 }
 
-/* Keeps all activations if the budget allows; else computes them again in ever more segments until it does. */
+enum {
+    /* What a part leaves behind for its way back should be found in a second-level cache, */
+    PART_BYTES = 2 << 20,
+    /* but each part reads all weights and adds to all gradients: so many uses of a weight pay for that, */
+    PART_USES = 450,
+    /* and so many where there is no memory for more. Computing again would cost a third of a step. */
+    PART_USES_LEAST = 64,
+};
+
+/* The next larger number of parts that cuts each rank's rows evenly; 0: there is none. */
+static int parts_next(const struct program *p, int parts)
+{
+    for (int64_t n = parts + 1; n <= p->shares[0].rows; n++) {
+        bool even = true;
+        for (int i = 0; i < p->ranks && even; i++)
+            even = p->shares[i].rows % n == 0;
+        if (even)
+            return (int)n;
+    }
+    return 0;
+}
+
+/* How many parts each rank's rows are cut into, made in one. least: uses of a weight by a part; enough: bytes. */
+static int parts_wanted(const struct program *p, double least, size_t enough)
+{
+    const double uses = program_facts(p).flops / p->ranks / (6.0 * (double)(p->params->n + 1));
+    const size_t bytes = p->arena_bytes / (size_t)p->ranks;
+    int parts = 1;
+    for (int n; bytes / (size_t)parts > enough && (n = parts_next(p, parts)) > 0 && uses / n >= least;)
+        parts = n;
+    return parts;
+}
+
+/* Keeps all activations if the budget allows: of all rows, or of smaller parts; else computes them again in ever more segments
+ * until it does. */
 static err make_within(struct program *p)
 {
     int64_t need, least = INT64_MAX, budget = p->options.memory_max;
-    int best = 1;
+    int best = 1, parts = 1;
+    TRY(make(p, 1, 1, &need));
+    const bool cut = p->options.loss >= 0 && !p->options.one_part && !p->whole && p->source->updates.n == 0;
+    if (cut)
+        parts = parts_wanted(p, PART_USES, PART_BYTES);
+    const int most = cut && budget > 0 ? parts_wanted(p, PART_USES_LEAST, 0) : parts;
+    if (parts > 1)
+        TRY(make(p, parts, 1, &need));
+    while (budget > 0 && need > budget && parts < most)
+        TRY(make(p, parts = parts_next(p, parts), 1, &need));
     if (!p->options.recompute) {
-        TRY(make(p, 1, &need));
         if (budget <= 0 || need <= budget)
             return NULL;
         least = need;
     }
     for (int segments = 2; segments <= 64 && p->options.loss >= 0; segments *= 2) {
-        TRY(make(p, segments, &need));
+        TRY(make(p, parts, segments, &need));
         if (need < least)
             least = need, best = segments;
         if (budget > 0 && need <= budget)
@@ -346,7 +451,7 @@ static err make_within(struct program *p)
     }
     if (budget > 0)
         return over_budget(p, least);
-    return make(p, best, &need);
+    return make(p, parts, best, &need);
 }
 
 static void shares_cut(struct program *p)
@@ -354,7 +459,9 @@ static void shares_cut(struct program *p)
     for (int i = 0; i < p->ranks; i++) {
         p->shares[i].from = p->options.rows * i / p->ranks;
         p->shares[i].rows = p->options.rows * (i + 1) / p->ranks - p->shares[i].from;
-        p->shares[i].rank = (struct rank){ .team = p->options.team, .index = i, .size = p->ranks };
+        p->shares[i].rank = (struct rank){
+            .team = p->options.team, .index = i, .size = p->ranks, .first = p->shares[i].from
+        };
     }
 }
 
@@ -442,12 +549,20 @@ static void rank_main(void *arg, int index)
 {
     struct program *p = arg;
     struct share *s = &p->shares[index];
-    inputs_set(p, s);
-    share_run(p, s);
-    if (p->options.loss < 0)
-        return;
-    const struct tensor *loss = &s->tensors[s->compiled->loss];
-    s->loss = loss->type == TENSOR_F64 ? *(double *)loss->p : *(float *)loss->p;
+    s->loss = 0;
+    if (p->parts > 1)
+        memset(p->params->grads[index], 0, p->params->n * sizeof(float));
+    for (int i = 0; i < p->parts; i++) {
+        s->rank.row = s->from + i * s->compiled->rows;
+        inputs_set(p, s, s->rank.row);
+        outputs_set(p, s, s->rank.row);
+        views_set(s);
+        share_run(p, s);
+        if (p->options.loss < 0)
+            continue;
+        const struct tensor *loss = &s->tensors[s->compiled->loss];
+        s->loss += loss->type == TENSOR_F64 ? *(double *)loss->p : *(float *)loss->p;
+    }
     if (!p->optim)
         return;
     if (s->compiled->g->updates.n > 0) {
@@ -499,13 +614,13 @@ const void *program_output(const struct program *p, int i, enum tensor_type *typ
     int v = p->source->outputs.v[i];
     const struct share *s = &p->shares[0];
     const struct value *like = value_at(s->compiled->g, v);
-    bool cut = p->rows.split[v] && s->rows > 0;
+    bool cut = p->rows.split[v] && s->compiled->rows > 0;
     if (type)
         *type = like->type;
     if (shape) {
         *shape = like->shape;
         if (cut)
-            shape->d[0] = shape->d[0] / s->rows * p->options.rows;
+            shape->d[0] = shape->d[0] / s->compiled->rows * p->options.rows;
     }
     return cut ? p->outputs[i] : s->tensors[v].p;
 }
@@ -516,13 +631,14 @@ struct program_facts program_facts(const struct program *p)
 {
     struct program_facts f = { .ranks = p->ranks,
                                .rows = p->options.rows,
+                               .parts = p->parts,
                                .segments = p->segments,
                                .steps = p->shares[0].compiled->g->nodes.n };
     f.memory = (int64_t)(p->arena_bytes + p->scratch_bytes * (size_t)p->ranks);
     f.memory_params = (int64_t)(p->params->n * sizeof(float)) * (1 + (p->options.loss >= 0 ? p->ranks : 0));
     for (int i = 0; i < p->ranks; i++)
         for (size_t k = 0; k < p->shares[i].compiled->g->nodes.n; k++)
-            f.flops += p->shares[i].steps[k].flops;
+            f.flops += p->shares[i].steps[k].flops * p->parts;
     return f;
 }
 
@@ -550,8 +666,8 @@ size_t program_times(const struct program *p, struct arena *a, const struct step
         v[i] = (struct step_time){ s->steps[i].name,
                                    s->steps[i].op,
                                    s->seconds[i],
-                                   s->steps[i].flops,
-                                   s->steps[i].bytes,
+                                   s->steps[i].flops * p->parts,
+                                   s->steps[i].bytes * p->parts,
                                    p->runs,
                                    step_shapes(a, &s->steps[i]) };
     *out = v;

@@ -4,7 +4,9 @@
  * Errors   UNSUPPORTED (no kernel; names node and type), TOO_LARGE (the plan needs more than memory_max: says how much),
  *          INVALID (graph). Runs do not fail; what they met stands in struct run_report.
  * Batch    rows are cut evenly over the ranks if each op of the graph lets rows pass (enum split), else one rank runs.
- *          Sums over rows are made in order of rank: equal bits for equal ranks. */
+ *          A rank takes its rows in parts if their activations would not stay in a cache otherwise, or not in the budget: the
+ *          gradients of its parts are added up, so that a step is the same but for rounding.
+ *          Sums over rows are made in order of rank and part: equal bits for equal ranks. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "engine/optim.h"
@@ -21,11 +23,12 @@ struct program_options {
     enum precision precision;
     int64_t
         memory_max; /* bytes of parameters, gradients and plan; 0: no bound. Where they do not suffice for all activations,
-                           some are computed again in the backward pass */
+                           a rank takes fewer rows at once, and then some are computed again in the backward pass */
     bool frozen_states; /* train: running statistics are not updated */
     bool
         recompute; /* forget activations and compute them again in the backward pass, where that saves memory */
-    bool profile; /* each step is timed */
+    bool one_part; /* a rank's rows are not cut further, however much memory they take */
+    bool profile;  /* each step is timed */
 };
 struct program;
 err program_new(struct arena *, const struct graph *, struct params *, const struct program_options *,
@@ -56,6 +59,7 @@ struct program_facts {
     int ranks;
     int64_t rows;
     size_t steps;
+    int parts;             /* that each rank's rows are cut into */
     int segments;          /* more than 1: activations are computed again, segment by segment */
     int64_t memory;        /* bytes: arenas of all ranks, inputs not counted */
     int64_t memory_params; /* masters, halves, gradients */

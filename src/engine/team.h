@@ -14,6 +14,8 @@ struct rank {
     int index, size;
     void *scratch;       /* at least what the steps of the program want */
     uint64_t seed, draw; /* of the run: key and counter of random numbers */
+    int64_t first,
+        row; /* rows of the batch: the rank's first, and the first of those that are before the kernels now */
     bool overflow;       /* a kernel met infinity or NaN where none may be */
     int64_t bad_indices; /* that kernels met outside of their range: they read as zeros and write nothing */
     int64_t bad_label;   /* 1 + the first row of the batch whose label is none; 0: all are fine */

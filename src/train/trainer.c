@@ -167,15 +167,16 @@ static void say_start(const struct training_net *t)
     int64_t learned = 0;
     for (size_t i = 0; i < t->params->count; i++)
         learned += t->params->v[i].frozen ? 0 : (int64_t)t->params->v[i].n;
+    struct str parts = f.parts > 1 ? fmt(a, " in %d parts", f.parts) : S("");
     train_say(t->listener, "rows: %lld to learn from, %lld held out%s, read in %.2f s",
               (long long)t->set.facts.rows[LOADER_TRAIN], (long long)t->set.facts.rows[LOADER_VALID],
               t->set.facts.kept ? "" : " (read anew in each epoch)", t->set.facts.seconds);
     train_say(
         t->listener,
-        "model %.*s: %lld parameters, %.3g MFLOP a row; %lld steps of %lld rows, %s, %d threads, rate %g; "
+        "model %.*s: %lld parameters, %.3g MFLOP a row; %lld steps of %lld rows%.*s, %s, %d threads, rate %g; "
         "activations %.*s, parameters and gradients %.*s",
         STR(t->net.g->name), (long long)learned, f.flops / 1e6 / (double)t->batch, (long long)t->steps,
-        (long long)t->batch, train_precisions[t->precision + 1], f.ranks, t->rate,
+        (long long)t->batch, STR(parts), train_precisions[t->precision + 1], f.ranks, t->rate,
         STR(size_text(a, f.memory)), STR(size_text(a, f.memory_params)));
 }
 

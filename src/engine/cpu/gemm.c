@@ -17,7 +17,7 @@ struct gemm_tile_out {
     const void *mask;
     enum gemm_act act;
     bool half;  /* C and mask are BF16, else F32 */
-    bool plain; /* alpha 1, no mask, beta 0 or, in F32, 1 */
+    bool plain; /* alpha 1, and beta 0 (with a mask: no bias either) or, in F32, 1 */
 };
 typedef void gemm_tile(bool rows, int64_t k, const char *a, int64_t a_stride, const char *b, int64_t b_k,
                        const struct gemm_tile_out *, int last);
@@ -438,7 +438,8 @@ static void block(struct product_run *r, int64_t j, int64_t k0)
         o.act = g->act;
         o.mask = r->more && r->more->mask ? (const char *)r->more->mask + j * size : NULL;
     }
-    o.plain = o.alpha == 1 && (o.beta == 0 || (o.beta == 1 && !o.half)) && o.act != GEMM_MASK;
+    o.plain = o.alpha == 1 &&
+              (o.act == GEMM_MASK ? o.beta == 0 && !o.bias : o.beta == 0 || (o.beta == 1 && !o.half));
     panel(g, l, nv, k0, kn, r->a, g->pack_a ? r->a_pack : NULL, rows, b_k, o, last);
 }
 

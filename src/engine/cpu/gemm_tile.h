@@ -125,6 +125,18 @@ static inline __attribute__((always_inline)) TARGET void NAME(tile)(const int mr
         if (!rows)
             a += a_stride;
     }
+    if (o->plain && last == VL && o->act == GEMM_MASK) {
+#pragma GCC unroll 14
+        for (int i = 0; i < mr; i++)
+#pragma GCC unroll 4
+            for (int j = 0; j < nv; j++) {
+                const size_t at = (size_t)(i * o->ldc + j * VL) * (o->half ? 2 : 4);
+                NAME(v) y;
+                NAME(load)(&y, (const char *)o->mask + at, o->half, VL);
+                NAME(store)((NAME(v))((NAME(vi))acc[i][j] & (y > 0)), (char *)o->c + at, o->half, VL);
+            }
+        return;
+    }
     if (o->plain && last == VL) {
         NAME(v) bias[4];
 #pragma GCC unroll 4

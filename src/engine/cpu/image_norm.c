@@ -202,6 +202,7 @@ err bind_batch_norm(struct bind *b)
     TRY(exact_types(b, 1, 5));
     TRY(norm_of(b, bind_in(b, 0)));
     b->step->run = run_batch_norm;
+    b->step->whole = true;
     return NULL;
 }
 
@@ -212,5 +213,6 @@ err bind_batch_norm_grad(struct bind *b)
     TRY(exact_types(b, 2, 5));
     TRY(norm_of(b, bind_in(b, 1)));
     b->step->run = run_batch_norm_grad;
+    b->step->whole = true;
     return NULL;
 }

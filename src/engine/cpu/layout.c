@@ -212,6 +212,26 @@ static bool fuse_bias(struct uses *u, size_t at)
     return false;
 }
 
+/* A gradient of a weight that is added to what stands in its place. */
+static bool fuse_sum(struct uses *u, size_t at)
+{
+    struct graph *g = u->g;
+    const struct node n = g->nodes.v[at];
+    if (n.op->id != OP_Add || value_at(g, n.in[0])->kind != VALUE_INPUT)
+        return false;
+    struct node *p = sole_maker(u, n.in[1], OP_MatMulT);
+    if (!p || p->n_in > 2 || !same_kind(g, n.in[0], n.in[1]))
+        return false;
+    p->in = ids(g, p->in, 2, 5);
+    p->n_in = 5;
+    p->in[2] = p->in[3] = -1;
+    p->in[4] = n.in[0];
+    p->out = ids(g, p->out, 1, 1);
+    p->out[0] = n.out[0];
+    move_node(u, p, at);
+    return true;
+}
+
 static void sweep(struct uses *u)
 {
     struct graph *g = u->g;
@@ -229,7 +249,7 @@ static void fuse(struct graph *g)
     struct uses u = uses_of(g, a);
     for (size_t i = 0; i < g->nodes.n; i++)
         if (!u.gone[i] && !fuse_norm(&u, i) && !fuse_product_relu(&u, i) && !fuse_bias(&u, i) &&
-            !fuse_product_mask(&u, i))
+            !fuse_product_mask(&u, i) && !fuse_sum(&u, i))
             fuse_norm_grad(&u, i);
     sweep(&u);
 }

@@ -37,9 +37,11 @@ static void N(softmax_xent)(const struct step *s, struct rank *r)
         N(rows_copy)(w, cw, k->classes);
         w_sum = N(rows_sum)(w, k->classes);
     }
-    for (int64_t i = 0; i < k->rows; i++) {
-        int64_t y = class_label(k, r, labels, i);
-        norm += y < 0 ? 0 : (sw ? rows_one(sw, i / k->per_row) : 1) * (w ? (double)w[y] : 1);
+    const int64_t back = (r->row - r->first) * k->labels_per_row;
+    for (int64_t i = 0; i < k->rank_rows; i++) {
+        int64_t y = class_label(k, r, labels, i - back);
+        norm += y < 0 ? 0
+                      : (sw ? rows_one(sw, i / k->per_row - back / k->per_row) : 1) * (w ? (double)w[y] : 1);
     }
     team_sum(r, &norm, 1);
     double mean = norm == 0 ? 0 : 1 / norm;
@@ -140,14 +142,16 @@ static void N(pointwise)(const struct step *s, struct rank *r)
     REAL w1 = cw && !many ? (REAL)rows_one(cw, 0) : 1;
     if (many)
         N(rows_copy)(w, cw, cw->n);
-    double norm = (double)x->n, total = 0, dy = k->at ? rows_one(s->in[0], 0) : 0;
+    double norm = (double)(k->all ? k->all : x->n), total = 0, dy = k->at ? rows_one(s->in[0], 0) : 0;
     if (sw) {
+        const int64_t back = (r->row - r->first) * k->labels_per_row / k->per_row;
         norm = 0;
-        for (int64_t i = 0; i < sw->n; i++)
-            norm += rows_one(sw, i);
+        for (int64_t i = 0; i < k->rank_rows; i++)
+            norm += rows_one(sw, i - back);
         norm *= (double)k->per_row;
     }
-    team_sum(r, &norm, 1);
+    if (sw || !k->all)
+        team_sum(r, &norm, 1);
     double mean = norm == 0 ? 0 : 1 / norm;
     /* A run is what one weight of a sample, and the columns' weights in their order, are good for. */
     int64_t run = many ? k->columns : sw ? k->per_row : x->n;
@@ -159,7 +163,7 @@ static void N(pointwise)(const struct step *s, struct rank *r)
             REAL *d = dx ? N(rows_at)(dx, at, ds) : ds;
             for (int64_t e = 0; k->kind == POINT_SIGMOID && e < n; e++)
                 if (!(target[e] >= 0 && target[e] <= 1)) {
-                    bad_label(r, &k->place, at + e);
+                    bad_label(r, k->labels_per_row, at + e);
                     break;
                 }
             total += share * (double)N(points_of)(k, n, N(rows_get)(x, at, n, xs), target,

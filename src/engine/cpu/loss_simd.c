@@ -7,22 +7,18 @@
 enum { POINTS = 256 };
 enum point_kind { POINT_SIGMOID, POINT_SQUARED, POINT_ABSOLUTE, POINT_HUBER };
 
-/* Where labels belong: the batch's row of label i is from + i / per_row. */
-struct place {
-    int64_t from, per_row;
-};
 struct class_loss {
     int at;                         /* input of the scores: 1 in a gradient, behind dy */
     int64_t rows, per_row, classes; /* rows of scores, of which per_row make one row of the batch */
-    int64_t ignore;
-    struct place place;
+    int64_t rank_rows; /* as rows, of all that the rank has: what a loss is divided by counts them */
+    int64_t ignore, labels_per_row;
     double smoothing;
 };
 struct point_loss {
     int at;
     enum point_kind kind;
-    int64_t per_row, columns;
-    struct place place;
+    int64_t per_row, columns, labels_per_row;
+    int64_t all, rank_rows; /* elements of the whole batch, 0: not known; rows of this rank */
     double smoothing, delta;
 };
 
@@ -37,16 +33,36 @@ static void scalar_put(struct tensor *t, double v)
         rows_put_f64(t, 0, 1, &v);
 }
 
-static struct place place_of(const struct bind *b, int64_t labels)
+/* How many of the labels that run sees belong to one row of the batch. */
+static int64_t labels_per_row(const struct bind *b, int64_t labels)
 {
     int64_t rows = b->rows > 0 && labels % b->rows == 0 ? b->rows : labels;
-    return (struct place){ b->rows_from, rows > 0 ? labels / rows : 1 };
+    return rows > 0 ? labels / rows : 1;
 }
 
-static void bad_label(struct rank *r, const struct place *p, int64_t label)
+static void bad_label(struct rank *r, int64_t per_row, int64_t label)
 {
     if (!r->bad_label)
-        r->bad_label = 1 + p->from + label / p->per_row;
+        r->bad_label = 1 + (r->row * per_row + label) / per_row;
+}
+
+/* Of all the rank's rows, where run sees n that belong to b->rows. */
+static int64_t of_rank(const struct bind *b, int64_t n)
+{
+    return b->rows > 0 && n % b->rows == 0 ? n / b->rows * b->rows_rank : n;
+}
+
+/* May run look at input i beside the rows that it sees? So where it is an input of the program, which lies there whole. */
+static bool lies_whole(const struct bind *b, int i)
+{
+    int v = i < b->n->n_in ? b->n->in[i] : -1;
+    while (v >= 0 && value_at(b->g, v)->kind == VALUE_NODE) {
+        const struct node *n = &b->g->nodes.v[value_at(b->g, v)->node];
+        if (!device_cpu.view(n->op))
+            return false;
+        v = n->in[0];
+    }
+    return true;
 }
 
 /* −1: ignored, or no class at all. */
@@ -56,7 +72,7 @@ static int64_t class_label(const struct class_loss *k, struct rank *r, const str
     if (y >= 0 && y < k->classes && y != k->ignore)
         return y;
     if (y != k->ignore)
-        bad_label(r, &k->place, i);
+        bad_label(r, k->labels_per_row, i);
     return -1;
 }
 
@@ -86,12 +102,14 @@ static err bind_class_loss(struct bind *b, int at)
     k->classes = x->d[x->rank - 1];
     k->rows = k->classes ? x->n / k->classes : 0;
     k->per_row = x->d[0] ? k->rows / x->d[0] : 1;
-    k->place = place_of(b, k->rows);
+    k->labels_per_row = labels_per_row(b, k->rows);
+    k->rank_rows = of_rank(b, k->rows);
     k->ignore = attr_i(b->n, "ignore_index", -100);
     k->smoothing = (double)attr_f(b->n, "label_smoothing", 0);
     b->step->state = k;
     b->step->run = x->type == TENSOR_F64 ? softmax_xent_f64 : softmax_xent_f32;
     b->step->scratch = 2 * (size_t)k->classes * sizeof(double);
+    b->step->whole = !lies_whole(b, at + 1) || !lies_whole(b, at + 3);
     return NULL;
 }
 static err bind_softmax_xent(struct bind *b)
@@ -116,12 +134,15 @@ static err bind_point_loss(struct bind *b, int at, struct str of)
                                                 : POINT_HUBER;
     k->columns = x->rank > 1 ? x->d[x->rank - 1] : 1;
     k->per_row = x->d[0] ? x->n / x->d[0] : 1;
-    k->place = place_of(b, x->n);
+    k->labels_per_row = labels_per_row(b, x->n);
+    k->all = b->rows > 0 && x->n % b->rows == 0 ? x->n / b->rows * b->rows_all : 0;
+    k->rank_rows = of_rank(b, x->d[0]);
     k->smoothing = (double)attr_f(b->n, "label_smoothing", 0);
     k->delta = (double)attr_f(b->n, "delta", 1);
     b->step->state = k;
     b->step->run = x->type == TENSOR_F64 ? pointwise_f64 : pointwise_f32;
     b->step->scratch = (size_t)k->columns * sizeof(double);
+    b->step->whole = k->all == 0 || !lies_whole(b, at + 3);
     return NULL;
 }
 static err bind_pointwise(struct bind *b)
@@ -139,8 +160,7 @@ struct onnx_loss {
     int at;
     bool softmax, has_ignore;
     enum { MEAN, SUM, NONE } reduction;
-    int64_t outer, classes, inner, ignore;
-    struct place place;
+    int64_t outer, classes, inner, ignore, labels_per_row;
 };
 
 /* A label as index or −1, and its weight. */
@@ -151,7 +171,7 @@ static int64_t onnx_label(const struct onnx_loss *k, struct rank *r, const struc
     bool ignored = k->has_ignore && y == k->ignore;
     *w = 0;
     if (!ignored && (y < 0 || y >= k->classes))
-        bad_label(r, &k->place, i);
+        bad_label(r, k->labels_per_row, i);
     if (ignored || y < 0 || y >= k->classes)
         return -1;
     *w = cw ? rows_one(cw, y) : 1;
@@ -217,9 +237,10 @@ static err bind_onnx(struct bind *b, int at, bool softmax)
     k->has_ignore = attr_find(b->n, "ignore_index");
     k->ignore = attr_i(b->n, "ignore_index", 0);
     k->reduction = str_is(reduction, "mean") ? MEAN : str_is(reduction, "sum") ? SUM : NONE;
-    k->place = place_of(b, k->outer * k->inner);
+    k->labels_per_row = labels_per_row(b, k->outer * k->inner);
     b->step->state = k;
     b->step->run = onnx_loss;
+    b->step->whole = true;
     b->step->scratch = (size_t)k->classes * sizeof(double);
     return NULL;
 }
@@ -244,7 +265,7 @@ struct ranking {
     int at;
     bool hinge;
     double margin;
-    int64_t rows, from, all; /* this rank's, its first one, the whole batch */
+    int64_t rows, all; /* this rank's, the whole batch */
 };
 
 /* v holds a number for each row of the batch, this rank's are set: afterwards all are. A double is three floats' worth. */
@@ -254,7 +275,7 @@ static void gather(const struct ranking *k, struct rank *r, double *v, float *pa
     if (r->size == 1)
         return;
     memset(parts, 0, 3 * (size_t)n * sizeof *parts);
-    for (int64_t i = k->from; i < k->from + k->rows; i++) {
+    for (int64_t i = r->first; i < r->first + k->rows; i++) {
         double rest = v[i];
         for (int p = 0; p < 3; p++) {
             parts[3 * i + p] = (float)rest;
@@ -286,7 +307,7 @@ static void ranking(const struct step *s, struct rank *r)
            *group_high = group_low + k->all;
     float *parts = (float *)(group_high + k->all), *scratch = parts + 3 * k->all;
     double pairs = 0, total = 0, dy = k->at ? rows_one(s->in[0], 0) : 0;
-    for (int64_t i = 0, to = k->from; i < k->rows; i++, to++) {
+    for (int64_t i = 0, to = r->first; i < k->rows; i++, to++) {
         uint64_t id = (uint64_t)rows_whole(groups, i);
         score[to] = rows_one(x, i), rel[to] = rows_one(relevance, i);
         group_low[to] = (double)(id & 0xffffffffu), group_high[to] = (double)(id >> 32);
@@ -295,12 +316,12 @@ static void ranking(const struct step *s, struct rank *r)
     gather(k, r, rel, parts, scratch);
     gather(k, r, group_low, parts, scratch);
     gather(k, r, group_high, parts, scratch);
-    for (int64_t i = k->from; i < k->from + k->rows; i++)
+    for (int64_t i = r->first; i < r->first + k->rows; i++)
         for (int64_t j = 0; j < k->all; j++)
             pairs += rel[i] > rel[j] && group_low[i] == group_low[j] && group_high[i] == group_high[j];
     team_sum(r, &pairs, 1);
     double mean = pairs == 0 ? 0 : 1 / pairs;
-    for (int64_t i = k->from; i < k->from + k->rows; i++) {
+    for (int64_t i = r->first; i < r->first + k->rows; i++) {
         double d = 0, slope;
         for (int64_t j = 0; j < k->all; j++) {
             if (rel[i] == rel[j] || group_low[i] != group_low[j] || group_high[i] != group_high[j])
@@ -314,7 +335,7 @@ static void ranking(const struct step *s, struct rank *r)
             }
         }
         if (k->at)
-            rows_put_f64(s->out[0], i - k->from, 1, &(double){ d * mean * dy });
+            rows_put_f64(s->out[0], i - r->first, 1, &(double){ d * mean * dy });
     }
     if (!k->at)
         scalar_put(s->out[0], total * mean);
@@ -330,13 +351,13 @@ static err bind_ranking_at(struct bind *b, int at)
     k->hinge = attr_i(b->n, "hinge", 0) != 0;
     k->margin = (double)attr_f(b->n, "margin", 1);
     k->rows = x->n;
-    k->from = b->rows_from;
     k->all = b->rows_all > 0 ? b->rows_all : x->n;
-    if (k->from + k->rows > k->all)
+    if (k->rows > k->all)
         return err_new(UNSUPPORTED, "%s '%.*s': its rows are not the batch's", b->step->op->name,
                        STR(b->step->name));
     b->step->state = k;
     b->step->run = ranking;
+    b->step->whole = true;
     b->step->scratch = (size_t)k->all * (4 * sizeof(double) + 6 * sizeof(float));
     return NULL;
 }
@@ -399,6 +420,7 @@ static err bind_triplet_at(struct bind *b, int at)
     *k = (struct triplet){ at, x->d[0], x->d[1], (double)attr_f(b->n, "margin", 1) };
     b->step->state = k;
     b->step->run = triplet;
+    b->step->whole = true;
     b->step->scratch = 3 * (size_t)k->columns * sizeof(double);
     return NULL;
 }

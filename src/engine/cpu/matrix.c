@@ -75,6 +75,8 @@ static void run_product(const struct step *s, struct rank *r)
         }
     }
     const char *mask = s->n_in > 3 && s->in[3] ? s->in[3]->p : NULL;
+    if (s->n_in > 4 && s->in[4]->p != y->p)
+        memcpy(y->p, s->in[4]->p, (size_t)y->n * tensor_size(y->type));
     for (int64_t i = 0; i < p->batches; i++) {
         if (mask)
             more.mask = mask + i * p->c_step * out_size;
@@ -164,6 +166,8 @@ static err bind_product(struct bind *b, bool ta, bool tb, bool sum, struct produ
 
 static void bind_done(struct bind *b, struct product *p)
 {
+    if (bind_in(b, 4))
+        p->g.beta = 1;
     gemm_plan(&p->g);
     p->first = p->g;
     if (p->c_step == 0 && p->batches > 1) {

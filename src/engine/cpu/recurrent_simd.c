@@ -192,6 +192,8 @@ static err bind_recurrent(struct bind *b, bool lstm, bool grad, int at)
         b->step->run = f64 ? recurrent_grad_f64 : recurrent_grad_f32;
     }
     k->at_gemm = need;
+    b->step->whole =
+        true; /* each step in time is a product of as many rows, and fills no more than a tile with few */
     b->step->scratch = need + products;
     b->step->state = k;
     return NULL;

@@ -153,7 +153,7 @@ static err bind_group_norm_grad(struct bind *b)
 enum { DRAW_BLOCKS = 16, DRAW = 4 * DRAW_BLOCKS };
 struct draw {
     uint32_t stream;
-    int64_t from; /* this rank's first element in the whole tensor */
+    int64_t per_row; /* elements of one row of the batch; 0: the tensor is not cut */
     double low, high;
 };
 
@@ -192,10 +192,10 @@ static int64_t draw_words(const struct rank *r, const struct draw *k, int64_t at
     return take;
 }
 
-/* The first element of this rank: axis 0 holds the batch's rows, or so many of them for each. */
-static int64_t first_element(const struct bind *b, const struct tensor *x)
+/* Axis 0 holds the batch's rows, or so many of them for each. */
+static int64_t elements_per_row(const struct bind *b, const struct tensor *x)
 {
-    return b->rows > 0 && x->n % b->rows == 0 ? x->n / b->rows * b->rows_from : 0;
+    return b->rows > 0 && x->n % b->rows == 0 ? x->n / b->rows : 0;
 }
 
 static bool dropout_on(const struct step *s, double *ratio)
@@ -217,7 +217,7 @@ static void dropout(const struct step *s, struct rank *r)
     for (int64_t i = 0, n; i < x->n; i += n) {
         n = x->n - i < DRAW ? x->n - i : DRAW;
         if (on)
-            n = draw_words(r, k, k->from + i, n, words);
+            n = draw_words(r, k, r->row * k->per_row + i, n, words);
         if (mask)
             for (int64_t e = 0; e < n; e++)
                 ((uint8_t *)mask->p)[i + e] = !on || words[e] >= below;
@@ -248,7 +248,7 @@ static void random_uniform(const struct step *s, struct rank *r)
     struct tensor *y = s->out[0];
     uint32_t words[DRAW];
     for (int64_t i = 0, n; i < y->n; i += n) {
-        n = draw_words(r, k, k->from + i, y->n - i < DRAW ? y->n - i : DRAW, words);
+        n = draw_words(r, k, r->row * k->per_row + i, y->n - i < DRAW ? y->n - i : DRAW, words);
         for (int64_t e = 0; e < n; e++) /* 24 bits: a float below 1 */
             rows_put_f64(y, i + e, 1,
                          &(double){ k->low + (double)(words[e] >> 8) * 0x1p-24 * (k->high - k->low) });
@@ -261,7 +261,7 @@ static err bind_draw(struct bind *b, void (*run)(const struct step *, struct ran
     if (!is_float(bind_out(b, 0)))
         return cpu_no_kernel(b);
     k->stream = (uint32_t)attr_i(b->n, "stream", b->n->ordinal);
-    k->from = first_element(b, bind_out(b, 0));
+    k->per_row = elements_per_row(b, bind_out(b, 0));
     k->low = (double)attr_f(b->n, "low", 0);
     k->high = (double)attr_f(b->n, "high", 1);
     b->step->state = k;

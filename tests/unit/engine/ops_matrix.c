@@ -65,6 +65,13 @@ TEST(products_of_gradients)
         { OP_MatMulT, .attrs = ATTRS({ "act", ATTR_INT, .i = 2 }),
           .in = { { SHAPE(3, 4) }, { SHAPE(4, 20) }, { .absent = true }, { SHAPE(3, 20), .apart = 0.1 } },
           .n_in = 4, .forward = true },
+        { OP_MatMulT, .attrs = SUM(1, 0),
+          .in = { { SHAPE(2, 4, 3) },
+                  { SHAPE(2, 4, 5) },
+                  { .absent = true },
+                  { .absent = true },
+                  { SHAPE(3, 5) } },
+          .n_in = 5, .forward = true },
     };
     GRADCHECK_ALL(rows);
 }

@@ -196,6 +196,74 @@ TEST(recomputed_activations_give_the_same_bits_in_less_memory)
     net_free(&n[1]);
 }
 
+/* What a step does must not depend on how many rows a rank takes at once: not the loss, nor what it is divided by where labels
+ * are ignored and samples have weights, nor what Dropout draws, nor where outputs go. */
+TEST(rows_in_parts_give_the_same_step_in_less_memory)
+{
+    enum { TOKENS = 64, WORDS = 10, WIDTH = 8 };
+    auto_arena struct arena *a = arena_new(0);
+    struct graph *g = graph_new(a);
+    struct team *team;
+    CHECK_OK(team_new(2, &team));
+    const int batch = graph_symbol(g, "batch");
+    int ids = graph_input(g, "ids", TENSOR_I64, SHAPE(batch, TOKENS)),
+        y = graph_input(g, "y", TENSOR_I64, SHAPE(batch, TOKENS)),
+        weight = graph_input(g, "weight", TENSOR_F32, SHAPE(batch));
+    int x = graph_node(g, OP_Gather, graph_param(g, S("words"), SHAPE(WORDS, WIDTH), NULL), ids);
+    x = graph_node(g, OP_MatMul, x, graph_param(g, S("w0"), SHAPE(WIDTH, 4 * WIDTH), NULL));
+    x = graph_node(g, OP_Gelu, graph_node(g, OP_Add, x, graph_param(g, S("b0"), SHAPE(4 * WIDTH), NULL)));
+    x = graph_node(g, OP_LayerNormalization, x, graph_param(g, S("scale"), SHAPE(4 * WIDTH), NULL));
+    x = graph_node(g, OP_Dropout, x, graph_f32(g, 0.3f),
+                   graph_const(g, TENSOR_BOOL, SCALAR, &(bool){ true }));
+    x = graph_node(g, OP_MatMul, x, graph_param(g, S("w1"), SHAPE(4 * WIDTH, CLASSES), NULL));
+    graph_output(g, x, S("scores"));
+    int loss = graph_node(g, OP_SoftmaxCrossEntropy, x, y, -1, weight);
+    graph_output(g, loss, S("loss"));
+    CHECK_OK(graph_error(g));
+
+    int64_t words[ROWS * TOKENS], labels[ROWS * TOKENS];
+    float weights[ROWS], *scores[2], *grads[2];
+    for (int i = 0; i < ROWS * TOKENS; i++) {
+        words[i] = (int64_t)(splitmix(&seed) % WORDS);
+        labels[i] = i / TOKENS % 4 == 1 || i % 5 == 0 ? -100 : words[i] % CLASSES;
+    }
+    for (int i = 0; i < ROWS; i++)
+        weights[i] = 1 + (float)i / 7;
+    struct run_report r[2], bad[2];
+    struct program_facts f[2];
+    for (int k = 0; k < 2; k++) {
+        struct params *p;
+        struct program *prog;
+        CHECK_OK(params_new(a, &device_cpu, g, 2, 7, &p));
+        struct program_options o = { .team = team, .rows = ROWS, .loss = loss, .one_part = k == 0 };
+        if (k == 1)
+            o.memory_max = f[0].memory_params + f[0].memory / 2;
+        CHECK_OK(program_new(a, g, p, &o, &prog));
+        f[k] = program_facts(prog);
+        const void *const in[] = { words, labels, weights };
+        program_run(prog, in, 3, 5, &r[k]); /* a second run starts from nothing again */
+        program_run(prog, in, 3, 5, &r[k]);
+        grads[k] = NEW_N(a, float, p->n);
+        for (size_t i = 0; i < p->n; i++)
+            grads[k][i] = p->grads[0][i] + p->grads[1][i];
+        scores[k] = NEW_N(a, float, ROWS *TOKENS *CLASSES);
+        memcpy(scores[k], program_output(prog, 0, NULL, NULL), ROWS * TOKENS * CLASSES * sizeof(float));
+        for (size_t i = 0; k == 1 && i < p->n; i++)
+            CHECK(fabsf(grads[0][i] - grads[1][i]) < 1e-6f);
+        int64_t was = labels[17 * TOKENS + 3];
+        labels[17 * TOKENS + 3] = CLASSES;
+        program_run(prog, in, 3, 5, &bad[k]);
+        labels[17 * TOKENS + 3] = was;
+    }
+    CHECK(f[0].parts == 1 && f[1].parts > 1 && f[1].segments == 1 && f[1].memory <= f[0].memory / 2);
+    CHECK(fabs(f[0].flops / f[1].flops - 1) < 1e-9);
+    CHECK(fabs(r[0].loss - r[1].loss) < 1e-6 && r[0].loss > 0.5);
+    for (int i = 0; i < ROWS * TOKENS * CLASSES; i++)
+        CHECK(fabsf(scores[0][i] - scores[1][i]) < 1e-6f);
+    CHECK(bad[0].bad_label == 18 && bad[1].bad_label == 18);
+    team_free(team);
+}
+
 TEST(what_costs_next_to_nothing_is_computed_again)
 {
     auto_arena struct arena *a = arena_new(0);
