@@ -12,6 +12,12 @@ err rows_from(struct arena *a, const struct columns *in, const struct dataset_ve
 err rows_load(struct arena *a, const struct strs *paths, const struct dataset_version_spec *spec,
               struct rows *out);
 
+/* What the distribution of a column is asked of, for the bins of trees and the baselines of all models: so many rows, and at
+ * most twice as many, tell as well as all do. */
+enum { SAMPLE_ROWS = 100000 };
+/* Of n rows one by chance in each stretch of so many, the same each time; x itself if they are no more than that. */
+const float *rows_sample(struct arena *a, const float *x, size_t n, size_t width, size_t *out_n);
+
 /* What one training gave. */
 struct fit {
     struct str native;  /* XGBoost's JSON, up to the best round */

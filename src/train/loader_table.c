@@ -521,8 +521,10 @@ static err csv_sql(struct duck *d, struct arena *a, struct str path, struct str 
     struct buf b = buf_new(a);
     struct str file = sql_text(a, path);
     TRY(duck_load(d, a, fmt(a, CSV_FORM, STR(file), quoteless(path) ? ", quote=''" : ""), &form));
+    if (!form.rows)
+        FAIL(INVALID, "it has no columns");
     buf_fmt(&b, "read_csv(%.*s, auto_detect=false", STR(file));
-    for (size_t i = 0; form.rows && i < CSV_OPTIONS; i++) {
+    for (size_t i = 0; i < CSV_OPTIONS; i++) {
         const struct column *c = &form.v[i];
         struct str value = column_str(c, 0);
         if (!column_null(c, 0))

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What a training leaves: the model as ONNX, compared with the engine by ONNX Runtime, its baseline, signature and facts. */
+#include "train/internal.h"
 #include "train/runtime.h"
 #include "train/trainer_internal.h"
 
 #include <math.h>
 
-enum { PARITY_ROWS = 64, BASELINE_ROWS = 100000 };
+enum { PARITY_ROWS = 64 };
 static const double parity_max = 1e-4;
 
 /* ---- the model ---- */
@@ -236,14 +237,14 @@ static err scores(struct training_net *t, struct arena *a, float **out, size_t *
     int64_t rows = t->set.facts.rows[LOADER_TRAIN] < 256 ? t->set.facts.rows[LOADER_TRAIN] : 256,
             outputs = t->set.task.outputs;
     *n = 0;
-    *out = NEW_N(a, float, BASELINE_ROWS);
+    *out = NEW_N(a, float, SAMPLE_ROWS);
     TRY(feed_open(t->set.loader, a,
                   &(struct feed_options){
                       .part = LOADER_TRAIN, .rows = rows, .shuffle = true, .once = true, .depth = -1 },
                   &feed));
     TRY(program_new(a, t->eval_net.g, t->eval_params,
                     &(struct program_options){ .team = t->team, .rows = rows, .loss = -1 }, &program));
-    for (size_t most = t->set.row_elements > 1 ? 512 : BASELINE_ROWS / 4; *n < most;) {
+    for (size_t most = t->set.row_elements > 1 ? 512 : SAMPLE_ROWS / 4; *n < most;) {
         TRY(feed_next(feed, &b));
         if (b.rows < rows)
             break;
@@ -251,7 +252,7 @@ static err scores(struct training_net *t, struct arena *a, float **out, size_t *
             in[i] = b.data[t->set.tensor[i]];
         program_run(program, in, 0, 0, &r);
         const float *p = program_output(program, 0, NULL, NULL);
-        for (int64_t i = 0; i < rows && *n < BASELINE_ROWS; i++, p += t->set.row_elements * outputs) {
+        for (int64_t i = 0; i < rows && *n < SAMPLE_ROWS; i++, p += t->set.row_elements * outputs) {
             float v = p[0];
             for (int64_t k = 1; k < outputs && t->set.task.kind == TASK_CLASSIFICATION; k++)
                 v = p[k] > v ? p[k] : v;
@@ -272,7 +273,7 @@ static err baseline_make_text(struct training_net *t, struct str *out)
     for (size_t i = 0; i < t->set.n_in && features.n; i++) {
         const struct loader_tensor *f = &t->set.t[t->set.tensor[i]];
         const int *from = t->set.in[i].from;
-        TRY(loader_raw(t->set.loader, a, LOADER_TRAIN, (size_t)(f - t->set.t), BASELINE_ROWS, &x, &rows));
+        TRY(loader_raw(t->set.loader, a, LOADER_TRAIN, (size_t)(f - t->set.t), SAMPLE_ROWS, &x, &rows));
         b.rows = (int64_t)rows;
         for (size_t c = 0; c < f->columns.n; c++)
             if (!from || from[c] >= 0)

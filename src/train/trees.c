@@ -11,23 +11,29 @@ struct training {
     struct str what; /* the name of what it learned from */
     struct rows rows;
     struct rows_split split;
-    struct baseline baseline; /* its features from the rows before they go */
+    struct baseline baseline;
     struct fit fit;
     double train_loss; /* when it was last asked for */
 };
 
-static void on_binned(void *arg)
+/* The features' part, while the rows are there. */
+static void baseline_make(struct training *t)
 {
-    struct training *t = arg;
+    auto_arena struct arena *sampled = arena_new(0);
     struct baseline *b = &t->baseline;
-    *b = (struct baseline){ .rows = (int64_t)t->split.train, .n = t->rows.features };
+    size_t n;
+    const float *x = rows_sample(sampled, t->rows.x, t->split.train, t->rows.features, &n);
+    *b = (struct baseline){ .rows = (int64_t)n, .n = t->rows.features };
     b->features = NEW_N(t->a, struct baseline_column, b->n);
     for (size_t i = 0; i < b->n; i++) {
         auto_arena struct arena *scratch = arena_new(0);
-        baseline_column_make(scratch, t->rows.names[i], t->rows.x + i, t->split.train, t->rows.features,
-                             &b->features[i]);
+        baseline_column_make(scratch, t->rows.names[i], x + i, n, t->rows.features, &b->features[i]);
     }
-    rows_forget(&t->rows);
+}
+
+static void on_binned(void *arg)
+{
+    rows_forget(&((struct training *)arg)->rows);
 }
 
 static void tell(const struct training *t, const char *name, int round, double v)
@@ -145,7 +151,9 @@ static struct str params_text(const struct training *t)
 static struct str baseline_text(struct training *t)
 {
     auto_arena struct arena *scratch = arena_new(0);
-    baseline_column_make(scratch, S("score"), t->fit.score, t->split.train, 1, &t->baseline.score);
+    size_t n;
+    const float *score = rows_sample(scratch, t->fit.score, t->split.train, 1, &n);
+    baseline_column_make(scratch, S("score"), score, n, 1, &t->baseline.score);
     return baseline_write(t->a, &t->baseline);
 }
 
@@ -164,6 +172,7 @@ static err onnx_text(const struct training *t, struct str *out)
 static err fit_all(struct training *t, int threads, struct train_result *out)
 {
     struct fit_watch watch = { on_round, t, on_binned };
+    baseline_make(t);
     train_say(t->listener, "features %zu, threads %d, parameters %.*s", t->rows.features, threads,
               STR(schema_text(&trees_with_schema, t->a, &t->with->model.trees, WRITE_DEFAULTS)));
     TRY(fit_trees(t->a, &t->rows, &t->split, &t->with->model.trees, threads, &watch, &t->fit));

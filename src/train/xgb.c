@@ -114,13 +114,18 @@ static void data_free(void *arg)
     d->xgb->XGDMatrixFree(d->handle);
 }
 
+/* Floats in memory, as NumPy's array interface says it. */
+static const char *array_text(struct arena *a, const float *v, size_t n, size_t width)
+{
+    return fmtz(a, "{\"data\":[%llu,true],\"shape\":[%zu,%zu],\"typestr\":\"<f4\",\"version\":3}",
+                (unsigned long long)(uintptr_t)v, n, width);
+}
+
 err xgb_data_new(struct xgb *x, struct arena *a, const float *v, size_t n, size_t features, const float *y,
                  int threads, struct xgb_data **out)
 {
     struct xgb_data *d = NEW(a, struct xgb_data);
-    const char *array = fmtz(a,
-                             "{\"data\":[%llu,true],\"shape\":[%zu,%zu],\"typestr\":\"<f4\",\"version\":3}",
-                             (unsigned long long)(uintptr_t)v, n, features);
+    const char *array = array_text(a, v, n, features);
     const char *config = fmtz(a, "{\"missing\":NaN,\"nthread\":%d}", threads);
     CALL(x, INVALID, "take the rows", XGDMatrixCreateFromDense, array, config, &d->handle);
     d->xgb = x;
@@ -157,11 +162,7 @@ err xgb_bins_new(struct xgb *x, struct arena *a, const struct xgb_table *t, int 
 {
     struct xgb_data *d = NEW(a, struct xgb_data);
     struct batches b = { .xgb = x };
-    b.array = fmtz(
-        a,
-        "{\"data\":[%llu,true],\"shape\":[%zu,%zu],\"strides\":[%zu,%zu],\"typestr\":\"<f4\",\"version\":3}",
-        (unsigned long long)(uintptr_t)t->x, t->n, t->features, t->every * t->features * sizeof *t->x,
-        sizeof *t->x);
+    b.array = array_text(a, t->x, t->n, t->features);
     const char *config = fmtz(a, "{\"missing\":NaN,\"nthread\":%d,\"max_bin\":%d}", threads, bins);
     CALL(x, INTERNAL, "make a proxy", XGProxyDMatrixCreate, &b.proxy);
     int state = x->XGQuantileDMatrixCreateFromCallback(&b, b.proxy, like ? like->handle : NULL, batches_reset,

@@ -15,11 +15,11 @@ struct str xgb_version_text(const struct xgb *, struct arena *a); /* "1.7.4" */
 /* n rows of `features` floats, row-major, NaN for null; y may be NULL. Both are copied. */
 err xgb_data_new(struct xgb *, struct arena *a, const float *x, size_t n, size_t features, const float *y,
                  int threads, struct xgb_data **out);
-/* The same binned, to train on: nothing but bins and labels is copied. A table's rows are `every` rows of memory apart.
+/* The same binned, to train on: nothing but bins and labels is copied.
  * like: has the bins' edges (may be NULL: its own are found); may go afterwards. */
 struct xgb_table {
     const float *x, *y; /* y may be NULL */
-    size_t n, features, every;
+    size_t n, features;
 };
 err xgb_bins_new(struct xgb *, struct arena *a, const struct xgb_table *, int bins, int threads,
                  const struct xgb_data *like, struct xgb_data **out);

@@ -74,12 +74,23 @@ TEST(many_rows_are_learned_as_well)
     struct fit fit;
     struct trees_with with = sample_params(a, 10);
     with.learning_rate = 0.5;
-    sample_rows(a, 340000, 3, 5, &rows);
-    for (size_t i = 0; i < rows.n; i++) /* a value so rare that it is in no part */
-        rows.x[3 * i + 2] = i % 100000 == 77 ? 1e9f : NAN;
+    sample_rows(a, 340000, 4, 5, &rows);
+    for (size_t i = 0; i < rows.n; i++) {
+        rows.x[4 * i + 2] = i % 100000 == 77 ? 1e9f : NAN; /* a value so rare that it is in no sample */
+        rows.x[4 * i + 3] = (float)(i % 24);
+        if (i % 24 == 7)
+            rows.y[i] = 1;
+    }
     CHECK_OK(sample_fit(a, &rows, &with, &split, &fit));
-    CHECK(split.train > 262144);
+    CHECK(split.train > 2 * SAMPLE_ROWS);
     CHECK(metric_auc(a, fit.score + split.train, rows.y + split.train, split.valid) > 0.75);
+    size_t hours = 0;
+    for (size_t i = 0; i < fit.trees.n_nodes; i++)
+        if (fit.trees.nodes[i].feature == 3) { /* few values: each has a bin */
+            CHECK(fit.trees.nodes[i].value == floorf(fit.trees.nodes[i].value));
+            hours += fit.trees.nodes[i].value == 7 || fit.trees.nodes[i].value == 8;
+        }
+    CHECK(hours >= 2);
 }
 
 /* Debian's is some years older than the one that set-up fetches. */

@@ -23,6 +23,27 @@ static struct rows ten_days(struct arena *a)
     return r;
 }
 
+TEST(a_sample_has_no_rhythm)
+{
+    auto_arena struct arena *a = arena_new(0);
+    size_t n = 3 * SAMPLE_ROWS, have, count[3] = { 0 };
+    float *x = NEW_N(a, float, 2 * n);
+    for (size_t i = 0; i < n; i++) {
+        x[2 * i] = (float)(i % 3);
+        x[2 * i + 1] = (float)i;
+    }
+    CHECK(rows_sample(a, x, SAMPLE_ROWS, 2, &have) == x && have == SAMPLE_ROWS);
+    const float *some = rows_sample(a, x, n, 2, &have);
+    CHECK(have == SAMPLE_ROWS);
+    for (size_t i = 0; i < have; i++) {
+        size_t row = (size_t)some[2 * i + 1];
+        CHECK(row / 3 == i && some[2 * i] == (float)(row % 3));
+        count[row % 3]++;
+    }
+    for (int k = 0; k < 3; k++)
+        CHECK(count[k] > have / 3 - have / 100 && count[k] < have / 3 + have / 100);
+}
+
 TEST(split_learns_only_from_labels_known_by_then)
 {
     auto_arena struct arena *a = arena_new(0);
