@@ -353,7 +353,7 @@ static void on_room(uv_handle_t *h, size_t suggested, uv_buf_t *out)
     if (c->tls || c->ended || !c->codec || !c->codec->lend || c->rest.n)
         return;
     struct str lent = c->codec->lend(c->state);
-    if (!lent.p && c->large)
+    if (c->large && !c->cur)
         out->len = FIRST_SIZE;
     if (lent.n >= LENT_MIN)
         *out = uv_buf_init((char *)(uintptr_t)lent.p, lent.n < LENT_MAX ? (unsigned)lent.n : LENT_MAX);
