@@ -197,7 +197,7 @@ static void token_hash(struct str token, uint8_t out[HASH_BYTES])
 
 bool cache_holds(struct cache *c, const struct found *f)
 {
-    int64_t now = now_us();
+    int64_t now = now_us_about();
     return atomic_load(&c->version) == f->version && now < f->who.expires && now - f->at <= MINUTE_US;
 }
 

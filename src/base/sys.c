@@ -27,6 +27,11 @@ int64_t now_us(void)
     return clock_ns(CLOCK_REALTIME) / 1000;
 }
 
+int64_t now_us_about(void)
+{
+    return clock_ns(CLOCK_REALTIME_COARSE) / 1000;
+}
+
 int64_t mono_ns(void)
 {
     return clock_ns(CLOCK_MONOTONIC);

@@ -5,8 +5,9 @@
 #pragma once
 #include "base/err.h"
 
-int64_t now_us(void);  /* wall clock */
-int64_t mono_ns(void); /* monotonic, for intervals */
+int64_t now_us(void);       /* wall clock */
+int64_t now_us_about(void); /* the same, up to 10 ms late: a fifth of the time */
+int64_t mono_ns(void);      /* monotonic, for intervals */
 /* "2001-05-01T00:00:00Z" with as many digits of the fraction as needed (0, 3 or 6). */
 struct str time_text(struct arena *a, int64_t us);
 /* RFC 3339, a date alone ("2001-05-01", midnight UTC), or date and time without a zone (UTC). */

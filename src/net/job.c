@@ -10,7 +10,7 @@ static const char digits32[] = "0123456789abcdefghjkmnpqrstvwxyz";
 /* As id_new(), without a system call: the id only tells requests apart. */
 static struct str id_make(struct loop *l, struct arena *a)
 {
-    uint64_t ms = (uint64_t)(now_us() / 1000), x = splitmix(&l->seed), y = splitmix(&l->seed);
+    uint64_t ms = (uint64_t)(now_us_about() / 1000), x = splitmix(&l->seed), y = splitmix(&l->seed);
     char *p = arena_alloc(a, 26, 1);
     for (int i = 9; i >= 0; i--, ms >>= 5)
         p[i] = digits32[ms & 31];

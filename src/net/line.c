@@ -73,10 +73,15 @@ void line_reply(struct req_out *e, int status, const char *content_type, const s
     pen_str(&pen, S(" "));
     pen_str(&pen, str_of(status_text(status)));
     pen_str(&pen, S("\r\n"));
-    if (type.n && status_has_body(status))
-        pen_header(&pen, S("Content-Type"), type);
+    if (type.n && status_has_body(status)) {
+        pen_str(&pen, S("Content-Type: "));
+        pen_str(&pen, type);
+        pen_str(&pen, S("\r\n"));
+    }
     head_framing(&pen, e, status, body);
-    pen_header(&pen, S("X-Request-Id"), r->id);
+    pen_str(&pen, S("X-Request-Id: ")); /* ours, or one that was found sane */
+    pen_str(&pen, r->id);
+    pen_str(&pen, S("\r\n"));
     if (!extra_has(e, S("x-content-type-options")))
         pen_str(&pen, S("X-Content-Type-Options: nosniff\r\n"));
     if (!extra_has(e, S("cache-control")))

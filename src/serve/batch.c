@@ -130,7 +130,7 @@ static err run_together(struct arena *a, struct infer *first, size_t n)
     const struct model *m = first->to->model;
     struct together t = { .a = a, .first = first, .in = NEW_N(a, struct tensor, m->info->n_inputs) };
     struct infer_times at = { .started = mono_ns() };
-    int64_t clock = run_clock(first);
+    int64_t clock = run_clock(first, at.started);
     for (const struct infer *c = first; c; c = c->next) {
         t.rows += c->n;
         if (c->seq && (!batch_able(c) || !batch_fits(first, c))) /* by its state, which it got only now */
@@ -141,8 +141,8 @@ static err run_together(struct arena *a, struct infer *first, size_t n)
     outputs_join(&t);
     TRY(policy_run(first, a, t.in, t.out, t.out_n));
     TRY(outputs_part(&t));
-    clock = run_clock(first) - clock;
     at.ran = mono_ns();
+    clock = run_clock(first, at.ran) - clock;
     for (struct infer *c = first; c; c = c->next) {
         c->at.started = at.started;
         c->at.ran = at.ran;
@@ -193,14 +193,14 @@ static void average(_Atomic int64_t *to, int64_t ns)
 
 /* ---- figures ---- */
 
-int64_t run_clock(const struct infer *c)
+int64_t run_clock(const struct infer *c, int64_t mono)
 {
     const struct model *m = c->to->model;
     const struct policy *p = c->entry ? c->entry->policy : NULL;
     struct timespec t;
     if (!p || p->batching.max_batch < 2 || !m->info->device || strcmp(m->info->device, "cpu") != 0 ||
         atomic_load_explicit(&m->run_ns, memory_order_relaxed) < CLOCKED_NS)
-        return mono_ns();
+        return mono;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
 }

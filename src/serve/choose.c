@@ -51,6 +51,8 @@ static const struct served *by_share(struct infer *c)
     const struct served *most = NULL;
     if (!c->entry->n)
         return NULL;
+    if (c->entry->n == 1 && !c->entry->cookie.n)
+        return c->entry->v[0].share > 0 ? c->entry->v : NULL;
     double at = (double)(hash64(key_of(c)) >> 11) * 0x1p-53;
     for (size_t i = 0; i < c->entry->n; i++) {
         const struct served *v = &c->entry->v[i];

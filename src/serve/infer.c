@@ -154,12 +154,11 @@ static err prepare(struct infer *c)
 
 err infer_run(struct infer *c)
 {
-    c->at.started = mono_ns();
-    int64_t clock = run_clock(c);
+    c->at.started = c->waits || c->keyed ? mono_ns() : c->at.ready; /* which is now */
+    int64_t clock = run_clock(c, c->at.started);
     TRY(policy_run(c, c->a, c->in, c->out, c->run_n));
-    clock = run_clock(c) - clock;
     c->at.ran = mono_ns();
-    run_count(c, c->n, 1, clock);
+    run_count(c, c->n, 1, run_clock(c, c->at.ran) - clock);
     return NULL;
 }
 

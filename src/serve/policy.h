@@ -104,8 +104,8 @@ void batch_run(struct arena *scratch, struct infer *first, size_t n);
  * try. */
 bool batch_pays(const struct policy *, const struct infer *c, bool choice);
 /* Time that this thread has worked, for figures of a run: by the thread's clock, where the model is on the CPU and takes
- * longer than asking costs, as neighbours do not show in that. */
-int64_t run_clock(const struct infer *c);
+ * longer than asking costs, as neighbours do not show in that; else it is mono_ns(), which the caller knows. */
+int64_t run_clock(const struct infer *c, int64_t mono);
 /* After a run: its time and size, for figures and for quick(). */
 void run_count(struct infer *c, size_t rows, size_t requests, int64_t worked_ns);
 

@@ -604,8 +604,11 @@ static err rest_reply(struct infer *c)
         if (is_binary(c, i))
             tensor_put(&b, &out[i]);
     }
-    if (binary)
-        req_reply_header(c->r, "Inference-Header-Content-Length", fmt(c->a, "%zu", json));
+    struct buf length = buf_new(c->a);
+    if (binary) {
+        write_i64(&length, (int64_t)json);
+        req_reply_header(c->r, "Inference-Header-Content-Length", buf_get(&length));
+    }
     return reply_send(c, binary ? "application/octet-stream" : "application/json", buf_get(&b));
 }
 

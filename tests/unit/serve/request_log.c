@@ -331,7 +331,7 @@ TEST(the_last_traced_requests_tell_their_times)
     static const char *const steps[] = { "ready", "started", "ran", "ended" };
     for (int i = 0; i < 4; i++) {
         int64_t at = yyjson_get_sint(yyjson_obj_get(good, steps[i]));
-        CHECK(at > last);
+        CHECK(at > 0 && at >= last); /* it runs as soon as it is ready */
         last = at;
     }
     CHECK(yyjson_get_sint(yyjson_obj_get(failed, "ran")) == 0);
