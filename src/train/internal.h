@@ -12,6 +12,8 @@ err rows_from(struct arena *a, const struct columns *in, const struct dataset_ve
 err rows_load(struct arena *a, const struct strs *paths, const struct dataset_version_spec *spec,
               struct rows *out);
 
+/* Room for x of n rows, which rows_forget() gives back. */
+void rows_x_new(struct arena *a, size_t n, struct rows *);
 /* What the distribution of a column is asked of, for the bins of trees and the baselines of all models: so many rows, and at
  * most twice as many, tell as well as all do. */
 enum { SAMPLE_ROWS = 100000 };

@@ -324,22 +324,27 @@ static err raw_blocks(const struct loader *l, enum loader_part part, size_t tens
     return NULL;
 }
 
-err loader_raw(const struct loader *l, struct arena *a, enum loader_part part, size_t tensor, size_t rows_max,
-               float **out, size_t *rows)
+err loader_raw_into(const struct loader *l, enum loader_part part, size_t tensor, size_t rows, float *out)
 {
     if (tensor >= l->n ||
         (l->tensors[tensor].type != TENSOR_F32 && l->tensors[tensor].kind != KIND_CATEGORIES))
         FAIL(INVALID, "there are no raw numbers of input %zu", tensor);
-    const struct gather *g = &l->slots[tensor].gather;
-    int64_t have = l->facts.rows[part];
-    size_t want = (size_t)have < rows_max ? (size_t)have : rows_max;
-    int64_t *ids = NEW_N(a, int64_t, g->width + 1);
-    *rows = want;
-    *out = NEW_N(a, float, arena_mul(want + 1, g->width));
+    auto_arena struct arena *tmp = arena_new(0);
+    size_t width = l->slots[tensor].gather.width;
+    int64_t have = l->facts.rows[part], *ids = NEW_N(tmp, int64_t, width + 1);
     if (!l->facts.kept)
-        return raw_blocks(l, part, tensor, want, ids, *out);
-    g = &l->kept.gather[tensor];
-    for (size_t i = 0; i < want; i++)
-        raw_row(&l->tensors[tensor], g, l->rows[part][raw_pick(have, want, i)], ids, *out + i * g->width);
+        return raw_blocks(l, part, tensor, rows, ids, out);
+    for (size_t i = 0; i < rows; i++)
+        raw_row(&l->tensors[tensor], &l->kept.gather[tensor], l->rows[part][raw_pick(have, rows, i)], ids,
+                out + i * width);
     return NULL;
+}
+
+err loader_raw(const struct loader *l, struct arena *a, enum loader_part part, size_t tensor, size_t rows_max,
+               float **out, size_t *rows)
+{
+    size_t have = (size_t)l->facts.rows[part], width = tensor < l->n ? l->slots[tensor].gather.width : 0;
+    *rows = have < rows_max ? have : rows_max;
+    *out = NEW_N(a, float, arena_mul(*rows + 1, width));
+    return loader_raw_into(l, part, tensor, *rows, *out);
 }

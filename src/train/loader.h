@@ -147,6 +147,8 @@ struct str loader_state(const struct loader *, struct arena *a);
  * baselines and for checking an exported model. NUMBERS, and CATEGORIES that are numbers (others are NaN). */
 err loader_raw(const struct loader *, struct arena *a, enum loader_part, size_t tensor, size_t rows_max,
                float **out, size_t *rows);
+/* The same into memory of the caller's; rows: no more than the part has. */
+err loader_raw_into(const struct loader *, enum loader_part, size_t tensor, size_t rows, float *out);
 
 /* ---- batches ---- */
 enum { LOADER_TENSORS_MAX = 32 };

@@ -131,6 +131,14 @@ void rows_forget(struct rows *r)
         x_free(r->x_in);
 }
 
+void rows_x_new(struct arena *a, size_t n, struct rows *r)
+{
+    r->x_in = NEW(a, struct arena *);
+    *r->x_in = arena_new(0);
+    arena_defer(a, x_free, r->x_in);
+    r->x = NEW_N(*r->x_in, float, arena_mul(n, r->features));
+}
+
 static void rows_new(struct arena *a, const struct layout *l, size_t n, int64_t until, struct rows *out)
 {
     *out = (struct rows){ .n = n,
@@ -139,10 +147,7 @@ static void rows_new(struct arena *a, const struct layout *l, size_t n, int64_t 
                           .texts = l->texts.n,
                           .text_names = l->texts.v,
                           .until = until };
-    out->x_in = NEW(a, struct arena *);
-    *out->x_in = arena_new(0);
-    arena_defer(a, x_free, out->x_in);
-    out->x = NEW_N(*out->x_in, float, arena_mul(n, l->features.n));
+    rows_x_new(a, n, out);
     out->text = NEW_N(a, struct str, arena_mul(n, l->texts.n) + 1);
     out->y = NEW_N(a, float, n);
     out->at = NEW_N(a, int64_t, n);

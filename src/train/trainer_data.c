@@ -476,8 +476,10 @@ err train_set_numbers(struct arena *a, const struct train_job *job, const struct
         if (in->kind != KIND_NUMBERS)
             FAIL(INVALID, "trees take numbers, not input '%.*s'", STR(in->name));
         in->normalise = NORM_NONE;
-        if (in->role == ROLE_INPUT)
-            in->missing = MISSING_MEAN; /* raw rows keep what is missing */
+        if (in->role == ROLE_INPUT) { /* raw rows keep what is missing */
+            in->missing = MISSING_MEAN;
+            in->indicator = false;
+        }
     }
     if (!f.inputs.n || f.inputs.v[0].role != ROLE_INPUT || f.inputs.n > 2)
         FAIL(INVALID, "trees take one input of numbers");

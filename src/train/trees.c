@@ -285,37 +285,36 @@ static err plain_read(struct training *t, const struct train_job *job)
     return rows_split(&t->rows, job->with->holdout, &t->split);
 }
 
-static err part_read(struct training *t, struct loader *loader, enum loader_part part, size_t at,
-                     size_t label, size_t *n)
+static err part_read(struct training *t, const struct train_set *set, enum loader_part part, size_t at,
+                     size_t *n)
 {
-    float *x, *y;
-    size_t rows, labels;
-    TRY(loader_raw(loader, t->a, part, 0, (size_t)loader_facts(loader).rows[part], &x, &rows));
-    TRY(loader_raw(loader, t->a, part, label, rows, &y, &labels));
-    if (labels != rows)
-        FAIL(INTERNAL, "%zu rows have %zu labels", rows, labels);
-    memcpy(t->rows.x + at * t->rows.features, x, rows * t->rows.features * sizeof *x);
-    for (size_t i = 0; i < rows; i++) {
+    float *y = t->rows.y + at;
+    *n = (size_t)set->facts.rows[part];
+    TRY(loader_raw_into(set->loader, part, 0, *n, t->rows.x + at * t->rows.features));
+    TRY(loader_raw_into(set->loader, part, (size_t)set->label, *n, y));
+    for (size_t i = 0; i < *n; i++)
         if (y[i] != 0 && y[i] != 1)
             FAIL(INVALID, "label '%.*s' is %g in a row, and trees learn 0 or 1", STR(t->with->label),
                  (double)y[i]);
-        t->rows.y[at + i] = y[i];
-    }
-    *n = rows;
     return NULL;
 }
 
+/* What the loader keeps goes before the rows are binned. */
 static err loader_read(struct training *t, const struct train_job *job)
 {
+    auto_arena struct arena *loading = arena_new(0);
     struct train_set set;
-    TRY(train_set_numbers(t->a, job, t->listener, &set));
+    struct rows *r = &t->rows;
+    TRY(train_set_numbers(loading, job, t->listener, &set));
     const struct loader_tensor *x = &set.t[0];
-    t->rows = (struct rows){ .features = (size_t)x->n, .names = x->columns.v };
-    t->rows.n = (size_t)(set.facts.rows[LOADER_TRAIN] + set.facts.rows[LOADER_VALID]);
-    t->rows.x = NEW_N(t->a, float, arena_mul(t->rows.n + 1, t->rows.features));
-    t->rows.y = NEW_N(t->a, float, t->rows.n + 1);
-    TRY(part_read(t, set.loader, LOADER_TRAIN, 0, (size_t)set.label, &t->split.train));
-    TRY(part_read(t, set.loader, LOADER_VALID, t->split.train, (size_t)set.label, &t->split.valid));
+    *r = (struct rows){ .features = (size_t)x->n, .names = NEW_N(t->a, struct str, (size_t)x->n) };
+    for (size_t i = 0; i < r->features; i++)
+        r->names[i] = str_dup(t->a, x->columns.v[i]);
+    r->n = (size_t)(set.facts.rows[LOADER_TRAIN] + set.facts.rows[LOADER_VALID]);
+    rows_x_new(t->a, r->n, r);
+    r->y = NEW_N(t->a, float, r->n + 1);
+    TRY(part_read(t, &set, LOADER_TRAIN, 0, &t->split.train));
+    TRY(part_read(t, &set, LOADER_VALID, t->split.train, &t->split.valid));
     if (!t->split.train || !t->split.valid)
         FAIL(INVALID, "%zu rows to learn from, %zu held out: trees want some of both", t->split.train,
              t->split.valid);

@@ -165,6 +165,15 @@ def test_trees_split_by_time_are_the_same_by_either_way(bench, data):
     assert models[0] == models[1]
 
 
+def test_trees_see_for_themselves_what_is_missing(bench, data):
+    duckdb.execute(f"copy (select case when i % 3 > 0 then i % 7 end as a, i % 11 as b, (i % 3 = 0)::integer as y from range(600) r(i)) "
+                   f"to '{data}/gaps.parquet' (format parquet)")
+    form = bench.form("gaps", model={"trees": {"rounds": 5}}, data={"path": f"{data}/gaps.parquet"}, label="y",
+                      inputs=[{"name": "x", "kind": "numbers", "columns": ["a", "b"], "indicator": True}])
+    out, _ = bench.train(form, "-o", "json")
+    assert result(out)["metrics"]["auc"] == 1 and result(out)["signature"]["features"] == ["a", "b"]
+
+
 def test_a_language_model_learns(bench):
     form = bench.form("gpt", data={"path": "text.txt"}, epochs=3, model={"gpt": {"layers": 1, "width": 32, "heads": 2}},
                       inputs=[{"name": "tokens", "kind": "tokens", "columns": ["text"], "length": 16}])
