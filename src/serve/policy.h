@@ -28,7 +28,8 @@ enum {
     PAYS_OF = 16,
     TRY_ALONE = 16,
     ALONE_OF = 1024,
-    TRY_BATCH = 8,
+    TRY_BATCH = 8, /* of at most TRY_ROWS: what they use beside their time is lost */
+    TRY_ROWS = 8,
     BATCH_OF = 8192,
     QUIET_MIN_NS = 50000, /* so long without an arrival, or four times their usual distance: nobody comes */
     STATES_MAX = 32,

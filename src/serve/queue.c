@@ -367,6 +367,8 @@ static int64_t take(struct policy *p, int64_t now, struct batch *b)
     waited(p, b);
     if (b->n > 1 && !batch_pays(p, b->head, true))
         most = 1;
+    else if (b->n > 1 && most > TRY_ROWS && !batch_pays(p, b->head, false))
+        most = TRY_ROWS;
     choose(p, b, wait ? good : most, true);
     return now;
 }

@@ -365,6 +365,25 @@ TEST(a_batch_that_does_not_pay_is_seldom_tried_again)
     free(p);
 }
 
+TEST(a_batch_that_is_but_tried_is_small)
+{
+    int first, fd[12];
+    struct asks *k = held(DEPLOYMENT(ONE ", batching: {maxBatch: 16}"), &first);
+    for (size_t i = 0; i < 12; i++) {
+        fd[i] = query(k, "x=1");
+        wait_queue(k, i + 1);
+    }
+    atomic_store(&k->model->alone_ns, 1000);
+    atomic_store(&k->model->together_ns, 2000);
+    atomic_store(&k->model->turns, BATCH_OF - 1);
+    toy_hold(k, false);
+    answer(k, first, 200);
+    for (size_t i = 0; i < 12; i++)
+        CHECK_STR(answer(k, fd[i], 200), "2");
+    CHECK(k->toy.runs == 6 && k->toy.rows[1] == TRY_ROWS && k->toy.rows[2] == 1);
+    asks_free(k);
+}
+
 TEST(a_new_spec_answers_what_waited_under_the_old_one)
 {
     int first;
