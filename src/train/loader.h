@@ -35,7 +35,7 @@ enum loader_norm {
     NORM_MINMAX,   /* (x − min) / (max − min), the same */
     NORM_IMAGE,    /* x / 255 */
 };
-enum loader_missing { /* null, NaN; with a policy other than ERROR infinities, too */
+enum loader_missing { /* null, NaN; an infinity is an error, unless its row is skipped */
                       MISSING_ERROR,
                       MISSING_MEAN, /* of the training part */
                       MISSING_FILL, /* the number `fill` */
@@ -138,6 +138,8 @@ struct loader_facts {
     int64_t bytes;              /* of the kept rows, or of both windows */
     bool kept;
     double seconds; /* that loader_open took */
+    struct strs
+        left; /* columns that nobody names, and that are no numbers: an input without columns leaves them out */
 };
 struct loader_facts loader_facts(const struct loader *);
 /* Statistics and vocabularies as JSON: with it another loader gives the same numbers for the same rows; an exported model

@@ -170,9 +170,11 @@ static err bad_fail(const struct taking *t, const struct slot *s, struct str col
 {
     auto_arena struct arena *a = arena_new(0);
     const char *what = vector_null(v->valid, i) ? "null" : isnan(x) ? "NaN" : "infinite or too large";
-    return err_hint(
-        err_new(INVALID, "column '%.*s' is %s in %.*s", STR(column), what, STR(row_text(a, t, i))),
-        "a policy for missing values of '%.*s' would fill it or skip the row", STR(s->in->name));
+    err e = err_new(INVALID, "column '%.*s' is %s in %.*s", STR(column), what, STR(row_text(a, t, i)));
+    if (isinf(x))
+        return err_hint(e, "'missing: skip' of the input '%.*s' would leave the row out", STR(s->in->name));
+    return err_hint(e, "a policy for missing values of '%.*s' would fill it or skip the row",
+                    STR(s->in->name));
 }
 
 static float *train_floats(const struct taking *t, const float *x, float *tmp)
@@ -192,11 +194,11 @@ static err numbers_take(struct taking *t, struct slot *s)
     for (size_t c = 0; c < width; c++) {
         const struct vector *v = &t->v[s->column + c];
         floats_of(v, t->n, x);
-        if ((s->in->missing == MISSING_ERROR || s->in->role == ROLE_WEIGHT) &&
-            (any_bad(x, t->n) || s->in->role == ROLE_WEIGHT))
+        if (any_bad(x, t->n) || s->in->role == ROLE_WEIGHT)
             for (size_t k = 0; k < t->rows; k++) {
                 size_t i = t->row[k];
-                if (bad(x[i]) && s->in->missing == MISSING_ERROR)
+                /* What is infinite is not missing: nothing is filled in for it. */
+                if (bad(x[i]) && (s->in->missing == MISSING_ERROR || !isnan(x[i])))
                     return bad_fail(t, s, s->in->columns.v[c], v, i, x[i]);
                 if (s->in->role == ROLE_WEIGHT && x[i] < 0) {
                     auto_arena struct arena *a = arena_new(0);
@@ -653,8 +655,40 @@ static bool type_is_number(struct str type)
     return column_type_of(type, &t) && (t == COL_F64 || t == COL_I64 || t == COL_BOOL);
 }
 
+static bool has_rows(struct duck *d, struct str source)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct columns one;
+    return duck_load(d, a, fmt(a, "SELECT 1 FROM %.*s LIMIT 1", STR(source)), &one) || one.rows > 0;
+}
+
+/* A column of a CSV file in which all words are numbers, were it not for "inf" or "nan", would be left out as text unseen. */
+static err words_check(const struct loader *l, struct duck *d, struct str column)
+{
+    enum { SEEN = 20480 }; /* rows by which DuckDB tells the types of a CSV file */
+    auto_arena struct arena *a = arena_new(0);
+    struct columns got;
+    const struct str name = sql_name(a, column);
+    TRY(duck_load(
+        d, a,
+        fmt(a,
+            "SELECT row - 1 AS row, word FROM (SELECT row_number() OVER () AS row, %.*s AS word, "
+            "count(word) OVER () AS words, count(TRY_CAST(word AS DOUBLE)) OVER () AS numbers FROM "
+            "(FROM %.*s LIMIT %d)) WHERE words = numbers AND NOT isfinite(TRY_CAST(word AS DOUBLE)) "
+            "ORDER BY row LIMIT 1",
+            STR(name), STR(l->sources[0]), SEEN),
+        &got));
+    if (got.rows)
+        return err_hint(
+            err_new(INVALID, "column '%.*s' of '%.*s' is '%.*s' in row %lld (from 0), and numbers elsewhere",
+                    STR(column), STR(l->files[0].path), STR(got.v[1].dict[got.v[1].code[0]]),
+                    (long long)got.v[0].i[0]),
+            "leave the field empty where the number is not known");
+    return NULL;
+}
+
 /* Columns of an input that names none: all numbers that nobody names. */
-static err columns_rest(struct loader *l, const struct duck_columns *have)
+static err columns_rest(struct loader *l, struct duck *d, const struct duck_columns *have)
 {
     bool done = false;
     for (size_t i = 0; i < l->n; i++) {
@@ -665,8 +699,13 @@ static err columns_rest(struct loader *l, const struct duck_columns *have)
             FAIL(INVALID, "two inputs name no columns: '%.*s' is the second", STR(in->name));
         struct strs rest = { 0 };
         for (size_t c = 0; c < have->n; c++)
-            if (type_is_number(have->v[c].type) && !named(l, have->v[c].name))
-                push(l->a, &rest, str_dup(l->a, have->v[c].name));
+            if (!named(l, have->v[c].name))
+                push(l->a, type_is_number(have->v[c].type) ? &rest : &l->facts.left,
+                     str_dup(l->a, have->v[c].name));
+        for (size_t c = 0; c < l->facts.left.n && l->files[0].format == FILE_CSV; c++)
+            TRY(words_check(l, d, l->facts.left.v[c]));
+        if (!rest.n && !has_rows(d, l->sources[0])) /* a CSV file without rows does not even know its types */
+            FAIL(INVALID, "there are no rows in '%.*s'", STR(l->files[0].path));
         if (!rest.n)
             FAIL(INVALID, "input '%.*s': there are no columns of numbers that nobody else names",
                  STR(in->name));
@@ -915,7 +954,7 @@ err table_open(struct loader *l)
     TRY(sources_find(l, d));
     TRY_AS(duck_describe(d, a, fmt(a, "SELECT * FROM %.*s", STR(l->sources[0])), &have), "reading '%.*s'",
            STR(l->files[0].path));
-    TRY(columns_rest(l, &have));
+    TRY(columns_rest(l, d, &have));
     columns_plan(l, &have);
     for (size_t i = 0; i < l->n; i++)
         TRY_AS(slot_plan(l, d, &l->slots[i]), "reading '%.*s'", STR(l->files[0].path));

@@ -171,6 +171,9 @@ static void say_start(const struct training_net *t)
     train_say(t->listener, "rows: %lld to learn from, %lld held out%s, read in %.2f s",
               (long long)t->set.facts.rows[LOADER_TRAIN], (long long)t->set.facts.rows[LOADER_VALID],
               t->set.facts.kept ? "" : " (read anew in each epoch)", t->set.facts.seconds);
+    if (t->set.facts.left.n)
+        train_say(t->listener, "left out, as they are no numbers and no input names them: %.*s",
+                  STR(str_join(a, t->set.facts.left.v, t->set.facts.left.n, S(", "))));
     train_say(
         t->listener,
         "model %.*s: %lld parameters, %.3g MFLOP a row; %lld steps of %lld rows%.*s, %s, %d threads, rate %g; "

@@ -384,7 +384,7 @@ def csv(bench, name, rows):
 def test_bad_rows_are_named(bench):
     good = [(i * 0.1, i % 2) for i in range(200)]
     form = csv(bench, "empty.csv", [])
-    assert bench.fails(bench.form("empty", **form))
+    assert "no rows in" in bench.fails(bench.form("empty", **form))
     form = csv(bench, "gone.csv", [*good, (1, "")])
     assert "y" in bench.fails(bench.form("gone", **form))
     form = csv(bench, "one.csv", [(i, 1) for i in range(100)])
@@ -399,6 +399,15 @@ def test_bad_rows_are_named(bench):
     strict = csv(bench, "nan.csv", [*good, ("nan", 1)])
     strict["inputs"] = [{"name": "features", "columns": ["x"], "missing": "error"}]
     assert "x" in bench.fails(bench.form("nan", **strict))
+    for rows, row in (([*good, ("inf", 1)], 200), ([("-Infinity", 1), *good], 0)):  # the second makes the column one of text
+        err = bench.fails(bench.form("words", **csv(bench, "words.csv", rows)))
+        assert "column 'x'" in err and f"row {row} " in err and "hint:" in err, err
+
+
+def test_columns_that_are_left_out_are_named(bench):
+    (bench.folder / "mixed.csv").write_text("x,city,y\n" + "".join(f"{i * 0.1},{'Abu Dhabi' if i % 3 else 7},{i % 2}\n" for i in range(200)))
+    _, err = bench.train(bench.form("mixed", data={"path": "mixed.csv"}, label="y", model={"mlp": {"hidden": [4]}}, epochs=1))
+    assert re.search(r"^left out, .*: city$", err, re.M), err
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(bench):

@@ -562,7 +562,7 @@ static void table_holes(struct table *t, struct arena *a)
 {
     table_set(
         t, a,
-        "SELECT * FROM (VALUES (1.0::DOUBLE, 10.0::FLOAT, 0), (NULL, 20, 1), (3, 'nan'::FLOAT, 0), (5, 30, 1), (3, 'inf'::FLOAT, 1)) t(x, z, y)",
+        "SELECT * FROM (VALUES (1.0::DOUBLE, 10.0::FLOAT, 0), (NULL, 20, 1), (3, 'nan'::FLOAT, 0), (5, 30, 1), (3, NULL, 1)) t(x, z, y)",
         "");
     t->in[0] = input(a, "x", ROLE_INPUT, KIND_NUMBERS, "x,z");
     t->in[1] = input(a, "y", ROLE_LABEL, KIND_CLASS, "y");
@@ -597,6 +597,11 @@ TEST(missing_values_have_a_policy)
     t.in[0].missing = MISSING_SKIP;
     CHECK_OK(loader_open(a, &t.spec, &l));
     CHECK(loader_facts(l).rows[0] == 2 && loader_facts(l).skipped == 3);
+    t.file[0].path = table_write(a, t.dir, "f.parquet", "",
+                                 "SELECT CASE i WHEN 3 THEN 'inf'::FLOAT ELSE i END AS x, 1 AS z, i % 2 AS y "
+                                 "FROM range(9) t(i)");
+    CHECK_OK(loader_open(a, &t.spec, &l));
+    CHECK(loader_facts(l).rows[0] == 8 && loader_facts(l).skipped == 1);
 }
 
 static void refuses(struct table *t, const char *want)
@@ -623,6 +628,9 @@ TEST(bad_values_are_named_by_column_file_and_row)
         a, t.dir, "h.parquet", "",
         "SELECT CASE i WHEN 3000 THEN 1e300 ELSE i END AS z, i % 2 AS y FROM range(5000) t(i)");
     refuses(&t, "h.parquet': column 'z' is infinite or too large in row 3000 (from 0)");
+    t.in[0].missing = MISSING_MEAN; /* fills in for what is missing, and this is not */
+    refuses(&t, "h.parquet': column 'z' is infinite or too large in row 3000 (from 0)");
+    t.in[0].missing = MISSING_ERROR;
     t.file[0].path = table_write(
         a, t.dir, "l.parquet", "",
         "SELECT i AS z, CASE i WHEN 4000 THEN 10 ELSE i % 10 END AS y FROM range(5000) t(i)");
