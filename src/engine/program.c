@@ -429,7 +429,8 @@ static err make_within(struct program *p)
     int64_t need, least = INT64_MAX, budget = p->options.memory_max;
     int best = 1, parts = 1;
     TRY(make(p, 1, 1, &need));
-    const bool cut = p->options.loss >= 0 && !p->options.one_part && !p->whole && p->source->updates.n == 0;
+    const bool cut = p->options.loss >= 0 && !p->options.one_part && p->rows.ranks_ok && !p->whole &&
+                     p->source->updates.n == 0;
     if (cut)
         parts = parts_wanted(p, PART_USES, PART_BYTES);
     const int most = cut && budget > 0 ? parts_wanted(p, PART_USES_LEAST, 0) : parts;

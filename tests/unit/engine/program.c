@@ -264,6 +264,37 @@ TEST(rows_in_parts_give_the_same_step_in_less_memory)
     team_free(team);
 }
 
+/* The same budget, of a graph in which each row has a share in all others: that is cut neither over threads nor in parts. */
+TEST(rows_that_are_mixed_stay_together)
+{
+    enum { TOKENS = 64, WIDTH = 8 };
+    auto_arena struct arena *a = arena_new(0);
+    struct graph *g = graph_new(a);
+    struct team *team;
+    struct params *p;
+    struct program *prog;
+    CHECK_OK(team_new(2, &team));
+    const int batch = graph_symbol(g, "batch");
+    int x = graph_input(g, "x", TENSOR_F32, SHAPE(batch, TOKENS, WIDTH)),
+        y = graph_input(g, "y", TENSOR_I64, SHAPE(batch, TOKENS));
+    int w = graph_param(g, S("w"), SHAPE(WIDTH, WIDTH), NULL);
+    for (int i = 0; i < 4; i++)
+        x = graph_node(g, OP_Tanh, graph_node(g, OP_MatMul, x, w));
+    x = graph_node_with(g, OP_Softmax, ATTRS({ "axis", ATTR_INT, .i = 0 }), x);
+    int loss = graph_node(g, OP_SoftmaxCrossEntropy, x, y);
+    graph_output(g, loss, S("loss"));
+    CHECK_OK(graph_error(g));
+    CHECK_OK(params_new(a, &device_cpu, g, 2, 7, &p));
+    struct program_options o = { .team = team, .rows = ROWS, .loss = loss };
+    CHECK_OK(program_new(a, g, p, &o, &prog));
+    struct program_facts f = program_facts(prog);
+    o.memory_max = f.memory_params + f.memory * 8 / 10;
+    CHECK(f.ranks == 1 && f.parts == 1);
+    if (!program_new(a, g, p, &o, &prog))
+        CHECK(program_facts(prog).parts == 1);
+    team_free(team);
+}
+
 TEST(what_costs_next_to_nothing_is_computed_again)
 {
     auto_arena struct arena *a = arena_new(0);
