@@ -522,16 +522,20 @@ static err csv_sql(struct duck *d, struct arena *a, struct str path, struct str 
     struct columns form;
     struct buf b = buf_new(a);
     struct str file = sql_text(a, path);
-    TRY(duck_load(d, a, fmt(a, CSV_FORM, STR(file), quoteless(path) ? ", quote=''" : ""), &form));
+    const bool plain = quoteless(path);
+    TRY(duck_load(d, a, fmt(a, CSV_FORM, STR(file), plain ? ", quote=''" : ""), &form));
     if (!form.rows)
         FAIL(INVALID, "it has no columns");
     buf_fmt(&b, "read_csv(%.*s, auto_detect=false", STR(file));
     for (size_t i = 0; i < CSV_OPTIONS; i++) {
         const struct column *c = &form.v[i];
         struct str value = column_str(c, 0);
-        if (!column_null(c, 0))
-            buf_fmt(&b, ", %.*s=%.*s", STR(c->name),
-                    STR(sql_text(a, str_is(value, "(empty)") ? S("") : value)));
+        /* Quotes may still come behind what was looked at: then they are the usual ones. */
+        if (plain && (str_is(c->name, "quote") || str_is(c->name, "escape")))
+            value = S("\"");
+        else if (column_null(c, 0))
+            continue;
+        buf_fmt(&b, ", %.*s=%.*s", STR(c->name), STR(sql_text(a, str_is(value, "(empty)") ? S("") : value)));
     }
     for (size_t i = 0; i < form.rows; i++)
         buf_fmt(&b, "%s%.*s: %.*s", i ? ", " : ", columns={",

@@ -392,6 +392,35 @@ static const char *csv_write(struct arena *a, const char *dir, const char *name,
     return path;
 }
 
+/* The form is told by the file's first 32 MB: what comes behind them may be the first to be quoted. */
+TEST(a_quote_far_behind_is_still_one)
+{
+    NEED_DUCKDB();
+    auto_arena struct arena *a = arena_new(0);
+    struct table t = { .a = a, .dir = dir_temp(a) };
+    struct loader *l;
+    char *word = NEW_N(a, char, 1025);
+    memset(word, 'w', 1024);
+    struct buf b = buf_new(a);
+    buf_str(&b, S("x,word,y\n"));
+    for (int i = 0; i < 33000; i++)
+        buf_fmt(&b, "%d,%s,%d\n", i, word, i % 2);
+    buf_str(&b, S("33000,\"one, \"\"two\"\"\",1\n"));
+    const char *path = fmtz(a, "%s/far.csv", t.dir);
+    CHECK_OK(file_write(path, buf_get(&b)));
+    t.file[0].path = str_of(path);
+    t.in[0] = input(a, "x", ROLE_INPUT, KIND_NUMBERS, "x");
+    t.in[1] = input(a, "word", ROLE_INPUT, KIND_CATEGORIES, "word");
+    t.in[2] = input(a, "y", ROLE_LABEL, KIND_CLASS, "y");
+    t.spec = (struct loader_spec){
+        .files = t.file, .n_files = 1, .inputs = t.in, .n_inputs = 3, .threads = 1
+    };
+    CHECK_OK(loader_open(a, &t.spec, &l));
+    const struct strs *words = loader_find(l, S("word"))->vocabulary;
+    CHECK(loader_facts(l).rows[LOADER_TRAIN] == 33001 && words->n == 2);
+    CHECK_STR(words->v[0].n < words->v[1].n ? words->v[0] : words->v[1], "one, \"two\"");
+}
+
 TEST(csv_is_read_in_the_form_that_it_has)
 {
     NEED_DUCKDB();
