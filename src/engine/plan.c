@@ -54,6 +54,21 @@ static bool output_ok(const struct graph *g, const struct node *n, const struct 
     return *out && n->op->split != SPLIT_NONE && !along_rows(g, n, first);
 }
 
+/* A kernel that sums over the batch, and at inference as well. */
+static bool sums_rows(const struct node *n)
+{
+    return n->op->split == SPLIT_TEAM &&
+           (n->op->id != OP_BatchNormalization || attr_i(n, "training_mode", 0));
+}
+
+static bool all_split(const int *v, size_t n, const bool *split)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!split[v[i]])
+            return false;
+    return true;
+}
+
 err plan_rows(const struct graph *from, struct arena *a, const int64_t *sizes, int batch,
               struct rows_plan *out)
 {
@@ -74,8 +89,10 @@ err plan_rows(const struct graph *from, struct arena *a, const int64_t *sizes, i
         if (!split[v] && !shape_same(&value_at(one, v)->shape, &value_at(two, v)->shape))
             return NULL;
     }
+    bool sums = false;
     for (size_t i = 0; i < one->nodes.n; i++) {
         const struct node *n = &one->nodes.v[i];
+        sums |= sums_rows(n);
         for (int k = 0; k < n->n_out; k++)
             if (n->out[k] >= 0 && !output_ok(one, n, value_at(one, n->out[k]), value_at(two, n->out[k]),
                                              split, &split[n->out[k]])) {
@@ -84,6 +101,8 @@ err plan_rows(const struct graph *from, struct arena *a, const int64_t *sizes, i
             }
     }
     out->ranks_ok = true;
+    out->apart = !sums && all_split(from->inputs.v, from->inputs.n, split) &&
+                 all_split(from->outputs.v, from->outputs.n, split);
     out->why = NULL;
     return NULL;
 }

@@ -10,6 +10,7 @@
 struct rows_plan {
     bool *split; /* by value of the graph */
     bool ranks_ok;
+    bool apart; /* and no row sees another: no sums over the batch, inputs and outputs are made of rows */
     const char *why; /* if not: the op that must see all rows */
 };
 err plan_rows(const struct graph *, struct arena *, const int64_t *sizes, int batch, struct rows_plan *out);

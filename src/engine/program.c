@@ -632,6 +632,7 @@ struct program_facts program_facts(const struct program *p)
 {
     struct program_facts f = { .ranks = p->ranks,
                                .rows = p->options.rows,
+                               .by_rows = p->rows.apart,
                                .parts = p->parts,
                                .segments = p->segments,
                                .steps = p->shares[0].compiled->g->nodes.n };

@@ -33,7 +33,6 @@ struct program_options {
 struct program;
 err program_new(struct arena *, const struct graph *, struct params *, const struct program_options *,
                 struct program **out);
-void program_free(struct program *); /* NULL is fine; else the arena frees it */
 
 /* What a run met. */
 struct run_report {
@@ -61,6 +60,7 @@ struct program_facts {
     size_t steps;
     int parts;             /* that each rank's rows are cut into */
     int segments;          /* more than 1: activations are computed again, segment by segment */
+    bool by_rows;          /* no row of the batch sees another, and each input and output is made of rows */
     int64_t memory;        /* bytes: arenas of all ranks, inputs not counted */
     int64_t memory_params; /* masters, halves, gradients */
     double flops;          /* of one run, all ranks */

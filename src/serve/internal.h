@@ -90,7 +90,7 @@ struct model {
     enum model_runtime runtime;
     struct session *session;
     const struct session_info *info;
-    const char *by;               /* what runs it: "onnx", "native"; NULL: an ensemble */
+    const char *by;               /* what runs it: of model_runtimes; NULL: an ensemble */
     struct str why;               /* why no other does, or no better device */
     bool composed;                /* an ensemble (ensemble.c); its number is 1 */
     bool batches;                 /* rows of several requests can be one run */
@@ -206,8 +206,8 @@ struct serve {
     struct trace_log *traces;     /* trace.c */
     struct load_meter *meter;     /* load_report.c */
 
-    pthread_mutex_t m;                /* of what follows */
-    struct runtime *runtime, *native; /* ONNX Runtime; the kernel for trees. NULL: not asked for yet */
+    pthread_mutex_t m;                  /* of what follows */
+    struct runtime *runtimes[RUNTIMES]; /* by model_runtime; NULL: not asked for yet */
     struct model *models;
     struct depl *depls;
     struct snap *retired;
@@ -256,7 +256,7 @@ void plan_unref(struct plan *);
 void tally_unref(struct tally *);
 
 /* ---- load_runtime.c; without m ---- */
-err runtime_need(struct serve *); /* s->runtime is there */
+err runtime_need(struct serve *, struct runtime **out); /* ONNX Runtime */
 /* m's session, by the runtime and on the device that it asks for; onnx: its bytes, checked. */
 struct model_version_spec;
 err model_session(struct serve *, struct arena *a, struct model *m, struct str onnx,

@@ -25,7 +25,7 @@ extern const char *const ab_betters[];
 enum ab_decision { AB_OPEN, AB_A, AB_B, AB_EQUAL, AB_NEITHER };
 extern const char *const ab_decisions[];
 
-enum model_runtime { RUNTIME_ONNX, RUNTIME_AUTO, RUNTIME_NATIVE };
+enum model_runtime { RUNTIME_ONNX, RUNTIME_AUTO, RUNTIME_NATIVE, RUNTIME_ENGINE, RUNTIMES };
 extern const char *const model_runtimes[];
 enum redaction { REDACT_NULL, REDACT_HASH };
 extern const char *const redactions[];
@@ -126,7 +126,7 @@ extern const char *const sequence_control_kinds[];
     O(T, request_log_spec, request_log, 0, "Requests and answers, kept as versions of a dataset.")               \
     F(T, I64, instances, 0, "Runs of its models at the same time; 0: one a core. Quick ones are not counted.", .def = "0", .min = 0, .max = 64) \
     F(T, STR, device, 0, "Where its models run: auto (the best that is there), cpu, cuda, ...", .def = "auto", .len_max = 15) \
-    F(T, ENUM, runtime, 0, "What runs them: ONNX Runtime; native: the kernel for trees as their trainer wrote them, once it agrees within 1e-5; auto: that where it is faster, too. Answers may then differ in their last bits from one load to the next.", .values = model_runtimes, .def = "onnx") \
+    F(T, ENUM, runtime, 0, "What runs them: onnx: ONNX Runtime; engine: our own engine, for small networks; native: the kernel for trees as their trainer wrote them; each once it agrees within 1e-5 with ONNX Runtime; auto: one of these where it is faster, too. Answers may then differ in their last bits from one load to the next.", .values = model_runtimes, .def = "onnx") \
     F(T, DURATION, run_timeout, 0, "A run that takes longer, or than a gRPC client's deadline, is ended: 504; 0: never.", .def = "0s", .min = 0, .max = 8.64e7) \
     O(T, batching, batching, 0, "How requests wait, and run together.")                                          \
     O(T, limits, limits, 0, "What one token may ask.")                                                           \
@@ -145,9 +145,9 @@ extern const char *const sequence_control_kinds[];
     F(T, I64,  failed,   0, "Requests it failed.")                                                               \
     F(T, ENUM, state,    0, "Whether it is loaded.", .values = traffic_states)                                   \
     F(T, STR,  message,  0, "Why it cannot be loaded.")                                                          \
-    F(T, STR,  runtime,  0, "What runs it: onnx, native or ensemble.")                                           \
+    F(T, STR,  runtime,  0, "What runs it: onnx, native, engine or ensemble.")                                           \
     F(T, STR,  device,   0, "Where it runs.")                                                                    \
-    F(T, STR,  why,      0, "Why not on a better device, or by its native trees where that was asked for.")
+    F(T, STR,  why,      0, "Why not on a better device, or not by another runtime where that was asked for.")
 #define ROLLOUT(F, O, L, T)                                                                                      \
     F(T, STR,  version,  0, "The version.")                                                                      \
     F(T, STR,  run,      0, "The pipeline run that deploys it.")                                                 \

@@ -105,7 +105,8 @@ static err warm_up(struct model *m)
 
 void runtime_bring(void *serve)
 {
-    err e = runtime_need(serve);
+    struct runtime *rt;
+    err e = runtime_need(serve, &rt);
     if (e)
         log_err("runtime.open-failed", e);
     err_reset();

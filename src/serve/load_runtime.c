@@ -1,29 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-/* What runs a version: ONNX Runtime on the device that is asked for, or the kernel for trees as their trainer wrote them,
- * after both were compared on rows like the ones that it was trained on. */
+/* What runs a version: ONNX Runtime on the device that is asked for, or in its place what is faster for some: our engine for small
+ * networks, the kernel for trees as their trainer wrote them; after both were compared on the same rows. */
 #include "serve/internal.h"
 
-const char *const model_runtimes[] = { "onnx", "auto", "native", NULL };
+const char *const model_runtimes[] = { "onnx", "auto", "native", "engine", NULL };
 
 enum {
     TRIAL_ROWS = 256,
-    TRIAL_BATCH = 1,      /* what most requests are */
-    BIG_BYTES = 16 << 20, /* a file from here on has all cores for one run, of one pool */
+    TRIAL_BYTES = 1 << 20, /* of their inputs */
+    BIG_BYTES = 16 << 20,  /* a file from here on has all cores for one run, of one pool */
 };
 
-static err runtime_for(struct serve *s, const char *format, struct runtime **keep)
+/* In place of ONNX Runtime, in the order in which `auto` looks for one that takes the version. */
+static const struct other {
+    enum model_runtime runtime;
+    const char *name; /* of the backend */
+    const char *what; /* in messages */
+    bool native;      /* it loads the version's native bytes; else its ONNX form */
+} others[] = {
+    { RUNTIME_NATIVE, "trees", "native trees", true },
+    { RUNTIME_ENGINE, "engine", "network in our engine", false },
+};
+enum { OTHERS = sizeof others / sizeof *others };
+
+static err runtime_for(struct serve *s, enum model_runtime which, const char *name, struct runtime **out)
 {
     const struct runtime_config config = { .library = s->library, .threads = cpu_count() };
     LOCKED(&s->loading);
-    if (*keep)
-        return NULL;
-    return format ? runtime_open_for(str_of(format), &(struct runtime_config){ 0 }, keep)
-                  : runtime_open(&config, keep);
+    struct runtime **keep = &s->runtimes[which];
+    if (!*keep)
+        TRY(name ? runtime_open_named(str_of(name), NULL, keep) : runtime_open(&config, keep));
+    *out = *keep;
+    return NULL;
 }
 
-err runtime_need(struct serve *s)
+err runtime_need(struct serve *s, struct runtime **out)
 {
-    return runtime_for(s, NULL, &s->runtime);
+    return runtime_for(s, RUNTIME_ONNX, NULL, out);
 }
 
 /* ---- rows to try them on ---- */
@@ -44,91 +57,132 @@ static float value_like(const struct baseline_column *c, uint64_t *state)
     return (float)(c->edges[i] + (at - (double)i) * ((double)c->edges[next] - (double)c->edges[i]));
 }
 
-static err rows_like(struct serve *s, struct arena *a, struct str blob, size_t features, float **out)
+static err rows_like(struct serve *s, struct arena *a, struct str blob, struct tensor *t)
 {
     struct baseline like;
     struct str json;
     uint64_t state = 1;
+    float *x = t->data;
     if (!blob.n)
         FAIL(INVALID, "it has no baseline to try both forms on");
     TRY(blob_get(store_blobs(s->store), a, blob, &json));
     TRY(baseline_read(a, json, &like));
-    if (like.n != features)
-        FAIL(INVALID, "its baseline has %zu features, its input %zu", like.n, features);
-    *out = NEW_N(a, float, TRIAL_ROWS *features);
-    for (size_t i = 0; i < TRIAL_ROWS * features; i++)
-        (*out)[i] = value_like(&like.features[i % features], &state);
+    if ((int64_t)like.n != t->dims[1])
+        FAIL(INVALID, "its baseline has %zu features, its input %lld", like.n, (long long)t->dims[1]);
+    for (size_t i = 0; i < t->bytes / sizeof *x; i++)
+        x[i] = value_like(&like.features[i % like.n], &state);
     return NULL;
 }
 
-/* ---- the native form ---- */
-
-static bool same_tensor(const struct tensor_spec *a, const struct tensor_spec *b)
+static size_t rows_to_try(const struct session_info *info)
 {
-    return str_eq(a->name, b->name) && a->type == b->type && a->rank == b->rank &&
-           memcmp(a->dims, b->dims, a->rank * sizeof *a->dims) == 0;
+    size_t bytes = 1;
+    for (size_t i = 0; i < info->n_inputs; i++) {
+        int64_t each = 1;
+        for (size_t k = 1; k < info->inputs[i].rank; k++)
+            each *= info->inputs[i].dims[k]; /* small, as the other form loaded */
+        bytes += (size_t)each * tensor_size(info->inputs[i].type);
+    }
+    size_t rows = TRIAL_BYTES / bytes;
+    return rows > TRIAL_ROWS ? TRIAL_ROWS : rows < 8 ? 8 : rows;
 }
 
-static bool same_face(const struct session_info *a, const struct session_info *b)
+/* Like those of the training, where that is known; trees branch on their values, so that for them it must be. */
+static err rows_drawn(struct serve *s, struct arena *a, const struct session_info *info, struct str baseline,
+                      bool must, struct tensor **out)
 {
-    return a->n_inputs == 1 && b->n_inputs == 1 && a->n_outputs == 1 && b->n_outputs == 1 &&
-           same_tensor(a->inputs, b->inputs) && same_tensor(a->outputs, b->outputs);
+    size_t features, texts;
+    TRY(session_drawn(info, a, rows_to_try(info), out));
+    if (!must && (!baseline.n || info->n_inputs != 1 || !session_by_rows(info, &features, &texts)))
+        return NULL;
+    return rows_like(s, a, baseline, *out);
+}
+
+/* ---- the other form ---- */
+
+static bool same_tensors(const struct tensor_spec *a, size_t a_n, const struct tensor_spec *b, size_t b_n)
+{
+    bool same = a_n == b_n;
+    for (size_t i = 0; same && i < a_n; i++)
+        same = str_eq(a[i].name, b[i].name) && a[i].type == b[i].type && a[i].rank == b[i].rank &&
+               memcmp(a[i].dims, b[i].dims, a[i].rank * sizeof *a[i].dims) == 0;
+    return same;
 }
 
 /* Why it is not to be served: NULL if it is. */
-static err native_judge(struct serve *s, struct arena *a, const struct model *m, struct session *native,
-                        struct str baseline)
+static err other_judge(struct serve *s, struct arena *a, const struct model *m, const struct other *o,
+                       struct session *session, struct str baseline)
 {
-    const struct session_info *info = session_describe(m->session);
+    const struct session_info *x = session_describe(m->session), *y = session_describe(session);
+    struct tensor *rows;
     struct trial t;
-    float *rows;
-    if (!same_face(info, session_describe(native)))
-        FAIL(INVALID, "its native trees have other inputs or outputs");
-    size_t features = (size_t)info->inputs->dims[1];
-    TRY(rows_like(s, a, baseline, features, &rows));
-    TRY(runtime_trial(m->session, native, rows, TRIAL_ROWS, features, TRIAL_BATCH, &t));
-    if (t.max_abs > 1e-5)
-        FAIL(INVALID, "its native trees differ by %g from its ONNX form", t.max_abs);
+    if (!same_tensors(x->inputs, x->n_inputs, y->inputs, y->n_inputs) ||
+        !same_tensors(x->outputs, x->n_outputs, y->outputs, y->n_outputs))
+        FAIL(INVALID, "its %s has other inputs or outputs", o->what);
+    TRY(rows_drawn(s, a, y, baseline, o->native, &rows));
+    TRY(runtime_trial(m->session, session, rows, &t));
+    if (t.max_diff > 1e-5)
+        FAIL(INVALID, "its %s differs by %g from its ONNX form", o->what, t.max_diff);
     if (m->runtime == RUNTIME_AUTO && !t.second)
-        FAIL(INVALID, "its native trees are not faster: %.1f us, ONNX Runtime %.1f us", t.second_ns / 1e3,
+        FAIL(INVALID, "its %s is not faster: %.1f us, ONNX Runtime %.1f us", o->what, t.second_ns / 1e3,
              t.first_ns / 1e3);
     return NULL;
 }
 
-static err native_load(struct serve *s, struct arena *a, const struct model *m,
-                       const struct model_version_spec *spec, struct session **out)
+static err other_load(struct serve *s, struct arena *a, const struct model *m, const struct other *o,
+                      struct str bytes, const struct model_version_spec *spec, struct session **out)
 {
-    struct str bytes;
-    if (!spec->native.n)
+    struct runtime *rt;
+    if (o->native && !spec->native.n)
         FAIL(INVALID, "it has no native trees");
-    TRY(runtime_for(s, "xgboost", &s->native));
-    TRY(blob_get(store_blobs(s->store), a, spec->native, &bytes));
-    TRY(session_load(s->native, bytes, &(struct session_config){ .device = m->device }, out));
-    return native_judge(s, a, m, *out, spec->baseline);
+    TRY(runtime_for(s, o->runtime, o->name, &rt));
+    if (o->native)
+        TRY(blob_get(store_blobs(s->store), a, spec->native, &bytes));
+    TRY(session_load(rt, bytes, &(struct session_config){ .device = m->device }, out));
+    err e = other_judge(s, a, m, o, *out, spec->baseline);
+    if (e)
+        session_unload(*out);
+    return e;
+}
+
+/* ONNX Runtime's session gives way to the other's. */
+static void other_take(struct model *m, const struct other *o, struct session *session)
+{
+    session_unload(m->session);
+    m->session = session;
+    m->by = model_runtimes[o->runtime];
+    m->why = S("");
+}
+
+static const struct other *other_for(const struct model *m, const struct model_version_spec *spec)
+{
+    for (size_t i = 0; i < OTHERS; i++)
+        if (m->runtime == others[i].runtime ||
+            (m->runtime == RUNTIME_AUTO && (!others[i].native || spec->native.n)))
+            return &others[i];
+    return NULL;
 }
 
 err model_session(struct serve *s, struct arena *a, struct model *m, struct str onnx,
                   const struct model_version_spec *spec)
 {
-    struct session *native = NULL;
+    struct runtime *rt;
+    struct session *session;
     int threads = onnx.n >= BIG_BYTES ? cpu_count() : 1;
-    TRY(runtime_need(s));
-    TRY(session_load(s->runtime, onnx, &(struct session_config){ .threads = threads, .device = m->device },
+    TRY(runtime_need(s, &rt));
+    TRY(session_load(rt, onnx, &(struct session_config){ .threads = threads, .device = m->device },
                      &m->session));
     m->by = "onnx";
     m->why = str_of(session_describe(m->session)->why);
-    if (m->runtime == RUNTIME_ONNX)
+    const struct other *o = other_for(m, spec);
+    if (!o)
         return NULL;
-    err e = native_load(s, a, m, spec, &native);
-    struct session *loser = e ? native : m->session;
-    if (!e) {
-        m->session = native;
-        m->by = "native";
-        m->why = S("");
-    } else {
+    err e = other_load(s, a, m, o, onnx, spec, &session);
+    if (!e)
+        other_take(m, o, session);
+    else if (m->runtime == RUNTIME_AUTO)
         m->why = str_dup(m->a, e->text);
-    }
-    if (loser)
-        session_unload(loser);
-    return e && m->runtime == RUNTIME_NATIVE ? err_wrap(e, "runtime native") : NULL;
+    else
+        return err_wrap(e, "runtime %s", model_runtimes[m->runtime]);
+    return NULL;
 }

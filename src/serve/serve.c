@@ -76,8 +76,8 @@ void serve_close(struct serve *s)
     request_log_close(s->requests); /* nothing reaches it any more */
     trace_log_free(s->traces);
     load_meter_free(s->meter);
-    runtime_close(s->runtime);
-    runtime_close(s->native);
+    for (int i = 0; i < RUNTIMES; i++)
+        runtime_close(s->runtimes[i]);
     pthread_mutex_destroy(&s->m);
     pthread_mutex_destroy(&s->loading);
     pthread_cond_destroy(&s->retiring);

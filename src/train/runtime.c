@@ -3,19 +3,19 @@
 
 #include <math.h>
 
-const struct runtime_ops *const runtime_backends[] = { &runtime_ort, &runtime_trees, NULL };
+const struct runtime_ops *const runtime_backends[] = { &runtime_ort, &runtime_engine, &runtime_trees, NULL };
 
 err runtime_open(const struct runtime_config *config, struct runtime **out)
 {
     return runtime_backends[0]->open(config, out);
 }
 
-err runtime_open_for(struct str format, const struct runtime_config *config, struct runtime **out)
+err runtime_open_named(struct str name, const struct runtime_config *config, struct runtime **out)
 {
     for (const struct runtime_ops *const *ops = runtime_backends; *ops; ops++)
-        if (str_eq(str_of((*ops)->format), format))
+        if (str_eq(name, str_of((*ops)->name)))
             return (*ops)->open(config, out);
-    FAIL(INVALID, "no runtime loads models in the format '%.*s'", STR(str_sub(format, 0, 40)));
+    FAIL(INVALID, "there is no runtime '%.*s'", STR(str_sub(name, 0, 40)));
 }
 
 const char *runtime_version(struct runtime *rt)
@@ -190,6 +190,35 @@ err session_zeros(const struct session_info *info, struct arena *a, size_t rows,
     return NULL;
 }
 
+static void draw(struct tensor *t, uint64_t *state)
+{
+    const size_t size = tensor_size(t->type), n = t->bytes / size,
+                 first = t->dims[0] ? n / (size_t)t->dims[0] : 0;
+    for (size_t i = 0; i < n; i++) {
+        *state = *state * 6364136223846793005u + 1442695040888963407u; /* Knuth's */
+        double x = i < first ? 0 : (double)(*state >> 11) * 0x1p-51 - 2;
+        if (t->type == TENSOR_F32)
+            ((float *)t->data)[i] = (float)x;
+        else if (t->type == TENSOR_F64)
+            ((double *)t->data)[i] = x;
+        else
+            ((uint8_t *)t->data)[i * size] = x > 0; /* the lowest byte */
+    }
+}
+
+err session_drawn(const struct session_info *info, struct arena *a, size_t rows, struct tensor **out)
+{
+    uint64_t state = 1;
+    TRY(session_zeros(info, a, rows, out));
+    for (size_t i = 0; i < info->n_inputs; i++) {
+        struct tensor *t = &(*out)[i];
+        if (t->type == TENSOR_TEXT || t->type == TENSOR_F16 || t->type == TENSOR_BF16)
+            FAIL(UNSUPPORTED, "input '%.*s' takes no drawn numbers", STR(info->inputs[i].name));
+        draw(t, &state);
+    }
+    return NULL;
+}
+
 err session_warm(struct session *s, size_t rows)
 {
     auto_arena struct arena *a = arena_new(0);
@@ -279,38 +308,113 @@ err session_score(struct session *s, const float *x, size_t n, size_t features, 
 
 /* ---- which of two ---- */
 
-enum { TRIAL_ROUNDS = 7, TRIAL_NS = 2000000 };
+enum {
+    TRIAL_ROUNDS = 5,
+    TRIAL_ROUND_NS = 300000,     /* so that a clock's grain does not decide */
+    TRIAL_COMPARE_NS = 20000000, /* after which no more rows are compared, once there are TRIAL_ROWS_LEAST */
+    TRIAL_ROWS_LEAST = 8,
+};
 
-/* One round: all rows, and again until 2 ms have gone, so that a clock's grain does not decide. */
-static err round_time(struct session *s, const float *x, size_t n, size_t features, size_t batch, float *out,
-                      double *best)
+/* Row i of all inputs, one after the other, through one session. */
+struct rower {
+    struct session *s;
+    const struct tensor *in;
+    size_t n, n_in, n_out, at;
+    struct tensor *row, *out; /* out: of the row that ran last */
+};
+
+static err rower_new(struct arena *a, struct session *s, const struct tensor *in, struct rower *r)
 {
-    int64_t start = mono_ns(), took = 0;
-    size_t calls = 0, each = (n + batch - 1) / batch;
-    for (; took < TRIAL_NS; took = mono_ns() - start, calls += each)
-        TRY(session_score(s, x, n, features, batch, out));
-    double ns = (double)took / (double)calls;
+    const struct session_info *info = session_describe(s);
+    *r = (struct rower){ .s = s, .in = in, .n_in = info->n_inputs, .n_out = info->n_outputs };
+    r->row = NEW_N(a, struct tensor, r->n_in + 1);
+    r->out = NEW_N(a, struct tensor, r->n_out + 1);
+    for (size_t i = 0; i < r->n_in; i++) {
+        size_t rows = in[i].rank ? (size_t)in[i].dims[0] : 0;
+        if (!rows || (r->n && rows != r->n) || in[i].bytes % rows)
+            FAIL(INVALID, "a trial needs rows, as many in each input");
+        r->n = rows;
+        r->row[i] = in[i];
+        r->row[i].dims[0] = 1;
+        r->row[i].bytes = in[i].bytes / rows;
+    }
+    for (size_t i = 0; i < r->n_out; i++)
+        r->out[i].slot = i;
+    return NULL;
+}
+
+/* The first run finds memory for the outputs in a; those that follow write there. */
+static err rower_next(struct rower *r, struct arena *a)
+{
+    for (size_t i = 0; i < r->n_in; i++)
+        r->row[i].data = (char *)r->in[i].data + r->at * r->row[i].bytes;
+    r->at = (r->at + 1) % r->n;
+    return session_run(r->s, a, r->row, r->n_in, r->out, r->n_out);
+}
+
+static double item(const struct tensor *t, size_t i)
+{
+    return t->type == TENSOR_F32 ? (double)((const float *)t->data)[i] : ((const double *)t->data)[i];
+}
+
+/* How far apart they are: 0 for equal bits, infinity for tensors that cannot be compared. */
+static double difference(const struct tensor *p, const struct tensor *q)
+{
+    const bool same = p->type == q->type && p->rank == q->rank && p->bytes == q->bytes &&
+                      !memcmp(p->dims, q->dims, p->rank * sizeof *p->dims);
+    double most = 0;
+    if (same && p->bytes && !memcmp(p->data, q->data, p->bytes))
+        return 0;
+    if (!same || (p->type != TENSOR_F32 && p->type != TENSOR_F64))
+        return INFINITY;
+    for (size_t i = 0; i < p->bytes / tensor_size(p->type); i++) {
+        const double x = item(p, i), y = item(q, i), d = fabs(x - y) / fmax(1, fabs(x));
+        if (x != y && !(isnan(x) && isnan(y)))
+            most = isnan(d) ? INFINITY : fmax(most, d);
+    }
+    return most;
+}
+
+static err compare(struct rower *first, struct rower *second, struct arena *a, struct trial *out)
+{
+    const int64_t start = mono_ns();
+    while (out->rows < first->n && (out->rows < TRIAL_ROWS_LEAST || mono_ns() - start < TRIAL_COMPARE_NS)) {
+        TRY_AS(rower_next(first, a), "the first form");
+        TRY_AS(rower_next(second, a), "the second form");
+        for (size_t i = 0; i < first->n_out; i++)
+            out->max_diff = fmax(out->max_diff, difference(&first->out[i], &second->out[i]));
+        out->rows++;
+    }
+    return NULL;
+}
+
+static err round_time(struct rower *r, double *best)
+{
+    const int64_t start = mono_ns();
+    int64_t took = 0;
+    size_t runs = 0;
+    for (; took < TRIAL_ROUND_NS; took = mono_ns() - start, runs++)
+        TRY(rower_next(r, NULL));
+    double ns = (double)took / (double)runs;
     if (*best == 0 || ns < *best)
         *best = ns;
     return NULL;
 }
 
-err runtime_trial(struct session *first, struct session *second, const float *x, size_t n, size_t features,
-                  size_t batch, struct trial *out)
+err runtime_trial(struct session *first, struct session *second, const struct tensor *in, struct trial *out)
 {
-    if (n == 0 || batch == 0)
-        FAIL(INVALID, "a trial needs rows");
     auto_arena struct arena *a = arena_new(0);
-    float *p = NEW_N(a, float, n), *q = NEW_N(a, float, n);
+    struct rower r[2];
     *out = (struct trial){ 0 };
+    TRY(rower_new(a, first, in, &r[0]));
+    TRY(rower_new(a, second, in, &r[1]));
+    if (r[0].n_in != r[1].n_in || r[0].n_out != r[1].n_out)
+        FAIL(INVALID, "the two have not the same inputs and outputs");
+    TRY(compare(&r[0], &r[1], a, out));
     for (int i = 0; i < TRIAL_ROUNDS; i++) {
-        TRY_AS(round_time(first, x, n, features, batch, p, &out->first_ns), "the first form");
-        TRY_AS(round_time(second, x, n, features, batch, q, &out->second_ns), "the second form");
+        TRY_AS(round_time(&r[0], &out->first_ns), "the first form");
+        TRY_AS(round_time(&r[1], &out->second_ns), "the second form");
     }
-    for (size_t i = 0; i < n; i++) {
-        double d = p[i] == q[i] || (isnan(p[i]) && isnan(q[i])) ? 0 : fabs((double)p[i] - (double)q[i]);
-        out->max_abs = d <= out->max_abs ? out->max_abs : isnan(d) ? INFINITY : d;
-    }
-    out->second = out->second_ns < out->first_ns && out->max_abs <= 1e-5;
+    out->second = out->second_ns < out->first_ns && out->max_diff <= 1e-5;
     return NULL;
 }

@@ -1,4 +1,5 @@
-/* runtime: what runs a model: ONNX Runtime, or for trees as XGBoost wrote them a kernel of our own, behind one table.
+/* runtime: what runs a model, behind one table: ONNX Runtime; our own engine, for small networks; for trees as XGBoost wrote them
+ *          a kernel of our own.
  * Flow     runtime_open --> load (bytes → session) --> describe, warm, run … run --> unload --> close.
  * Owns     a session owns its model and the text of its description; the caller owns tensors' data.
  * Threads  load, unload, close: any. run: any number at once on one session. A session_call belongs to one thread.
@@ -97,7 +98,7 @@ struct runtime_ops {
     /* must; NULL is fine; after its sessions. The library itself stays in the process. */
     void (*close)(struct runtime *);
 };
-extern const struct runtime_ops runtime_ort, runtime_trees;
+extern const struct runtime_ops runtime_ort, runtime_engine, runtime_trees;
 extern const struct runtime_ops *const runtime_backends[]; /* NULL-terminated; the first is the default */
 
 struct runtime {
@@ -109,8 +110,8 @@ struct session {
 /* The default backend. Call before other threads start: it sets an environment variable that keeps ONNX Runtime
  * (1.29 and later) from reporting to its makers. */
 err runtime_open(const struct runtime_config *, struct runtime **out);
-/* The first backend that loads this format; INVALID if none does. */
-err runtime_open_for(struct str format, const struct runtime_config *, struct runtime **out);
+/* The backend of this name; INVALID if there is none. */
+err runtime_open_named(struct str name, const struct runtime_config *, struct runtime **out);
 const char *runtime_version(struct runtime *);
 err runtime_devices(struct runtime *, struct arena *a, const struct runtime_device **out, size_t *n);
 void runtime_close(struct runtime *);
@@ -133,6 +134,9 @@ void session_call_free(struct session_call *);                     /* NULL is fi
 /* A tensor of zeros for each input (TEXT: empty). Open dimensions: the first is rows, others are 1. TOO_LARGE if one
  * passes 64 MiB. */
 err session_zeros(const struct session_info *, struct arena *a, size_t rows, struct tensor **out);
+/* The same of numbers to try a model with: floats between -2 and 2 (the first row stays zeros), whole numbers 0 or 1. UNSUPPORTED of
+ * other types. */
+err session_drawn(const struct session_info *, struct arena *a, size_t rows, struct tensor **out);
 /* One run on zeros, so that a client does not wait for what the first run allocates. */
 err session_warm(struct session *, size_t rows);
 /* Scores of n rows of a model with one float input [N, features] and one float output [N] or [N, 1], by calls of
@@ -149,11 +153,12 @@ err session_score_rows(struct session *, const struct score_rows *, size_t batch
 /* Does it take numbers [N, F] and nothing else, or texts [N, T] as its second input? */
 bool session_by_rows(const struct session_info *, size_t *features, size_t *texts);
 
-/* Two sessions of one model (its ONNX form and its native trees), timed by turns on the same rows. */
+/* Two sessions of one model (ONNX Runtime's, and another's), timed by turns on the same rows. */
 struct trial {
-    double first_ns, second_ns; /* a call of `batch` rows, the best of a few rounds */
-    double max_abs;             /* largest difference of their scores */
-    bool second;                /* it is faster, and they agree within 1e-5 */
+    double first_ns, second_ns; /* a run of one row, the best of a few rounds */
+    size_t rows;                /* that were compared: of a slow model fewer than were given, at least 8 */
+    double max_diff; /* largest difference of an output; of values above 1, relative to the first's */
+    bool second;     /* it is faster, and they agree within 1e-5 */
 };
-err runtime_trial(struct session *first, struct session *second, const float *x, size_t n, size_t features,
-                  size_t batch, struct trial *out);
+/* in: all inputs, by slot, with equally many rows on axis 0; outputs are to be numbers that have rows, too. INVALID if one is not so. */
+err runtime_trial(struct session *first, struct session *second, const struct tensor *in, struct trial *out);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Models that many threads load, run, stop and unload at once, over one shared pool, for ThreadSanitizer: 0 is a pass. */
+/* Models that many threads load, run, stop and unload at once, over one shared pool, for ThreadSanitizer: 0 is a pass. Each
+ * runtime by itself. */
 #include "train/runtime.h"
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -84,16 +85,29 @@ static err tree(struct arena *a, struct str *out)
     return trees_to_onnx(&t, a, &(struct trees_doc){ 0 }, out);
 }
 
-int main(void)
+/* The same by a network: x[1] · -2 + 3, cut at -1 and 1. */
+static err network(struct arena *a, struct str *out)
+{
+    const float w[FEATURES] = { 0, -2, 0 }, b[1] = { 3 };
+    struct graph *g = graph_new(a);
+    int x = graph_input(g, "x", TENSOR_F32, SHAPE(graph_symbol(g, "batch"), FEATURES));
+    int y = graph_node(g, OP_Gemm, x, graph_param(g, S("w"), SHAPE(FEATURES, 1), w),
+                       graph_param(g, S("b"), SHAPE(1), b));
+    graph_output(g, graph_node(g, OP_Clip, y, graph_f32(g, -1), graph_f32(g, 1)), S("y"));
+    TRY(graph_error(g));
+    return graph_write(g, a, NULL, out);
+}
+
+static int together(const char *runtime, err (*model)(struct arena *, struct str *))
 {
     auto_arena struct arena *a = arena_new(0);
     struct run_control control = RUN_CONTROL_INIT;
     struct work w = { .control = &control };
     pthread_t threads[THREADS], running;
-    err e = runtime_open(&(struct runtime_config){ .threads = 2 }, &w.rt);
+    err e = runtime_open_named(str_of(runtime), &(struct runtime_config){ .threads = 2 }, &w.rt);
     if (e && e->code == UNAVAILABLE && !getenv("DHOW_NEED_ALL"))
         return 0;
-    if (e || tree(a, &w.bytes) ||
+    if (e || model(a, &w.bytes) ||
         session_load(w.rt, w.bytes, &(struct session_config){ .threads = 2 }, &w.kept) ||
         thread_start("run", runner, &w, &running))
         return 1;
@@ -107,4 +121,9 @@ int main(void)
     session_unload(w.kept);
     runtime_close(w.rt);
     return w.right == THREADS * ROUNDS && w.stopped == 1 ? 0 : 1;
+}
+
+int main(void)
+{
+    return together("onnxruntime", tree) || together("engine", network);
 }

@@ -153,6 +153,10 @@ TEST(it_carries_text)
     EACH_BACKEND(rt)
     {
         struct session *s;
+        if (rt->ops == &runtime_engine) { /* which is for numbers */
+            CHECK_ERR(session_load(rt, same(a, TENSOR_TEXT), &plain, &s), UNSUPPORTED);
+            continue;
+        }
         CHECK_OK(session_load(rt, same(a, TENSOR_TEXT), &plain, &s));
         struct str texts[] = { S("Ä"), S(""), S("longer than a short string may be"), S("x") };
         struct tensor in = {

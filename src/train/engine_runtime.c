@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Our own engine as what runs a model: for networks whose arithmetic is less than what a general runtime spends around it.
+ * The graph is compiled for a few numbers of rows; each program runs on its caller's thread, and a run takes one that is
+ * free. Rows that are not as many as a program takes are filled up with zeros, more than the largest takes go by turns: so a
+ * model is taken only if its rows do not see each other. */
+#include "train/runtime.h"
+
+#include <malloc.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum {
+    SIZES = 7,               /* of programs: 1, 2, 4, … 64 rows */
+    WEIGHTS_MAX = 64 << 20,  /* bytes: a larger model is worth ONNX Runtime's pool of threads */
+    PROGRAM_BYTES = 2 << 20, /* what one may work on: it is to stay in a core's cache */
+    TENSORS_MAX = 64,
+};
+
+/* A program, its inputs when they must be filled up, and its place in the stack of those that are free. */
+struct seat {
+    struct arena *a;
+    struct program *program;
+    int64_t rows;
+    void **padded; /* by input */
+    struct seat *next;
+};
+struct engine_session {
+    struct session base;
+    struct arena *a;
+    struct graph *g;
+    struct params *params;
+    struct session_info info;
+    int sizes; /* that programs have: 1 << 0 to 1 << (sizes − 1) rows */
+    pthread_mutex_t lock;
+    struct seat *free[SIZES];
+};
+
+/* ---- the runtime: there is nothing to open ---- */
+
+static void engine_close(struct runtime *rt)
+{
+    free(rt);
+}
+
+static err engine_open(const struct runtime_config *config, struct runtime **out)
+{
+    (void)config;
+    struct runtime *rt = calloc(1, sizeof *rt);
+    if (!rt)
+        abort();
+    rt->ops = &runtime_engine;
+    *out = rt;
+    return NULL;
+}
+
+static const char *engine_version(struct runtime *rt)
+{
+    (void)rt;
+    return DHOW_VERSION;
+}
+
+static err engine_devices(struct runtime *rt, struct arena *a, const struct runtime_device **out, size_t *n)
+{
+    static const struct runtime_device cpu = { "cpu", NULL };
+    (void)rt;
+    (void)a;
+    *out = &cpu;
+    *n = 1;
+    return NULL;
+}
+
+/* ---- programs ---- */
+
+static size_t row_bytes(const struct tensor_spec *t)
+{
+    size_t bytes = tensor_size(t->type);
+    for (size_t i = 1; i < t->rank; i++)
+        bytes *= (size_t)t->dims[i];
+    return bytes;
+}
+
+static err seat_new(const struct engine_session *s, int size, struct seat **out)
+{
+    struct arena *a = arena_new(0);
+    struct seat *l = NEW(a, struct seat);
+    *l = (struct seat){ .a = a, .rows = (int64_t)1 << size };
+    const struct program_options o = { .rows = l->rows, .loss = -1 };
+    err e = program_new(a, s->g, s->params, &o, &l->program);
+    if (!e && !program_facts(l->program).by_rows)
+        e = err_new(UNSUPPORTED, "its rows see each other");
+    if (e) {
+        arena_free(a);
+        return e;
+    }
+    l->padded = NEW_N(a, void *, s->info.n_inputs + 1);
+    for (size_t i = 0; i < s->info.n_inputs; i++)
+        l->padded[i] = arena_alloc(a, (size_t)l->rows * row_bytes(&s->info.inputs[i]) + 64, 64);
+    *out = l;
+    return NULL;
+}
+
+static err seat_take(struct engine_session *s, int size, struct seat **out)
+{
+    pthread_mutex_lock(&s->lock);
+    struct seat *l = s->free[size];
+    if (l)
+        s->free[size] = l->next;
+    pthread_mutex_unlock(&s->lock);
+    *out = l;
+    return l ? NULL : seat_new(s, size, out);
+}
+
+static void seat_give(struct engine_session *s, int size, struct seat *l)
+{
+    LOCKED(&s->lock);
+    l->next = s->free[size];
+    s->free[size] = l;
+}
+
+/* ---- loading ---- */
+
+static void engine_unload(struct session *session)
+{
+    struct engine_session *s = (struct engine_session *)session;
+    for (int i = 0; i < SIZES; i++)
+        for (struct seat *l = s->free[i], *next; l; l = next) {
+            next = l->next;
+            arena_free(l->a); /* and with it the seat */
+        }
+    pthread_mutex_destroy(&s->lock);
+    arena_free(s->a);
+    free(s);
+    malloc_trim(0);
+}
+
+/* [N, sizes…] of a type of fixed size: what a program's rows are made of. */
+static err rows_only(const struct tensor_spec *t, struct str batch)
+{
+    bool ok = t->shaped && t->rank >= 1 && t->dims[0] < 0 && t->symbols[0].n &&
+              str_eq(t->symbols[0], batch) && tensor_size(t->type);
+    int64_t n = 1;
+    for (size_t i = 1; ok && i < t->rank; i++)
+        ok = t->dims[i] > 0 && t->dims[i] <= INT32_MAX && (n *= t->dims[i]) <= INT32_MAX;
+    if (!ok)
+        FAIL(UNSUPPORTED, "'%.*s' is no tensor of rows", STR(t->name));
+    return NULL;
+}
+
+static err describe(struct engine_session *s, const struct onnx_facts *facts)
+{
+    if (!facts->inputs.n || facts->inputs.n > TENSORS_MAX || !facts->outputs.n ||
+        facts->outputs.n > TENSORS_MAX)
+        FAIL(UNSUPPORTED, "it has %zu inputs and %zu outputs", facts->inputs.n, facts->outputs.n);
+    struct str batch = facts->inputs.v[0].symbols[0];
+    for (size_t i = 0; i < facts->inputs.n; i++)
+        TRY(rows_only(&facts->inputs.v[i], batch));
+    for (size_t i = 0; i < facts->outputs.n; i++)
+        TRY(rows_only(&facts->outputs.v[i], batch));
+    if (s->g->inputs.n != facts->inputs.n || s->g->outputs.n != facts->outputs.n)
+        FAIL(UNSUPPORTED, "its inputs or outputs are not those that its file names");
+    s->info = (struct session_info){ .inputs = facts->inputs.v,
+                                     .outputs = facts->outputs.v,
+                                     .n_inputs = facts->inputs.n,
+                                     .n_outputs = facts->outputs.n,
+                                     .labels = NEW_N(s->a, struct strs, facts->outputs.n),
+                                     .device = "cpu",
+                                     .why = "" };
+    return NULL;
+}
+
+/* Do the values that the graph infers have the types and sizes that the file says? */
+static err outputs_check(const struct engine_session *s, const struct seat *l)
+{
+    for (size_t i = 0; i < s->info.n_outputs; i++) {
+        const struct tensor_spec *spec = &s->info.outputs[i];
+        enum tensor_type type;
+        struct shape shape;
+        (void)program_output(l->program, (int)i, &type, &shape);
+        bool same = type == spec->type && shape.rank == (int)spec->rank && shape.d[0] == l->rows;
+        for (size_t k = 1; same && k < spec->rank; k++)
+            same = shape.d[k] == spec->dims[k];
+        if (!same)
+            FAIL(UNSUPPORTED, "output '%.*s' is not what its file says", STR(spec->name));
+    }
+    return NULL;
+}
+
+/* The largest number of rows whose program stays small, and the first two programs that will be asked for. */
+static err sizes_find(struct engine_session *s)
+{
+    for (s->sizes = SIZES; s->sizes > 0; s->sizes--) {
+        struct seat *l;
+        TRY(seat_new(s, s->sizes - 1, &l));
+        err e = outputs_check(s, l);
+        if (e || (s->sizes > 1 && program_facts(l->program).memory > PROGRAM_BYTES)) {
+            arena_free(l->a);
+            TRY(e);
+            continue;
+        }
+        seat_give(s, s->sizes - 1, l);
+        break;
+    }
+    return NULL;
+}
+
+static err graph_take(struct engine_session *s, struct str foreign)
+{
+    struct onnx_facts facts;
+    struct str bytes = str_dup(s->a, foreign); /* names and weights stay in them */
+    TRY(onnx_check(s->a, bytes, NULL, &facts));
+    if (facts.parameters > WEIGHTS_MAX / (int64_t)sizeof(float))
+        FAIL(TOO_LARGE, "it has %lld parameters, more than small networks have", (long long)facts.parameters);
+    TRY(graph_read(s->a, bytes, NULL, &s->g));
+    TRY(describe(s, &facts));
+    TRY(params_new(s->a, &device_cpu, s->g, 0, 0, &s->params));
+    return sizes_find(s);
+}
+
+static err engine_load(struct runtime *rt, struct str bytes, const struct session_config *config,
+                       struct session **out)
+{
+    const char *device = config && config->device ? config->device : "auto";
+    (void)rt;
+    if (strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
+        FAIL(UNAVAILABLE, "the engine runs models on the CPU, not on '%.40s'", device);
+    struct engine_session *s = calloc(1, sizeof *s);
+    if (!s)
+        abort();
+    s->base.ops = &runtime_engine;
+    s->a = arena_new(0);
+    pthread_mutex_init(&s->lock, NULL);
+    err e = graph_take(s, bytes);
+    if (e)
+        engine_unload(&s->base);
+    else
+        *out = &s->base;
+    return e;
+}
+
+static const struct session_info *engine_describe(struct session *s)
+{
+    return &((struct engine_session *)s)->info;
+}
+
+/* ---- running ---- */
+
+/* A run: tensors by slot, and how many rows they have. */
+struct batch {
+    const struct tensor *in[TENSORS_MAX];
+    struct tensor *out[TENSORS_MAX]; /* NULL: nobody asks for it */
+    int64_t rows;
+};
+
+static err tensor_fits(const struct tensor *t, const struct tensor_spec *spec, int64_t rows)
+{
+    bool fits = t->type == spec->type && t->rank == spec->rank && t->dims[0] == rows;
+    for (size_t i = 1; fits && i < spec->rank; i++)
+        fits = t->dims[i] == spec->dims[i];
+    if (!fits)
+        FAIL(INVALID, "tensor '%.*s' has not the type or the shape that the model says", STR(spec->name));
+    if (t->bytes / row_bytes(spec) != (size_t)rows || t->bytes % row_bytes(spec) || (rows && !t->data) ||
+        (uintptr_t)t->data % tensor_size(spec->type))
+        FAIL(INVALID, "tensor '%.*s': its shape does not fit its %zu bytes", STR(spec->name), t->bytes);
+    return NULL;
+}
+
+static err output_place(const struct tensor_spec *spec, struct arena *a, int64_t rows, struct tensor *out)
+{
+    if (out->data)
+        return tensor_fits(out, spec, rows);
+    if (!a)
+        FAIL(INVALID, "output '%.*s' has no memory", STR(spec->name));
+    const size_t each = row_bytes(spec);
+    if ((size_t)rows > arena_left(a) / each)
+        FAIL(TOO_LARGE, "output '%.*s' has %lld rows, more than there is room for", STR(spec->name),
+             (long long)rows);
+    out->type = spec->type;
+    out->rank = spec->rank;
+    memcpy(out->dims, spec->dims, sizeof out->dims);
+    out->dims[0] = rows;
+    out->bytes = (size_t)rows * each;
+    out->data = arena_alloc(a, out->bytes, 64);
+    return NULL;
+}
+
+static err batch_take(const struct engine_session *s, struct arena *a, const struct tensor *in, size_t n_in,
+                      struct tensor *out, size_t n_out, struct batch *b)
+{
+    const struct session_info *info = &s->info;
+    *b = (struct batch){ 0 };
+    if (n_in != info->n_inputs)
+        FAIL(INVALID, "the model has %zu inputs; %zu are given", info->n_inputs, n_in);
+    if (!n_out)
+        FAIL(INVALID, "no output is asked for");
+    for (size_t i = 0; i < n_in; i++) {
+        if (in[i].slot >= n_in || b->in[in[i].slot])
+            FAIL(INVALID, "input %zu is not the model's, or given twice", in[i].slot);
+        b->in[in[i].slot] = &in[i];
+        b->rows = in[0].rank ? in[0].dims[0] : -1;
+        if (b->rows < 0)
+            FAIL(INVALID, "an input without rows");
+        TRY(tensor_fits(&in[i], &info->inputs[in[i].slot], b->rows));
+    }
+    for (size_t i = 0; i < n_out; i++) {
+        if (out[i].slot >= info->n_outputs || b->out[out[i].slot])
+            FAIL(INVALID, "output %zu is not the model's, or asked for twice", out[i].slot);
+        TRY(output_place(&info->outputs[out[i].slot], a, b->rows, &out[i]));
+        b->out[out[i].slot] = &out[i];
+    }
+    return NULL;
+}
+
+/* Rows from `at` on, as many as the program takes and there are. */
+static err seat_run(const struct engine_session *s, struct seat *l, const struct batch *b, int64_t at)
+{
+    const struct session_info *info = &s->info;
+    const int64_t n = b->rows - at < l->rows ? b->rows - at : l->rows;
+    const void *in[TENSORS_MAX];
+    struct run_report report;
+    for (size_t i = 0; i < info->n_inputs; i++) {
+        const size_t each = row_bytes(&info->inputs[i]);
+        const char *from = (const char *)b->in[i]->data + (size_t)at * each;
+        in[i] = from;
+        if (n == l->rows)
+            continue;
+        memcpy(l->padded[i], from, (size_t)n * each);
+        memset((char *)l->padded[i] + (size_t)n * each, 0, (size_t)(l->rows - n) * each);
+        in[i] = l->padded[i];
+    }
+    program_run(l->program, in, 0, 0, &report);
+    if (report.bad_indices)
+        FAIL(INVALID, "%lld indices are out of their range", (long long)report.bad_indices);
+    for (size_t i = 0; i < info->n_outputs; i++)
+        if (b->out[i]) {
+            const size_t each = row_bytes(&info->outputs[i]);
+            memcpy((char *)b->out[i]->data + (size_t)at * each,
+                   program_output(l->program, (int)i, NULL, NULL), (size_t)n * each);
+        }
+    return NULL;
+}
+
+static int size_for(const struct engine_session *s, int64_t rows)
+{
+    int size = 0;
+    while (size + 1 < s->sizes && (int64_t)1 << size < rows)
+        size++;
+    return size;
+}
+
+static err batch_run(struct engine_session *s, const struct batch *b, const atomic_bool *stop)
+{
+    err e = NULL;
+    for (int64_t at = 0; at < b->rows && !e;) {
+        struct seat *l;
+        int size = size_for(s, b->rows - at);
+        TRY(seat_take(s, size, &l));
+        for (; !e && at < b->rows && size == size_for(s, b->rows - at); at += l->rows)
+            e = atomic_load_explicit(stop, memory_order_relaxed) ? err_new(CANCELLED, "the run was stopped")
+                                                                 : seat_run(s, l, b, at);
+        seat_give(s, size, l);
+    }
+    return e;
+}
+
+static void run_stop(void *run)
+{
+    atomic_store_explicit((atomic_bool *)run, true, memory_order_relaxed);
+}
+
+static err engine_run(struct session *session, struct run_control *control, struct arena *a,
+                      const struct tensor *in, size_t n_in, struct tensor *out, size_t n_out)
+{
+    struct engine_session *s = (struct engine_session *)session;
+    struct batch b;
+    atomic_bool stop = false;
+    TRY(batch_take(s, a, in, n_in, out, n_out, &b));
+    TRY(run_control_enter(control, run_stop, &stop));
+    return run_control_leave(control, batch_run(s, &b, &stop));
+}
+
+const struct runtime_ops runtime_engine = {
+    .name = "engine",
+    .format = "onnx",
+    .open = engine_open,
+    .version = engine_version,
+    .devices = engine_devices,
+    .load = engine_load,
+    .describe = engine_describe,
+    .run = engine_run,
+    .unload = engine_unload,
+    .close = engine_close,
+};
