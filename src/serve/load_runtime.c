@@ -6,10 +6,12 @@
 const char *const model_runtimes[] = { "onnx", "auto", "native", "engine", NULL };
 
 enum {
-    TRIAL_ROWS = 256,
-    TRIAL_BYTES = 1 << 20, /* of their inputs */
-    BIG_BYTES = 16 << 20,  /* a file from here on has all cores for one run, of one pool */
+    ROWS = 256,           /* that two forms are compared on */
+    ROWS_BYTES = 1 << 20, /* of their inputs, which may mean fewer rows */
+    ROWS_LEAST = 16,
+    BIG_BYTES = 16 << 20, /* a file from here on has all cores for one run, of one pool */
 };
+#define APART_MAX 1e-5
 
 /* In place of ONNX Runtime, in the order in which `auto` looks for one that takes the version. */
 static const struct other {
@@ -39,7 +41,7 @@ err runtime_need(struct serve *s, struct runtime **out)
     return runtime_for(s, RUNTIME_ONNX, NULL, out);
 }
 
-/* ---- rows to try them on ---- */
+/* ---- rows to compare them on ---- */
 
 static double chance(uint64_t *state)
 {
@@ -64,7 +66,7 @@ static err rows_like(struct serve *s, struct arena *a, struct str blob, struct t
     uint64_t state = 1;
     float *x = t->data;
     if (!blob.n)
-        FAIL(INVALID, "it has no baseline to try both forms on");
+        FAIL(INVALID, "it has no baseline to compare both forms on");
     TRY(blob_get(store_blobs(s->store), a, blob, &json));
     TRY(baseline_read(a, json, &like));
     if ((int64_t)like.n != t->dims[1])
@@ -74,7 +76,7 @@ static err rows_like(struct serve *s, struct arena *a, struct str blob, struct t
     return NULL;
 }
 
-static size_t rows_to_try(const struct session_info *info)
+static size_t rows_enough(const struct session_info *info)
 {
     size_t bytes = 1;
     for (size_t i = 0; i < info->n_inputs; i++) {
@@ -83,8 +85,8 @@ static size_t rows_to_try(const struct session_info *info)
             each *= info->inputs[i].dims[k]; /* small, as the other form loaded */
         bytes += (size_t)each * tensor_size(info->inputs[i].type);
     }
-    size_t rows = TRIAL_BYTES / bytes;
-    return rows > TRIAL_ROWS ? TRIAL_ROWS : rows < 8 ? 8 : rows;
+    size_t rows = ROWS_BYTES / bytes;
+    return rows > ROWS ? ROWS : rows < ROWS_LEAST ? ROWS_LEAST : rows;
 }
 
 /* Like those of the training, where that is known; trees branch on their values, so that for them it must be. */
@@ -92,7 +94,7 @@ static err rows_drawn(struct serve *s, struct arena *a, const struct session_inf
                       bool must, struct tensor **out)
 {
     size_t features, texts;
-    TRY(session_drawn(info, a, rows_to_try(info), out));
+    TRY(session_drawn(info, a, rows_enough(info), out));
     if (!must && (!baseline.n || info->n_inputs != 1 || !session_by_rows(info, &features, &texts)))
         return NULL;
     return rows_like(s, a, baseline, *out);
@@ -115,34 +117,28 @@ static err other_judge(struct serve *s, struct arena *a, const struct model *m, 
 {
     const struct session_info *x = session_describe(m->session), *y = session_describe(session);
     struct tensor *rows;
-    struct trial t;
+    double apart;
     if (!same_tensors(x->inputs, x->n_inputs, y->inputs, y->n_inputs) ||
         !same_tensors(x->outputs, x->n_outputs, y->outputs, y->n_outputs))
         FAIL(INVALID, "its %s has other inputs or outputs", o->what);
     TRY(rows_drawn(s, a, y, baseline, o->native, &rows));
-    TRY(runtime_trial(m->session, session, rows, &t));
-    if (t.max_diff > 1e-5)
-        FAIL(INVALID, "its %s differs by %g from its ONNX form", o->what, t.max_diff);
-    if (m->runtime == RUNTIME_AUTO && !t.second)
-        FAIL(INVALID, "its %s is not faster: %.1f us, ONNX Runtime %.1f us", o->what, t.second_ns / 1e3,
-             t.first_ns / 1e3);
+    TRY(sessions_compare(m->session, session, rows, &apart));
+    if (apart > APART_MAX)
+        FAIL(INVALID, "its %s differs by %g from its ONNX form", o->what, apart);
     return NULL;
 }
 
+/* `sure`: only if ONNX Runtime would not be faster. */
 static err other_load(struct serve *s, struct arena *a, const struct model *m, const struct other *o,
-                      struct str bytes, const struct model_version_spec *spec, struct session **out)
+                      struct str bytes, struct str native, bool sure, struct session **out)
 {
     struct runtime *rt;
-    if (o->native && !spec->native.n)
+    if (o->native && !native.n)
         FAIL(INVALID, "it has no native trees");
     TRY(runtime_for(s, o->runtime, o->name, &rt));
     if (o->native)
-        TRY(blob_get(store_blobs(s->store), a, spec->native, &bytes));
-    TRY(session_load(rt, bytes, &(struct session_config){ .device = m->device }, out));
-    err e = other_judge(s, a, m, o, *out, spec->baseline);
-    if (e)
-        session_unload(*out);
-    return e;
+        TRY(blob_get(store_blobs(s->store), a, native, &bytes));
+    return session_load(rt, bytes, &(struct session_config){ .device = m->device, .sure = sure }, out);
 }
 
 /* ONNX Runtime's session gives way to the other's. */
@@ -154,8 +150,11 @@ static void other_take(struct model *m, const struct other *o, struct session *s
     m->why = S("");
 }
 
+/* `auto` does not leave a device for the processor. */
 static const struct other *other_for(const struct model *m, const struct model_version_spec *spec)
 {
+    if (m->runtime == RUNTIME_AUTO && strcmp(session_describe(m->session)->device, "cpu") != 0)
+        return NULL;
     for (size_t i = 0; i < OTHERS; i++)
         if (m->runtime == others[i].runtime ||
             (m->runtime == RUNTIME_AUTO && (!others[i].native || spec->native.n)))
@@ -163,11 +162,31 @@ static const struct other *other_for(const struct model *m, const struct model_v
     return NULL;
 }
 
+/* Of `auto`, what another runtime does not take is none of the user's business; that it says something else is. */
+static err other_try(struct serve *s, struct arena *a, struct model *m, const struct other *o,
+                     struct str onnx, const struct model_version_spec *spec)
+{
+    const bool may = m->runtime == RUNTIME_AUTO;
+    struct session *session;
+    err e = other_load(s, a, m, o, onnx, spec->native, may, &session);
+    if (e)
+        return may ? NULL : e;
+    e = other_judge(s, a, m, o, session, spec->baseline);
+    if (!e) {
+        other_take(m, o, session);
+        return NULL;
+    }
+    session_unload(session);
+    if (!may)
+        return e;
+    m->why = str_dup(m->a, e->text);
+    return NULL;
+}
+
 err model_session(struct serve *s, struct arena *a, struct model *m, struct str onnx,
                   const struct model_version_spec *spec)
 {
     struct runtime *rt;
-    struct session *session;
     int threads = onnx.n >= BIG_BYTES ? cpu_count() : 1;
     TRY(runtime_need(s, &rt));
     TRY(session_load(rt, onnx, &(struct session_config){ .threads = threads, .device = m->device },
@@ -175,14 +194,7 @@ err model_session(struct serve *s, struct arena *a, struct model *m, struct str 
     m->by = "onnx";
     m->why = str_of(session_describe(m->session)->why);
     const struct other *o = other_for(m, spec);
-    if (!o)
-        return NULL;
-    err e = other_load(s, a, m, o, onnx, spec, &session);
-    if (!e)
-        other_take(m, o, session);
-    else if (m->runtime == RUNTIME_AUTO)
-        m->why = str_dup(m->a, e->text);
-    else
-        return err_wrap(e, "runtime %s", model_runtimes[m->runtime]);
+    if (o)
+        TRY_AS(other_try(s, a, m, o, onnx, spec), "runtime %s", model_runtimes[m->runtime]);
     return NULL;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Our own engine as what runs a model: for networks whose arithmetic is less than what a general runtime spends around it.
  * The graph is compiled for a few numbers of rows; each program runs on its caller's thread, and a run takes one that is
- * free. Rows that are not as many as a program takes are filled up with zeros, more than the largest takes go by turns: so a
- * model is taken only if its rows do not see each other. */
+ * free. Rows may be filled up with zeros or cut to what a program takes: so a model is taken only if its rows do not see each
+ * other. */
 #include "train/runtime.h"
 
 #include <malloc.h>
@@ -10,9 +10,11 @@
 #include <stdlib.h>
 
 enum {
-    SIZES = 7,               /* of programs: 1, 2, 4, … 64 rows */
-    WEIGHTS_MAX = 64 << 20,  /* bytes: a larger model is worth ONNX Runtime's pool of threads */
-    PROGRAM_BYTES = 2 << 20, /* what one may work on: it is to stay in a core's cache */
+    SIZES = 7,                 /* of programs: 1, 2, 4, … 64 rows */
+    PROGRAM_BYTES = 1 << 20,   /* what one may work on: it is to stay in a core's cache */
+    FILE_MAX = 64 << 20,       /* a larger model is worth ONNX Runtime's pool of threads */
+    SURE_PARAMETERS = 1 << 20, /* measured in docs/why/small-networks-in-our-engine.md */
+    SURE_RANK = 2,
     TENSORS_MAX = 64,
 };
 
@@ -185,32 +187,37 @@ static err outputs_check(const struct engine_session *s, const struct seat *l)
     return NULL;
 }
 
-/* The largest number of rows whose program stays small, and the first two programs that will be asked for. */
+/* The program of one row says how many rows another may have. */
 static err sizes_find(struct engine_session *s)
 {
-    for (s->sizes = SIZES; s->sizes > 0; s->sizes--) {
-        struct seat *l;
-        TRY(seat_new(s, s->sizes - 1, &l));
-        err e = outputs_check(s, l);
-        if (e || (s->sizes > 1 && program_facts(l->program).memory > PROGRAM_BYTES)) {
-            arena_free(l->a);
-            TRY(e);
-            continue;
-        }
-        seat_give(s, s->sizes - 1, l);
-        break;
-    }
-    return NULL;
+    struct seat *one;
+    TRY(seat_new(s, 0, &one));
+    seat_give(s, 0, one);
+    for (s->sizes = 1; s->sizes < SIZES; s->sizes++)
+        if (program_facts(one->program).memory << s->sizes > PROGRAM_BYTES)
+            break;
+    return outputs_check(s, one);
 }
 
-static err graph_take(struct engine_session *s, struct str foreign)
+/* Dense layers and what stands between them: no images, no sequences. Their runs are short, and here they are shorter. */
+static bool surely_faster(const struct graph *g, const struct onnx_facts *facts)
+{
+    for (size_t i = 0; i < g->values.n; i++)
+        if (g->values.v[i].shape.rank > SURE_RANK)
+            return false;
+    return facts->parameters <= SURE_PARAMETERS;
+}
+
+static err graph_take(struct engine_session *s, struct str foreign, bool sure)
 {
     struct onnx_facts facts;
+    if (foreign.n > FILE_MAX)
+        FAIL(TOO_LARGE, "its file has %zu bytes, more than a small network's", foreign.n);
     struct str bytes = str_dup(s->a, foreign); /* names and weights stay in them */
     TRY(onnx_check(s->a, bytes, NULL, &facts));
-    if (facts.parameters > WEIGHTS_MAX / (int64_t)sizeof(float))
-        FAIL(TOO_LARGE, "it has %lld parameters, more than small networks have", (long long)facts.parameters);
     TRY(graph_read(s->a, bytes, NULL, &s->g));
+    if (sure && !surely_faster(s->g, &facts))
+        FAIL(UNSUPPORTED, "ONNX Runtime may be faster");
     TRY(describe(s, &facts));
     TRY(params_new(s->a, &device_cpu, s->g, 0, 0, &s->params));
     return sizes_find(s);
@@ -229,7 +236,7 @@ static err engine_load(struct runtime *rt, struct str bytes, const struct sessio
     s->base.ops = &runtime_engine;
     s->a = arena_new(0);
     pthread_mutex_init(&s->lock, NULL);
-    err e = graph_take(s, bytes);
+    err e = graph_take(s, bytes, config && config->sure);
     if (e)
         engine_unload(&s->base);
     else
@@ -339,10 +346,11 @@ static err seat_run(const struct engine_session *s, struct seat *l, const struct
     return NULL;
 }
 
+/* Of the program for the next rows: the largest that they fill, or the one above if no more than a quarter of it is filled up. */
 static int size_for(const struct engine_session *s, int64_t rows)
 {
     int size = 0;
-    while (size + 1 < s->sizes && (int64_t)1 << size < rows)
+    while (size + 1 < s->sizes && (int64_t)3 << size <= 2 * rows)
         size++;
     return size;
 }

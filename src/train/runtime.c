@@ -190,19 +190,23 @@ err session_zeros(const struct session_info *info, struct arena *a, size_t rows,
     return NULL;
 }
 
+/* What rows now and then hold, all of the row the same. */
+static const double odd_rows[] = { 0, NAN, INFINITY, -INFINITY, 1e-42 };
+enum { ODD_ROWS = sizeof odd_rows / sizeof *odd_rows };
+
 static void draw(struct tensor *t, uint64_t *state)
 {
     const size_t size = tensor_size(t->type), n = t->bytes / size,
-                 first = t->dims[0] ? n / (size_t)t->dims[0] : 0;
+                 row = t->dims[0] ? n / (size_t)t->dims[0] : 1;
     for (size_t i = 0; i < n; i++) {
         *state = *state * 6364136223846793005u + 1442695040888963407u; /* Knuth's */
-        double x = i < first ? 0 : (double)(*state >> 11) * 0x1p-51 - 2;
+        const double x = i / row < ODD_ROWS ? odd_rows[i / row] : (double)(*state >> 11) * 0x1p-51 - 2;
         if (t->type == TENSOR_F32)
             ((float *)t->data)[i] = (float)x;
         else if (t->type == TENSOR_F64)
             ((double *)t->data)[i] = x;
         else
-            ((uint8_t *)t->data)[i * size] = x > 0; /* the lowest byte */
+            ((uint8_t *)t->data)[i * size] = *state >> 63; /* the lowest byte */
     }
 }
 
@@ -306,20 +310,13 @@ err session_score(struct session *s, const float *x, size_t n, size_t features, 
     return session_score_rows(s, &(struct score_rows){ x, n, features, NULL, 0 }, batch, out);
 }
 
-/* ---- which of two ---- */
-
-enum {
-    TRIAL_ROUNDS = 5,
-    TRIAL_ROUND_NS = 300000,     /* so that a clock's grain does not decide */
-    TRIAL_COMPARE_NS = 20000000, /* after which no more rows are compared, once there are TRIAL_ROWS_LEAST */
-    TRIAL_ROWS_LEAST = 8,
-};
+/* ---- two forms of one model ---- */
 
 /* Row i of all inputs, one after the other, through one session. */
 struct rower {
     struct session *s;
     const struct tensor *in;
-    size_t n, n_in, n_out, at;
+    size_t n, n_in, n_out;
     struct tensor *row, *out; /* out: of the row that ran last */
 };
 
@@ -332,7 +329,7 @@ static err rower_new(struct arena *a, struct session *s, const struct tensor *in
     for (size_t i = 0; i < r->n_in; i++) {
         size_t rows = in[i].rank ? (size_t)in[i].dims[0] : 0;
         if (!rows || (r->n && rows != r->n) || in[i].bytes % rows)
-            FAIL(INVALID, "a trial needs rows, as many in each input");
+            FAIL(INVALID, "rows are compared, as many of each input");
         r->n = rows;
         r->row[i] = in[i];
         r->row[i].dims[0] = 1;
@@ -344,11 +341,10 @@ static err rower_new(struct arena *a, struct session *s, const struct tensor *in
 }
 
 /* The first run finds memory for the outputs in a; those that follow write there. */
-static err rower_next(struct rower *r, struct arena *a)
+static err rower_next(struct rower *r, struct arena *a, size_t row)
 {
     for (size_t i = 0; i < r->n_in; i++)
-        r->row[i].data = (char *)r->in[i].data + r->at * r->row[i].bytes;
-    r->at = (r->at + 1) % r->n;
+        r->row[i].data = (char *)r->in[i].data + row * r->row[i].bytes;
     return session_run(r->s, a, r->row, r->n_in, r->out, r->n_out);
 }
 
@@ -375,46 +371,20 @@ static double difference(const struct tensor *p, const struct tensor *q)
     return most;
 }
 
-static err compare(struct rower *first, struct rower *second, struct arena *a, struct trial *out)
-{
-    const int64_t start = mono_ns();
-    while (out->rows < first->n && (out->rows < TRIAL_ROWS_LEAST || mono_ns() - start < TRIAL_COMPARE_NS)) {
-        TRY_AS(rower_next(first, a), "the first form");
-        TRY_AS(rower_next(second, a), "the second form");
-        for (size_t i = 0; i < first->n_out; i++)
-            out->max_diff = fmax(out->max_diff, difference(&first->out[i], &second->out[i]));
-        out->rows++;
-    }
-    return NULL;
-}
-
-static err round_time(struct rower *r, double *best)
-{
-    const int64_t start = mono_ns();
-    int64_t took = 0;
-    size_t runs = 0;
-    for (; took < TRIAL_ROUND_NS; took = mono_ns() - start, runs++)
-        TRY(rower_next(r, NULL));
-    double ns = (double)took / (double)runs;
-    if (*best == 0 || ns < *best)
-        *best = ns;
-    return NULL;
-}
-
-err runtime_trial(struct session *first, struct session *second, const struct tensor *in, struct trial *out)
+err sessions_compare(struct session *first, struct session *second, const struct tensor *in, double *apart)
 {
     auto_arena struct arena *a = arena_new(0);
-    struct rower r[2];
-    *out = (struct trial){ 0 };
-    TRY(rower_new(a, first, in, &r[0]));
-    TRY(rower_new(a, second, in, &r[1]));
-    if (r[0].n_in != r[1].n_in || r[0].n_out != r[1].n_out)
+    struct rower p, q;
+    TRY(rower_new(a, first, in, &p));
+    TRY(rower_new(a, second, in, &q));
+    if (p.n_in != q.n_in || p.n_out != q.n_out)
         FAIL(INVALID, "the two have not the same inputs and outputs");
-    TRY(compare(&r[0], &r[1], a, out));
-    for (int i = 0; i < TRIAL_ROUNDS; i++) {
-        TRY_AS(round_time(&r[0], &out->first_ns), "the first form");
-        TRY_AS(round_time(&r[1], &out->second_ns), "the second form");
+    *apart = 0;
+    for (size_t row = 0; row < p.n; row++) {
+        TRY_AS(rower_next(&p, a, row), "the first form");
+        TRY_AS(rower_next(&q, a, row), "the second form");
+        for (size_t i = 0; i < p.n_out; i++)
+            *apart = fmax(*apart, difference(&p.out[i], &q.out[i]));
     }
-    out->second = out->second_ns < out->first_ns && out->max_diff <= 1e-5;
     return NULL;
 }

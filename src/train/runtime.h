@@ -3,7 +3,7 @@
  * Flow     runtime_open --> load (bytes → session) --> describe, warm, run … run --> unload --> close.
  * Owns     a session owns its model and the text of its description; the caller owns tensors' data.
  * Threads  load, unload, close: any. run: any number at once on one session. A session_call belongs to one thread.
- * Sharing  loads of the same bytes with the same settings give the same session, counted: weights are there once.
+ * Sharing  loads of the same bytes with the same settings give the same session of ONNX Runtime, counted: weights are there once.
  * Errors   UNAVAILABLE (no library, too old, a device that is not there), INVALID (the model or a tensor does not
  *          fit), UNSUPPORTED (outputs that are no tensors), TIMEOUT or CANCELLED (stopped by a run_control),
  *          INTERNAL. Text of the library's own errors is cut at 500 bytes.
@@ -25,6 +25,7 @@ struct runtime_config {
 struct session_config {
     int threads; /* inside one operator; 0: 1 (no pool at all, best for small models under many callers) */
     bool raw;    /* no graph optimisation */
+    bool sure;   /* of others than ONNX Runtime: UNSUPPORTED if that may be faster for this model */
     const char
         *device; /* "auto" (NULL): the best that is there and takes the model; or a name of runtime_devices */
 };
@@ -134,8 +135,7 @@ void session_call_free(struct session_call *);                     /* NULL is fi
 /* A tensor of zeros for each input (TEXT: empty). Open dimensions: the first is rows, others are 1. TOO_LARGE if one
  * passes 64 MiB. */
 err session_zeros(const struct session_info *, struct arena *a, size_t rows, struct tensor **out);
-/* The same of numbers to try a model with: floats between -2 and 2 (the first row stays zeros), whole numbers 0 or 1. UNSUPPORTED of
- * other types. */
+/* The same of numbers to compare two forms of a model on: floats between -2 and 2, some rows zeros, infinite or no numbers; whole numbers 0 or 1. UNSUPPORTED of other types. */
 err session_drawn(const struct session_info *, struct arena *a, size_t rows, struct tensor **out);
 /* One run on zeros, so that a client does not wait for what the first run allocates. */
 err session_warm(struct session *, size_t rows);
@@ -153,12 +153,7 @@ err session_score_rows(struct session *, const struct score_rows *, size_t batch
 /* Does it take numbers [N, F] and nothing else, or texts [N, T] as its second input? */
 bool session_by_rows(const struct session_info *, size_t *features, size_t *texts);
 
-/* Two sessions of one model (ONNX Runtime's, and another's), timed by turns on the same rows. */
-struct trial {
-    double first_ns, second_ns; /* a run of one row, the best of a few rounds */
-    size_t rows;                /* that were compared: of a slow model fewer than were given, at least 8 */
-    double max_diff; /* largest difference of an output; of values above 1, relative to the first's */
-    bool second;     /* it is faster, and they agree within 1e-5 */
-};
-/* in: all inputs, by slot, with equally many rows on axis 0; outputs are to be numbers that have rows, too. INVALID if one is not so. */
-err runtime_trial(struct session *first, struct session *second, const struct tensor *in, struct trial *out);
+/* How far two sessions of one model (ONNX Runtime's, and another's) are apart on the same rows, each a run of its own: the largest
+ * difference of an output, of values above 1 relative to the first's; infinity if they cannot be compared.
+ * in: all inputs, by slot, with equally many rows on axis 0, at least one; else INVALID. Outputs are to be numbers. */
+err sessions_compare(struct session *first, struct session *second, const struct tensor *in, double *apart);

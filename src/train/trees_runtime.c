@@ -12,7 +12,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { AT_ONCE = 8 };
+enum { AT_ONCE = 8, SURE_DEPTH = 12 /* measured in docs/why/trees-both-ways.md */ };
 
 struct step {
     float value;      /* NaN in a leaf: no comparison is true */
@@ -116,6 +116,14 @@ static void forest_make(struct arena *a, const struct trees *t, struct forest *o
     *out = (struct forest){ steps, roots, depths, t->n_trees, t->features, t->base, t->link };
 }
 
+static uint32_t forest_depth(const struct forest *f)
+{
+    uint32_t most = 0;
+    for (size_t i = 0; i < f->trees; i++)
+        most = f->depths[i] > most ? f->depths[i] : most;
+    return most;
+}
+
 /* ---- the runtime: there is nothing to open ---- */
 
 static void trees_close(struct runtime *rt)
@@ -200,6 +208,9 @@ static err trees_load(struct runtime *rt, struct str bytes, const struct session
     s->base.ops = &runtime_trees;
     s->a = arena_new(0);
     err e = forest_read(s, bytes);
+    if (!e && config && config->sure && forest_depth(&s->forest) > SURE_DEPTH)
+        e = err_new(UNSUPPORTED, "ONNX Runtime may be faster for trees that are %u deep",
+                    forest_depth(&s->forest));
     if (e)
         trees_unload(&s->base);
     else

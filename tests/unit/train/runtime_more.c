@@ -368,27 +368,24 @@ TEST(native_trees_have_the_signature_of_their_onnx)
     CHECK_STR(j->outputs[0].name, i->outputs[0].name);
     for (int k = 0; k < 2; k++)
         CHECK(j->inputs[0].dims[k] == i->inputs[0].dims[k] && j->outputs[0].dims[k] == i->outputs[0].dims[k]);
-    struct trial trial;
     const struct tensor tried = floats(0, 200, 24, b.rows.x);
-    CHECK_OK(runtime_trial(b.first, b.second, &tried, &trial));
-    CHECK(trial.max_diff <= 1e-5 && trial.first_ns > 0 && trial.second_ns > 0 && trial.rows >= 8);
-    CHECK(trial.second == (trial.second_ns < trial.first_ns));
+    double apart;
+    CHECK_OK(sessions_compare(b.first, b.second, &tried, &apart));
+    CHECK(apart <= 1e-5);
     float *want = NEW_N(a, float, b.rows.n), *got = NEW_N(a, float, b.rows.n);
     trees_predict(&b.fit.trees, b.rows.x, b.rows.n, 24, want);
     CHECK_OK(session_score(b.second, b.rows.x, b.rows.n, 24, 0, got));
     CHECK(!memcmp(want, got, b.rows.n * sizeof *got)); /* missing values among them */
-    cr_log_info("a row: %.0f ns as ONNX, %.0f ns natively\n", trial.first_ns, trial.second_ns);
     both_close(&b);
 }
 
-/* A model that says something else must not win, however fast it is. */
-TEST(a_trial_refuses_what_does_not_agree)
+TEST(a_comparison_finds_what_does_not_agree)
 {
     auto_arena struct arena *a = arena_new(0);
     struct runtime *rt = opened(NULL);
     struct tree_node leaf[] = { { .feature = -1, .value = 0.5f }, { .feature = -1, .value = 0.25f } };
     struct session *s[2];
-    struct trial t;
+    double apart;
     float x[64] = { 0 };
     for (int i = 0; i < 2; i++) {
         struct trees trees = {
@@ -399,12 +396,12 @@ TEST(a_trial_refuses_what_does_not_agree)
         CHECK_OK(session_load(rt, onnx, NULL, &s[i]));
     }
     const struct tensor in = floats(0, 32, 2, x), none = floats(0, 0, 2, x), wide = floats(0, 1, 5, x);
-    CHECK_OK(runtime_trial(s[0], s[1], &in, &t));
-    CHECK(!t.second && t.max_diff == 0.25);
-    CHECK_OK(runtime_trial(s[1], s[0], &in, &t));
-    CHECK(!t.second);
-    CHECK_ERR(runtime_trial(s[0], s[1], &none, &t), INVALID);
-    CHECK_ERR(runtime_trial(s[0], s[1], &wide, &t), INVALID);
+    CHECK_OK(sessions_compare(s[0], s[1], &in, &apart));
+    CHECK(apart == 0.25);
+    CHECK_OK(sessions_compare(s[1], s[1], &in, &apart));
+    CHECK(apart == 0);
+    CHECK_ERR(sessions_compare(s[0], s[1], &none, &apart), INVALID);
+    CHECK_ERR(sessions_compare(s[0], s[1], &wide, &apart), INVALID);
     session_unload(s[0]);
     session_unload(s[1]);
     runtime_close(rt);
