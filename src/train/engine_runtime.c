@@ -12,7 +12,9 @@
 enum {
     SIZES = 7,                 /* of programs: 1, 2, 4, … 64 rows */
     PROGRAM_BYTES = 1 << 20,   /* what one may work on: it is to stay in a core's cache */
+    MEMORY_MAX = 128 << 20,    /* of one, with the parameters */
     FILE_MAX = 64 << 20,       /* a larger model is worth ONNX Runtime's pool of threads */
+    NODES_MAX = 2000,          /* laying out their memory takes time by its square */
     SURE_PARAMETERS = 1 << 20, /* measured in docs/why/small-networks-in-our-engine.md */
     SURE_RANK = 2,
     TENSORS_MAX = 64,
@@ -86,7 +88,7 @@ static err seat_new(const struct engine_session *s, int size, struct seat **out)
     struct arena *a = arena_new(0);
     struct seat *l = NEW(a, struct seat);
     *l = (struct seat){ .a = a, .rows = (int64_t)1 << size };
-    const struct program_options o = { .rows = l->rows, .loss = -1 };
+    const struct program_options o = { .rows = l->rows, .loss = -1, .memory_max = MEMORY_MAX };
     err e = program_new(a, s->g, s->params, &o, &l->program);
     if (!e && !program_facts(l->program).by_rows)
         e = err_new(UNSUPPORTED, "its rows see each other");
@@ -188,11 +190,13 @@ static err outputs_check(const struct engine_session *s, const struct seat *l)
 }
 
 /* The program of one row says how many rows another may have. */
-static err sizes_find(struct engine_session *s)
+static err sizes_find(struct engine_session *s, bool sure)
 {
     struct seat *one;
     TRY(seat_new(s, 0, &one));
     seat_give(s, 0, one);
+    if (sure && program_facts(one->program).memory > PROGRAM_BYTES)
+        FAIL(UNSUPPORTED, "a row needs more memory than stays in a cache");
     for (s->sizes = 1; s->sizes < SIZES; s->sizes++)
         if (program_facts(one->program).memory << s->sizes > PROGRAM_BYTES)
             break;
@@ -215,12 +219,14 @@ static err graph_take(struct engine_session *s, struct str foreign, bool sure)
         FAIL(TOO_LARGE, "its file has %zu bytes, more than a small network's", foreign.n);
     struct str bytes = str_dup(s->a, foreign); /* names and weights stay in them */
     TRY(onnx_check(s->a, bytes, NULL, &facts));
+    if (facts.nodes > NODES_MAX)
+        FAIL(TOO_LARGE, "it has %lld nodes, more than small networks have", (long long)facts.nodes);
     TRY(graph_read(s->a, bytes, NULL, &s->g));
     if (sure && !surely_faster(s->g, &facts))
         FAIL(UNSUPPORTED, "ONNX Runtime may be faster");
     TRY(describe(s, &facts));
     TRY(params_new(s->a, &device_cpu, s->g, 0, 0, &s->params));
-    return sizes_find(s);
+    return sizes_find(s, sure);
 }
 
 static err engine_load(struct runtime *rt, struct str bytes, const struct session_config *config,

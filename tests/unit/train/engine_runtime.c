@@ -123,6 +123,7 @@ TEST(it_leaves_the_rest_to_onnx_runtime)
     CHECK_ERR(session_load(rt, zipped(a, false), NULL, &s), UNSUPPORTED);
     CHECK(session_load(rt, listed(a), NULL, &s) != NULL);
     CHECK_ERR(session_load(rt, network(a, 3 << 20), NULL, &s), TOO_LARGE);
+    CHECK_ERR(session_load(rt, products(a, 2, 2001), NULL, &s), TOO_LARGE);
     CHECK_ERR(session_load(rt, same(a, TENSOR_F32), &(struct session_config){ .device = "cuda" }, &s),
               UNAVAILABLE);
     /* What may be faster there it takes only when told to. */
