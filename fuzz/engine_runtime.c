@@ -34,7 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     if (!rt && runtime_open_named(S("engine"), NULL, &rt))
         abort();
     for (int sure = 0; sure < 2; sure++)
-        if (!session_load(rt, (struct str){ (const char *)bytes, n }, &(struct session_config){ .sure = sure }, &s)) {
+        if (!session_load(rt, (struct str){ (const char *)bytes, n },
+                          &(struct session_config){ .sure = sure }, &s)) {
             for (size_t rows = 1; rows < 8; rows += 2)
                 run(s, rows);
             session_unload(s);

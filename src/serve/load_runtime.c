@@ -45,8 +45,7 @@ err runtime_need(struct serve *s, struct runtime **out)
 
 static double chance(uint64_t *state)
 {
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return (double)(*state >> 11) * 0x1p-53;
+    return (double)(splitmix(state) >> 11) * 0x1p-53;
 }
 
 /* A value between two edges of the training data, or none as often as there. */
@@ -71,7 +70,7 @@ static err rows_like(struct serve *s, struct arena *a, struct str blob, struct t
     TRY(baseline_read(a, json, &like));
     if ((int64_t)like.n != t->dims[1])
         FAIL(INVALID, "its baseline has %zu features, its input %lld", like.n, (long long)t->dims[1]);
-    for (size_t i = 0; i < t->bytes / sizeof *x; i++)
+    for (size_t i = DRAWN_ODD * like.n; i < t->bytes / sizeof *x; i++)
         x[i] = value_like(&like.features[i % like.n], &state);
     return NULL;
 }
@@ -95,9 +94,10 @@ static err rows_drawn(struct serve *s, struct arena *a, const struct session_inf
 {
     size_t features, texts;
     TRY(session_drawn(info, a, rows_enough(info), out));
-    if (!must && (!baseline.n || info->n_inputs != 1 || !session_by_rows(info, &features, &texts)))
+    if (info->n_inputs != 1 || !session_by_rows(info, &features, &texts))
         return NULL;
-    return rows_like(s, a, baseline, *out);
+    err e = rows_like(s, a, baseline, *out);
+    return must ? e : NULL;
 }
 
 /* ---- the other form ---- */

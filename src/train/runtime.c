@@ -191,22 +191,21 @@ err session_zeros(const struct session_info *info, struct arena *a, size_t rows,
 }
 
 /* What rows now and then hold, all of the row the same. */
-static const double odd_rows[] = { 0, NAN, INFINITY, -INFINITY, 1e-42 };
-enum { ODD_ROWS = sizeof odd_rows / sizeof *odd_rows };
+static const double odd_rows[DRAWN_ODD] = { 0, NAN, INFINITY, -INFINITY, 1e-42 };
 
 static void draw(struct tensor *t, uint64_t *state)
 {
     const size_t size = tensor_size(t->type), n = t->bytes / size,
                  row = t->dims[0] ? n / (size_t)t->dims[0] : 1;
     for (size_t i = 0; i < n; i++) {
-        *state = *state * 6364136223846793005u + 1442695040888963407u; /* Knuth's */
-        const double x = i / row < ODD_ROWS ? odd_rows[i / row] : (double)(*state >> 11) * 0x1p-51 - 2;
+        const uint64_t bits = splitmix(state);
+        const double x = i / row < DRAWN_ODD ? odd_rows[i / row] : (double)(bits >> 11) * 0x1p-51 - 2;
         if (t->type == TENSOR_F32)
             ((float *)t->data)[i] = (float)x;
         else if (t->type == TENSOR_F64)
             ((double *)t->data)[i] = x;
         else
-            ((uint8_t *)t->data)[i * size] = *state >> 63; /* the lowest byte */
+            ((uint8_t *)t->data)[i * size] = bits >> 63; /* the lowest byte */
     }
 }
 

@@ -135,7 +135,9 @@ void session_call_free(struct session_call *);                     /* NULL is fi
 /* A tensor of zeros for each input (TEXT: empty). Open dimensions: the first is rows, others are 1. TOO_LARGE if one
  * passes 64 MiB. */
 err session_zeros(const struct session_info *, struct arena *a, size_t rows, struct tensor **out);
-/* The same of numbers to compare two forms of a model on: floats between -2 and 2, some rows zeros, infinite or no numbers; whole numbers 0 or 1. UNSUPPORTED of other types. */
+/* The same of numbers to compare two forms of a model on: floats between -2 and 2, but the first DRAWN_ODD rows are zeros, no numbers,
+ * infinite, hardly above zero; whole numbers 0 or 1. UNSUPPORTED of other types. */
+enum { DRAWN_ODD = 5 };
 err session_drawn(const struct session_info *, struct arena *a, size_t rows, struct tensor **out);
 /* One run on zeros, so that a client does not wait for what the first run allocates. */
 err session_warm(struct session *, size_t rows);
