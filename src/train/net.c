@@ -528,7 +528,8 @@ err net_build(struct arena *a, const struct train_model *model, const struct fie
                      .n_inputs = count,
                      .task = task,
                      .model = model,
-                     .loss = -1 };
+                     .loss = -1,
+                     .output = -1 };
     if (onnx) {
         net_onnx(&n, &model->onnx);
     } else {

@@ -376,6 +376,23 @@ def test_a_form_that_cannot_be_is_refused_with_one_error(bench, change, says):
     assert p.returncode in (1, 2) and len(re.findall("^error: ", err, re.M)) == 1 and says in err, err
 
 
+def test_a_model_that_cannot_be_gone_on_with_is_refused(bench):
+    """Texts, an operator that is not known, bytes that are no model: one error each, that says which."""
+    h, width = onnx.helper, 30
+    words = [h.make_node("LabelEncoder", ["c"], ["i"], domain="ai.onnx.ml", keys_strings=["a"], values_int64s=[1])]
+    odd = [h.make_node("Hardmax", ["x"], ["y"])]
+    x = h.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", width])
+    for name, nodes, ins, outs, says in (
+            ("words", words, [h.make_tensor_value_info("c", onnx.TensorProto.STRING, ["N", 1])],
+             [h.make_tensor_value_info("i", onnx.TensorProto.INT64, ["N", 1])], "'c' is no tensor of numbers"),
+            ("odd", odd, [x], [h.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", width])], "Hardmax")):
+        model = h.make_model(h.make_graph(nodes, "g", ins, outs), opset_imports=[h.make_opsetid("", 17), h.make_opsetid("ai.onnx.ml", 3)])
+        onnx.save(model, bench.folder / f"{name}.onnx")
+        assert says in bench.fails(bench.form(name, **cancer(model={"onnx": {"file": f"{name}.onnx"}})), code=1)
+    (bench.folder / "none.onnx").write_text("no model")
+    assert "model" in bench.fails(bench.form("none", **cancer(model={"onnx": {"file": "none.onnx"}})))
+
+
 def csv(bench, name, rows):
     (bench.folder / name).write_text("x,y\n" + "".join(f"{x},{y}\n" for x, y in rows))
     return {"data": {"path": name}, "label": "y", "model": {"mlp": {"hidden": [4]}}}
