@@ -293,8 +293,10 @@ static err class_fail(const struct taking *t, const struct slot *s, size_t i, do
 {
     auto_arena struct arena *a = arena_new(0);
     int64_t most = s->in->classes ? s->in->classes : CLASSES_MAX;
-    FAIL(INVALID, "label '%.*s' is %.17g in %.*s: a class is a whole number from 0 to %lld",
-         STR(s->in->columns.v[0]), x, STR(row_text(a, t, i)), (long long)most - 1);
+    return err_hint(err_new(INVALID,
+                            "label '%.*s' is %.17g in %.*s: a class is a whole number from 0 to %lld",
+                            STR(s->in->columns.v[0]), x, STR(row_text(a, t, i)), (long long)most - 1),
+                    "to learn numbers: task: regression");
 }
 
 static err classes_take(struct taking *t, struct slot *s)
@@ -711,8 +713,10 @@ static err columns_rest(struct loader *l, struct duck *d, const struct duck_colu
         if (!rest.n && !has_rows(d, l->sources[0])) /* a CSV file without rows does not even know its types */
             FAIL(INVALID, "there are no rows in '%.*s'", STR(l->files[0].path));
         if (!rest.n)
-            FAIL(INVALID, "input '%.*s': there are no columns of numbers that nobody else names",
-                 STR(in->name));
+            return err_hint(
+                err_new(INVALID, "input '%.*s': there are no columns of numbers that nobody else names",
+                        STR(in->name)),
+                "no numbers are %.*s", STR(str_join(l->a, l->facts.left.v, l->facts.left.n, S(", "))));
         in->columns = l->slots[i].tensor->columns = rest;
         done = true;
     }

@@ -691,7 +691,7 @@ err train_network(struct arena *a, const struct train_job *job, const struct tra
     int64_t start = mono_ns();
     *out = (struct train_result){ 0 };
     TRY(set_up(&t));
-    TRY(measure_choose(&t.set, t.with->early_stop.metric, &c.metric, &c.more));
+    c.metric = measure_watched(&t.set, t.with->early_stop.metric, &c.more);
     say_start(&t);
     TRY(checkpoints_open(dir, (int)t.with->checkpoint.keep, &c.checkpoints));
     arena_defer(a, checkpoints_end, c.checkpoints);

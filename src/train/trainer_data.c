@@ -158,6 +158,15 @@ static err inputs_by_default(struct form *f)
     return table_by_default(f);
 }
 
+static err label_apart(const struct form *f)
+{
+    for (size_t i = 0; i < f->inputs.n && f->label.n; i++)
+        if (among(&f->inputs.v[i].columns, f->label))
+            FAIL(INVALID, "inputs: '%.*s' has the label '%.*s' among its columns", STR(f->inputs.v[i].name),
+                 STR(f->label));
+    return NULL;
+}
+
 static err label_add(struct form *f)
 {
     struct loader_input label = { .name = S("label"),
@@ -192,6 +201,7 @@ static err form_read(struct form *f)
         TRY(input_read(f, &in[i]));
     if (!w->inputs.n)
         TRY(inputs_by_default(f));
+    TRY(label_apart(f));
     TRY(label_add(f));
     if (w->weight.n)
         push(f->a, &f->inputs,
@@ -461,6 +471,7 @@ err train_set_open(struct arena *a, const struct train_job *job, const struct tr
         TRY(given_make(&f, &s));
     if (!s.facts.rows[LOADER_TRAIN])
         FAIL(INVALID, "there are no rows to learn from");
+    TRY(measures_find(&s, job->with));
     *out = s;
     return NULL;
 }

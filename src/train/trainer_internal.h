@@ -6,6 +6,8 @@
 #include "train/net.h"
 #include "train/trainer.h"
 
+enum { MEASURES_MAX = 12 };
+
 /* ---- trainer_data.c: the form as the loader wants it, and what it gave as the network wants it ---- */
 struct train_set {
     struct loader *loader;
@@ -17,7 +19,9 @@ struct train_set {
     int tensor[LOADER_TENSORS_MAX]; /* by input of the training graph: which tensor of a batch */
     int n_inputs, label;            /* label: tensor; −1: none */
     struct net_task task;
-    int64_t row_elements; /* predictions that one row gives: 1, or the places of a sequence */
+    int64_t row_elements;              /* predictions that one row gives: 1, or the places of a sequence */
+    struct str measured[MEASURES_MAX]; /* on the rows held out; the loss first */
+    size_t n_measured;
 };
 err train_set_open(struct arena *a, const struct train_job *, const struct train_listener *,
                    struct train_set *out);
@@ -27,7 +31,9 @@ err train_set_numbers(struct arena *a, const struct train_job *job, const struct
 __attribute__((format(printf, 2, 3))) void train_say(const struct train_listener *, const char *f, ...);
 
 /* ---- trainer_measure.c: measures on the rows held out ---- */
-enum { MEASURES_MAX = 12 };
+/* Sets what is measured: what fits the task, or the loss and what is asked for; and what stops early. INVALID for what the
+ * task does not have. */
+err measures_find(struct train_set *, const struct train_with *);
 struct measures {
     struct str name[MEASURES_MAX]; /* as in gates and results: "auc", "logLoss", "rmse" */
     double value[MEASURES_MAX];
@@ -41,8 +47,8 @@ err measuring_add(struct measuring *, const float *p, const void *label, const f
 void measuring_end(struct measuring *, struct measures *out);
 /* NaN if it is not among them. */
 double measure_of(const struct measures *, struct str name);
-/* Its name, and whether more is better; the loss of the task for "". INVALID if the task does not give it. */
-err measure_choose(const struct train_set *, struct str name, struct str *out, bool *more);
+/* The name of the one that is watched, of those that are measured (the loss for ""), and whether more of it is better. */
+struct str measure_watched(const struct train_set *, struct str name, bool *more);
 
 /* ---- trainer.c ---- */
 struct training_net {

@@ -21,6 +21,45 @@ static const struct kind *kind_of(const struct net_task *t)
     return &kinds[t->kind == TASK_LANGUAGE ? 2 : t->kind != TASK_CLASSIFICATION ? 3 : t->binary ? 0 : 1];
 }
 
+/* "auc, logLoss, …": what a task has. */
+static struct str names_of(struct arena *a, enum meter_task task)
+{
+    struct buf b = buf_new(a);
+    for (size_t i = 0; i < meter_table_n; i++)
+        if (meter_table[i].tasks & task)
+            buf_fmt(&b, "%s%.*s", b.n ? ", " : "", STR(meter_table[i].name));
+    return buf_get(&b);
+}
+
+static err measure_add(struct train_set *s, const char *key, struct str name)
+{
+    const enum meter_task task = kind_of(&s->task)->task;
+    const struct meter_metric *m = meter_find(name);
+    if (!m || !(m->tasks & task)) {
+        auto_arena struct arena *a = arena_new(0);
+        return err_hint(err_new(INVALID, "%s: '%.*s' is not measured in this task", key, STR(name)),
+                        "it has %.*s", STR(names_of(a, task)));
+    }
+    for (size_t i = 0; i < s->n_measured; i++)
+        if (str_eq(s->measured[i], name))
+            return NULL;
+    if (s->n_measured == MEASURES_MAX)
+        FAIL(TOO_LARGE, "%s: more than %d are measured", key, MEASURES_MAX);
+    s->measured[s->n_measured++] = m->name;
+    return NULL;
+}
+
+err measures_find(struct train_set *s, const struct train_with *w)
+{
+    const struct kind *k = kind_of(&s->task);
+    TRY(measure_add(s, "metrics", k->names[0]));
+    for (size_t i = 0; i < w->metrics.n; i++)
+        TRY(measure_add(s, "metrics", w->metrics.v[i]));
+    for (size_t i = 1; !w->metrics.n && i < MEASURES_MAX && k->names[i].n; i++)
+        TRY(measure_add(s, "metrics", k->names[i]));
+    return w->early_stop.metric.n ? measure_add(s, "earlyStop.metric", w->early_stop.metric) : NULL;
+}
+
 struct measuring {
     const struct train_set *set;
     const struct kind *kind;
@@ -66,8 +105,8 @@ err measuring_add(struct measuring *m, const float *p, const void *label, const 
 void measuring_end(struct measuring *m, struct measures *out)
 {
     *out = (struct measures){ 0 };
-    for (; out->n < MEASURES_MAX && m->kind->names[out->n].n; out->n++) {
-        out->name[out->n] = m->kind->names[out->n];
+    for (; out->n < m->set->n_measured; out->n++) {
+        out->name[out->n] = m->set->measured[out->n];
         out->value[out->n] = meter_value(m->meter, out->name[out->n]);
     }
 }
@@ -80,14 +119,9 @@ double measure_of(const struct measures *m, struct str name)
     return NAN;
 }
 
-err measure_choose(const struct train_set *s, struct str name, struct str *out, bool *more)
+struct str measure_watched(const struct train_set *s, struct str name, bool *more)
 {
-    const struct str *names = kind_of(&s->task)->names;
-    *out = name.n ? name : names[0];
-    for (size_t i = 0; i < MEASURES_MAX && names[i].n; i++)
-        if (str_eq(names[i], *out)) {
-            *more = meter_find(names[i])->more_is_better;
-            return NULL;
-        }
-    FAIL(INVALID, "'%.*s' is not measured in this task", STR(name));
+    const struct meter_metric *m = meter_find(name.n ? name : s->measured[0]);
+    *more = m->more_is_better;
+    return m->name;
 }

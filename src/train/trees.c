@@ -98,6 +98,30 @@ static struct str signature_text(const struct training *t)
     return json_get(&j);
 }
 
+static err measures_check(const struct train_with *w)
+{
+    for (size_t i = 0; i < w->metrics.n; i++)
+        if (!metric_find(w->metrics.v[i])) {
+            auto_arena struct arena *a = arena_new(0);
+            struct buf b = buf_new(a);
+            for (size_t k = 0; k < metric_table_n; k++)
+                buf_fmt(&b, "%s%.*s", k ? ", " : "", STR(metric_table[k].name));
+            return err_hint(
+                err_new(INVALID, "metrics: '%.*s' is not measured of trees", STR(w->metrics.v[i])),
+                "they have %.*s", STR(buf_get(&b)));
+        }
+    return NULL;
+}
+
+/* The loss is always among them. */
+static bool measured(const struct train_with *w, struct str name)
+{
+    bool asked = !w->metrics.n || str_is(name, "logLoss");
+    for (size_t i = 0; i < w->metrics.n && !asked; i++)
+        asked = str_eq(w->metrics.v[i], name);
+    return asked;
+}
+
 static struct str metrics_text(const struct training *t)
 {
     auto_arena struct arena *scratch = arena_new(0);
@@ -105,6 +129,8 @@ static struct str metrics_text(const struct training *t)
     size_t from = t->split.train;
     json_obj(&j);
     for (size_t i = 0; i < metric_table_n; i++) {
+        if (!measured(t->with, metric_table[i].name))
+            continue;
         double v = metric_table[i].of(scratch, t->fit.score + from, t->rows.y + from, t->split.valid);
         json_key(&j, metric_table[i].name);
         json_f64(&j, v);
@@ -172,6 +198,7 @@ static err onnx_text(const struct training *t, struct str *out)
 static err fit_all(struct training *t, int threads, struct train_result *out)
 {
     struct fit_watch watch = { on_round, t, on_binned };
+    TRY(measures_check(t->with));
     baseline_make(t);
     train_say(t->listener, "features %zu, threads %d, parameters %.*s", t->rows.features, threads,
               STR(schema_text(&trees_with_schema, t->a, &t->with->model.trees, WRITE_DEFAULTS)));

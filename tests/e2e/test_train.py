@@ -187,6 +187,14 @@ def test_an_autoencoder_learns(bench):
     assert result(out)["metrics"]["rmse"] < 0.85  # of numbers whose standard deviation is 1
 
 
+@pytest.mark.parametrize("model, asked, told", [({"mlp": {}}, ["f1", "recall"], {"logLoss", "f1", "recall", "precision"}),
+                                                ({"trees": {"rounds": 3}}, ["auc"], {"logLoss", "auc", "trainLogLoss"})])
+def test_what_is_measured_can_be_said(bench, model, asked, told):
+    stop = {"earlyStop": {"metric": "precision", "patience": 3}} if "mlp" in model else {}
+    out, _ = bench.train(bench.form("asked", **cancer(model=model, metrics=asked, epochs=3, **stop)), "-o", "json")
+    assert set(result(out)["metrics"]) == told
+
+
 def test_a_model_is_gone_on_with(bench):
     """The exported model under a new last layer, the rest of it frozen; then all of it."""
     bench.train(bench.form("base", **cancer()), "-q", "--dir", "base")
@@ -281,7 +289,7 @@ def test_batch_norm_of_a_given_model_learns_on_unless_it_is_frozen(bench):
 
 def test_a_new_last_layer_for_another_task(bench):
     with_norms(bench.folder / "norms.onnx")
-    form = bench.form("head", **cancer(model={"onnx": {"file": "norms.onnx", "head": "a", "freeze": ["w1"]}}, label="mean_radius", loss="mse",
+    form = bench.form("head", **cancer(model={"onnx": {"file": "norms.onnx", "head": "a", "freeze": ["w1"]}}, loss="mse",
                                        inputs=[{"name": "x", "columns": columns()}], epochs=3))
     out, _ = bench.train(form, "-o", "json", "--dir", "head")
     after = weights_of(bench.folder / "head" / "model.onnx")
@@ -365,6 +373,10 @@ def test_ranking_puts_the_better_of_a_query_first(bench):
     ({"batchSize": 100000}, "batchSize"),
     ({"batchSize": "some"}, "batchSize"),
     ({"earlyStop": {"metric": "beauty"}}, "beauty"),
+    ({"metrics": ["auc", "beauty"]}, "beauty"),
+    ({"metrics": ["mae"]}, "mae"),
+    ({"metrics": ["beauty"], "model": {"trees": {}}}, "beauty"),
+    ({"inputs": [{"name": "n", "columns": ["f0", "benign"]}]}, "benign"),
     ({"classWeights": [1, 2, 3]}, "classWeights"),
     ({"rows": "late.1"}, "server"),
     ({"memory": "1Mi", "model": {"mlp": {"hidden": [2048, 2048]}}}, "needs"),
