@@ -36,6 +36,7 @@ const struct resource *const *cli_resources(void)
         for (const struct resource *r = module_kinds[m]; r->kind; r++)
             list[n++] = r;
     list[n++] = &job_resource;
+    list[n++] = &sweep_resource;
     list[n++] = &pipeline_resource;
     list[n++] = &pipelinerun_resource;
     return list;
@@ -181,6 +182,7 @@ static err start_control(struct app *app)
 {
     struct reconciler list[] = {
         sched_reconciler(app->sched),
+        sweep_reconciler(app->store),
         registry_reconciler(app->trainings),
         serve_reconciler(app->serve),
         monitors_reconciler(app->monitors),

@@ -198,13 +198,17 @@ static err run_run(struct cli *c)
     return NULL;
 }
 
-/* A run, else a job of that name. */
+/* A run, else a sweep, else a job of that name. */
 static err stop_run(struct cli *c)
 {
+    static const char *const plurals[] = { "pipelineruns", "sweeps", "jobs" };
     struct str name = str_of(c->args[0]);
-    err e = cli_call(c, M_POST, run_path(c, "pipelineruns", name, "cancel"), S("{}"), NULL);
-    if (e && e->code == NOT_FOUND)
-        e = cli_call(c, M_POST, run_path(c, "jobs", name, "cancel"), S("{}"), NULL);
+    err e = NULL;
+    for (size_t i = 0; i < sizeof plurals / sizeof *plurals; i++) {
+        e = cli_call(c, M_POST, run_path(c, plurals[i], name, "cancel"), S("{}"), NULL);
+        if (!e || e->code != NOT_FOUND)
+            break;
+    }
     TRY(e);
     printf("%.*s is being cancelled\n", STR(name));
     return NULL;
@@ -284,8 +288,8 @@ const struct cli_verb verb_run = {
 };
 const struct cli_verb verb_cancel = {
     .name = "cancel",
-    .args = "RUN|JOB",
-    .doc = "Stop a pipeline run or a job.",
+    .args = "RUN|SWEEP|JOB",
+    .doc = "Stop a pipeline run, a sweep or a job.",
     .examples = "  dhow cancel late-3",
     .args_min = 1,
     .args_max = 1,

@@ -39,31 +39,18 @@ err form_load(struct arena *a, const char *path, yyjson_mut_doc **out)
 
 err form_set(struct arena *a, yyjson_mut_doc *doc, struct str assignment)
 {
-    struct str value = assignment, path, part;
+    struct str value = assignment, path;
     struct strs docs = { 0 };
     yyjson_val *v;
     if (str_find(assignment, '=') == assignment.n || !str_cut(&value, '=', &path) || !path.n)
         FAIL(INVALID, "--set takes KEY=VALUE, not '%.*s'", STR(assignment));
     TRY_AS(yaml_to_json(a, fmt(a, "v: %.*s\n", STR(value)), &docs), "--set %.*s", STR(path));
     TRY(json_parse(a, docs.n ? docs.v[0] : S("{}"), &v));
-    yyjson_mut_val *at = yyjson_mut_doc_get_root(doc), *next;
-    while (str_cut(&path, '.', &part)) {
-        yyjson_mut_val *key = yyjson_mut_strncpy(doc, part.p, part.n);
-        if (!path.n) {
-            yyjson_mut_obj_put(at, key, yyjson_val_mut_copy(doc, yyjson_obj_get(v, "v")));
-            return NULL;
-        }
-        next = yyjson_mut_obj_getn(at, part.p, part.n);
-        if (!yyjson_mut_is_obj(next)) {
-            next = yyjson_mut_obj(doc);
-            yyjson_mut_obj_put(at, key, next);
-        }
-        at = next;
-    }
+    form_put(doc, path, yyjson_obj_get(v, "v"));
     return NULL;
 }
 
-struct str form_text(struct arena *a, yyjson_mut_doc *doc)
+static struct str form_text(struct arena *a, yyjson_mut_doc *doc)
 {
     size_t n;
     char *text = yyjson_mut_write(doc, YYJSON_WRITE_PRETTY_TWO_SPACES, &n);
@@ -187,6 +174,11 @@ void stop_watch(void)
     struct sigaction stop = { .sa_handler = on_stop };
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
+}
+
+bool stop_asked(void)
+{
+    return stop_came;
 }
 
 static bool on_stopped(void *arg)
@@ -366,7 +358,7 @@ static struct str job_path(struct cli *c, struct str name, const char *action)
                action);
 }
 
-err job_submit(struct cli *c, struct train_form *f, struct str name, struct str owner)
+static err job_submit(struct cli *c, struct train_form *f, struct str name)
 {
     struct json j = json_new(c->a);
     json_obj(&j);
@@ -377,8 +369,6 @@ err job_submit(struct cli *c, struct train_form *f, struct str name, struct str 
     json_obj(&j);
     json_kstr(&j, "type", S("train"));
     json_kraw(&j, "with", f->text);
-    if (owner.n)
-        json_kstr(&j, "owner", owner);
     if (f->with.resources.cpu)
         json_ki64(&j, "cpu", f->with.resources.cpu);
     if (f->with.resources.memory)
@@ -400,30 +390,22 @@ static void job_progress(struct cli *c, struct str name, yyjson_val *v)
         cli_progress("%.*s: %.*s %.*s", STR(name), STR(phase), STR(json_text_at(c->a, v, "status.reason")));
 }
 
-err job_cancel(struct cli *c, struct str name)
-{
-    return cli_call(c, M_POST, job_path(c, name, "/cancel"), S("{}"), NULL);
-}
-
-err job_wait(struct cli *c, struct str name, bool logs, yyjson_val **out)
+/* Until it succeeded; INTERNAL that says why it did not. What it says meanwhile is shown. */
+static err job_wait(struct cli *c, struct str name, yyjson_val **out)
 {
     size_t shown = 0;
     for (;; usleep(LOOK_US)) {
-        struct http_reply log = { 0 };
+        struct http_reply log;
         yyjson_val *v;
-        if (stop_came)
-            FAIL(CANCELLED, "stopped");
         TRY(cli_call(c, M_GET, job_path(c, name, ""), S(""), &v));
         struct str phase = json_text_at(c->a, v, "status.phase");
-        if (logs) {
-            TRY(cli_call_raw(c, M_GET, fmt(c->a, "%.*s?offset=%zu", STR(job_path(c, name, "/logs")), shown),
-                             S(""), &log));
-            if (log.body.n) {
-                cli_progress_end();
-                fwrite(log.body.p, 1, log.body.n, stderr);
-            }
-            shown += log.body.n;
+        TRY(cli_call_raw(c, M_GET, fmt(c->a, "%.*s?offset=%zu", STR(job_path(c, name, "/logs")), shown),
+                         S(""), &log));
+        if (log.body.n) {
+            cli_progress_end();
+            fwrite(log.body.p, 1, log.body.n, stderr);
         }
+        shown += log.body.n;
         job_progress(c, name, v);
         if (log.body.n)
             continue; /* all that it said is shown before its end is */
@@ -461,13 +443,13 @@ static err server_train(struct cli *c, struct train_form *f)
 {
     struct str name = fmt(c->a, "%.*s-%.*s", STR(str_sub(f->name, 0, 30)), STR(id_new(c->a)));
     yyjson_val *v;
-    TRY(job_submit(c, f, name, S("")));
+    TRY(job_submit(c, f, name));
     fprintf(stderr, "job %.*s\n", STR(name));
     if (cli_has(c, "detach")) {
         printf("%.*s\n", STR(name));
         return NULL;
     }
-    TRY(job_wait(c, name, true, &v));
+    TRY(job_wait(c, name, &v));
     return cli_show(c, v, job_table);
 }
 
@@ -540,7 +522,8 @@ static const struct option train_options[] = {
     { "profile", 0, NULL, "Tell where the time goes, and write a trace for Perfetto.", NULL, false },
     { "runs", 0, "DIR", "Folder of runs; each gets NAME-N in it.", "runs", false },
     { "dir", 0, "DIR", "The folder of this run itself.", NULL, false },
-    { "detach", 'd', NULL, "With a server: start the job and print its name; do not wait.", NULL, false },
+    { "detach", 'd', NULL, "With a server: start the job or sweep and print its name; do not wait.", NULL,
+      false },
     { "quiet", 'q', NULL, "Say nothing but errors.", NULL, false },
     { 0 },
 };

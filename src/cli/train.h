@@ -29,14 +29,10 @@ struct train_form {
 err form_load(struct arena *a, const char *path, yyjson_mut_doc **out);
 /* "optimizer.rate=0.01": the value as YAML. */
 err form_set(struct arena *a, yyjson_mut_doc *, struct str assignment);
-struct str form_text(struct arena *a, yyjson_mut_doc *);
 /* Reads doc into with, chosen and text. */
 err form_check(struct arena *a, yyjson_mut_doc *doc, struct train_form *);
 bool train_on_server(const struct cli *);
-err job_submit(struct cli *, struct train_form *, struct str name, struct str owner);
-err job_cancel(struct cli *, struct str name);
-/* From now on the first SIGINT or SIGTERM is asked to come to an end: job_wait() says CANCELLED. */
+/* From now on the first SIGINT or SIGTERM is asked to come to an end: stop_asked(). */
 void stop_watch(void);
-/* Until it succeeded; INTERNAL that says why it did not. logs: what it says is shown. */
-err job_wait(struct cli *, struct str name, bool logs, yyjson_val **out);
+bool stop_asked(void);
 err sweep_run(struct cli *, struct train_form *);

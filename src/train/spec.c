@@ -17,7 +17,6 @@ const char *const train_losses[] = { "auto", "crossEntropy", "mse", "mae", "hube
 const char *const train_optimizers[] = { "sgd", "adam", "adamw", "lamb", "adagrad", NULL };
 const char *const train_schedules[] = { "constant", "cosine", "linear", "step", "oneCycle", NULL };
 const char *const train_precisions[] = { "auto", "fp32", "bf16", "fp16", NULL };
-const char *const sweep_kinds[] = { "grid", "random", "halving", NULL };
 
 SCHEMA_TABLE(trees_with, TREES_WITH, "Gradient-boosted trees.");
 SCHEMA_TABLE(mlp_with, MLP_WITH, "Dense layers.");
@@ -42,7 +41,6 @@ SCHEMA_TABLE(train_checkpoint, TRAIN_CHECKPOINT, "What is kept.");
 SCHEMA_TABLE(train_resources, TRAIN_RESOURCES, "What a job may use.");
 SCHEMA_TABLE(train_with, TRAIN_WITH, "Parameters of `train`.");
 SCHEMA_TABLE(train_outputs, TRAIN_OUTPUTS, "What `train` gives.");
-SCHEMA_TABLE(sweep_with, SWEEP_WITH, "Many trainings, of which the best is kept.");
 
 err train_model_chosen(struct arena *a, yyjson_val *model, const struct field **out)
 {
@@ -67,6 +65,37 @@ err train_model_chosen(struct arena *a, yyjson_val *model, const struct field **
         return err_field(
             err_hint(err_new(INVALID, "model names none of %.*s", STR(list)), "model: {mlp: {}}"),
             S("model"));
+    return NULL;
+}
+
+void form_put(yyjson_mut_doc *form, struct str path, yyjson_val *value)
+{
+    yyjson_mut_val *at = yyjson_mut_doc_get_root(form), *next;
+    for (struct str part; str_cut(&path, '.', &part); at = next) {
+        yyjson_mut_val *key = yyjson_mut_strncpy(form, part.p, part.n);
+        if (!path.n) {
+            yyjson_mut_obj_put(at, key, yyjson_val_mut_copy(form, value));
+            return;
+        }
+        next = yyjson_mut_obj_getn(at, part.p, part.n);
+        if (!yyjson_mut_is_obj(next)) {
+            next = yyjson_mut_obj(form);
+            yyjson_mut_obj_put(at, key, next);
+        }
+    }
+}
+
+err train_job_check(struct arena *a, const struct train_with *with, struct str at)
+{
+    if (!with->rows.n)
+        return err_field(
+            err_hint(err_new(INVALID, "%.*s.rows: a job learns from a version of a training set", STR(at)),
+                     "rows: late.3; files are for `dhow train` without a server"),
+            fmt(a, "%.*s.rows", STR(at)));
+    if (!with->holdout)
+        return err_field(
+            err_hint(err_new(INVALID, "%.*s.holdout: what is held out is not said", STR(at)), "holdout: 14d"),
+            fmt(a, "%.*s.holdout", STR(at)));
     return NULL;
 }
 

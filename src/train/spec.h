@@ -17,7 +17,6 @@ extern const char *const train_losses[];
 extern const char *const train_optimizers[]; /* as optim_kind */
 extern const char *const train_schedules[];  /* as schedule_kind */
 extern const char *const train_precisions[]; /* as precision, behind "auto" */
-extern const char *const sweep_kinds[];
 
 enum activation { ACT_RELU, ACT_GELU, ACT_TANH, ACT_SIGMOID, ACT_SILU, ACT_LEAKY_RELU, ACT_ELU, ACT_NONE };
 enum layer_norm { LAYER_NORM_NONE, LAYER_NORM_BATCH, LAYER_NORM_LAYER };
@@ -26,7 +25,6 @@ enum pool { POOL_MEAN, POOL_FIRST, POOL_LAST };
 enum task { TASK_AUTO, TASK_CLASSIFICATION, TASK_REGRESSION, TASK_LANGUAGE, TASK_AUTOENCODER, TASK_RANKING };
 enum loss_kind { LOSS_AUTO, LOSS_CROSS_ENTROPY, LOSS_MSE, LOSS_MAE, LOSS_HUBER, LOSS_PAIRWISE };
 enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
-enum sweep_kind { SWEEP_GRID, SWEEP_RANDOM, SWEEP_HALVING };
 
 // clang-format off
 /* ---- models ---- */
@@ -207,16 +205,6 @@ enum sweep_kind { SWEEP_GRID, SWEEP_RANDOM, SWEEP_HALVING };
     F(T, STR, params,    REQUIRED, "JSON: parameters of the model, defaults included.", .len_max = 65536)                 \
     F(T, STR, metrics,   REQUIRED, "JSON: auc, logLoss, calibrationError, … on the rows held out; trainLogLoss.", .len_max = 65536) \
     F(T, STR, facts,     REQUIRED, "JSON: rounds, bestRound, trainSeconds, trainRows, validRows, notYetKnownRows, from, split, until, xgboost; networks: steps, epochs, precision, batchSize, parameters, parityMaxRelative, ….", .len_max = 65536)
-
-#define SWEEP_WITH(F, O, L, T)                                                                                            \
-    F(T, ENUM,     kind,   0, "grid: all of them; random: so many draws; halving: draws that get more epochs if they do well.", .values = sweep_kinds, .def = "random") \
-    F(T, JSON,     over,   REQUIRED, "{\"optimizer.rate\": {\"min\": 0.0001, \"max\": 0.1, \"scale\": \"log\"}, \"model.mlp.dropout\": [0, 0.1, 0.3]}.", .len_max = 65536) \
-    F(T, I64,      trials, 0, "Draws.", .def = "8", .min = 1, .max = 10000)                                               \
-    F(T, STR,      metric, 0, "What the best is by, on the rows held out; empty: the loss.", .len_max = 64)               \
-    F(T, DURATION, budget, 0, "No trial begins after this time; 0: no bound.", .min = 0, .max = 1e12)                     \
-    F(T, I64,      at_once, 0, "Trials at the same time, each on its share of the cores.", .def = "1", .min = 1, .max = 256) \
-    F(T, I64,      factor, 0, "halving: one of so many goes on, with so many times the epochs.", .def = "3", .min = 2, .max = 10) \
-    F(T, I64,      seed,   0, "Of the draws.", .def = "1", .min = 0, .max = 9e15)
 // clang-format on
 SCHEMA(trees_with, TREES_WITH);
 SCHEMA(mlp_with, MLP_WITH);
@@ -241,9 +229,12 @@ SCHEMA(train_checkpoint, TRAIN_CHECKPOINT);
 SCHEMA(train_resources, TRAIN_RESOURCES);
 SCHEMA(train_with, TRAIN_WITH);
 SCHEMA(train_outputs, TRAIN_OUTPUTS);
-SCHEMA(sweep_with, SWEEP_WITH);
 
 /* The member of train_model that a JSON text of it names: its key ("mlp"), and the field. INVALID unless it is exactly one. */
 err train_model_chosen(struct arena *a, yyjson_val *model, const struct field **out);
+/* Another value at a dotted path of a form ("optimizer.rate"); objects on the way are made where there are none. */
+void form_put(yyjson_mut_doc *form, struct str path, yyjson_val *value);
+/* What a form needs so that a job can train it, beyond what its fields say: INVALID names the field, at is where the form lies. */
+err train_job_check(struct arena *a, const struct train_with *, struct str at);
 /* A JSON list of whole numbers from 1 to max. what: the path, for the error. */
 err spec_sizes(struct arena *a, struct str json, const char *what, int64_t max, int64_t **v, size_t *n);

@@ -11,12 +11,7 @@ static err prepare(struct job_context *ctx, const struct job *job, struct json *
     const struct field *chosen;
     TRY(json_parse(ctx->a, job->spec.with, &form));
     TRY(train_model_chosen(ctx->a, yyjson_obj_get(form, "model"), &chosen));
-    if (!with->rows.n)
-        return err_field(err_hint(err_new(INVALID, "a job learns from a version of a training set"),
-                                  "rows: late.3; files are for `dhow train` without a server"),
-                         S("with.rows"));
-    if (!with->holdout)
-        return err_field(err_hint(err_new(INVALID, "it says no holdout"), "holdout: 14d"), S("with.holdout"));
+    TRY(train_job_check(ctx->a, with, S("with")));
     json_ki64(spec, "memory", job->spec.memory);
     return rows_prepare(ctx, job->project, with->rows, spec);
 }

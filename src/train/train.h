@@ -1,6 +1,6 @@
 /* train: the job that turns a training set into a model, and the runtimes that run models.
  * Flow     DatasetVersion --train_worker--> model.onnx, native model, baseline.json (blobs) + result --> registry
- * Owns     no kind; worker type `train`; runtimes (train/runtime.h).
+ * Owns     the kind Sweep (train/sweep.h); worker type `train`; runtimes (train/runtime.h).
  * Threads  the worker is its own process and uses as many threads as the job has cores.
  * Errors   INVALID (a row set that cannot be learned from), UNAVAILABLE (libxgboost is missing), CANCELLED.
  * The split is by time: the end is the version's `until`, or else just after the newest row; the split is `holdout`
@@ -12,6 +12,7 @@
 #include "train/loader.h"
 #include "train/runtime.h"
 #include "train/spec.h"
+#include "train/sweep.h"
 #include "train/trainer.h"
 
 extern const struct worker_type train_worker;

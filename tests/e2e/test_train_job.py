@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
-from conftest import DHOW, Daemon, daemon_close, eventually
+from conftest import DHOW, ROOT, Daemon, daemon_close, eventually
 from flights import blob, documents, rows_of, sources_make, step
 
 REQUEST = {"date": "2001-05-03T10:00:00", "ts": "2001-05-03T16:00:00", "distance": 606}
@@ -84,6 +84,15 @@ def said(terminal):
     return text.decode(errors="replace")
 
 
+def sweeps(one, begins):
+    return [s for s in one.get("sweeps")["items"] if s["metadata"]["name"].startswith(begins)]
+
+
+def sweep_over(one, begins):
+    """The sweep of that beginning, once it is over."""
+    return one.wait_over("sweeps", sweeps(one, begins)[0]["metadata"]["name"], 200)
+
+
 def jobs(one, begins):
     return {j["metadata"]["name"]: j for j in one.get("jobs")["items"] if j["metadata"]["name"].startswith(begins)}
 
@@ -130,7 +139,14 @@ def test_a_sweep_there_is_jobs_with_one_budget(netted):
     assert len(owners) == 1 and owners.pop().startswith("Sweep/grid-"), "they belong together"
     runs = {netted.get("runs", name)["spec"]["experiment"] for name in made}
     assert len(runs) == 1
-    assert table["trials"][table["best"] - 1]["measure"] == max(t["measure"] for t in table["trials"])
+    best = table["trials"][table["best"] - 1]
+    assert best["measure"] == max(t["measure"] for t in table["trials"])
+    sweep, = sweeps(netted, "grid-")
+    status = sweep["status"]
+    assert status["phase"] == "succeeded" and status["done"] == status["total"] == 4 and status["bestJob"] == best["run"]
+    assert status["bestMeasure"] == best["measure"] and status["bestSet"] == best["set"]
+    row = next(line for line in netted.ok("get", "sweeps").out.splitlines() if line.startswith("grid-")).split()
+    assert row[1:3] == ["grid", "succeeded"] and best["run"] in row
     sweep = {"kind": "random", "trials": 40, "over": {"seed": {"min": 1, "max": 1000}}, "budget": "2s"}
     spent = netted.cli("train", form(netted, "spent", sweep=sweep), "-o", "json", seconds=200).json()
     states = [t["state"] for t in spent["trials"]]
@@ -148,6 +164,89 @@ def test_a_sweep_that_is_stopped_takes_its_jobs_along(netted):
     assert process.wait(30) != 0 and "stopped" in text
     eventually(lambda: {j["status"]["phase"] for j in jobs(netted, "cut-").values()} == {"cancelled"}, 30, 0.1, "the end of its jobs")
     assert len(jobs(netted, "cut-")) == 2
+
+
+def test_a_sweep_outlives_its_client(netted):
+    sweep = {"kind": "random", "trials": 5, "over": {"seed": {"min": 1, "max": 1000}}}
+    process, terminal = command(netted, form(netted, "alone", sweep=sweep))
+    eventually(lambda: jobs(netted, "alone-"), 30, 0.05, "its first job")
+    process.kill()
+    process.wait()
+    os.close(terminal)
+    assert len(jobs(netted, "alone-")) < 5
+    status = sweep_over(netted, "alone-")["status"]
+    assert status["phase"] == "succeeded" and status["done"] == 5 == len(jobs(netted, "alone-"))
+
+
+def test_a_sweep_goes_on_after_its_daemon_was_killed(netted):
+    sweep = {"kind": "random", "trials": 6, "over": {"seed": {"min": 1, "max": 1000}}, "atOnce": 2}
+    name = netted.ok("train", form(netted, "risen", sweep=sweep, epochs=20), "--detach").out.strip()
+    for ended in (1, 4):
+        eventually(lambda: netted.get("sweeps", name)["status"].get("done", 0) >= ended, 60, 0.02, "some of its trials")
+        netted.kill()
+        netted.start()
+    status = netted.wait_over("sweeps", name, 200)["status"]
+    made = jobs(netted, "risen-")
+    assert status["phase"] == "succeeded" and [t["phase"] for t in status["trials"]] == ["done"] * 6
+    assert {t["job"] for t in status["trials"]} == set(made) == {f"{name}-t{i}" for i in range(1, 7)}
+    assert {j["status"]["attempts"] for j in made.values()} == {1}, "each trial ran once"
+
+
+def test_a_sweep_there_that_halves(netted):
+    sweep = {"kind": "halving", "factor": 2, "trials": 4, "over": {"optimizer.rate": {"min": 1e-5, "max": 0.03, "scale": "log"}},
+             "metric": "auc", "atOnce": 2}
+    done = netted.ok("train", form(netted, "half", sweep=sweep, epochs=4), "-o", "json", seconds=200)
+    table = done.json()
+    assert sorted(t["epochs"] for t in table["trials"]) == [1, 1, 2, 4] and len(jobs(netted, "half-")) == 4 + 2 + 1
+    best = table["trials"][table["best"] - 1]
+    assert best["epochs"] == 4 and best["run"].endswith("-r3")
+    assert jobs(netted, best["run"])[best["run"]]["spec"]["with"]["epochs"] == 4
+    assert len(re.findall(r"^trial \d of 4: optimizer.rate=", done.err, re.M)) == 7, done.err
+
+
+def test_the_sweep_of_the_guide_can_be_applied(netted):
+    guide = (ROOT / "docs" / "guides" / "training.md").read_text()
+    netted.ok("apply", "-f", "-", input=re.search(r"^```yaml\n(apiVersion.*?)^```$", guide, re.S | re.M).group(1))
+    status = netted.wait_over("sweeps", "late-rates", 200)["status"]
+    assert status["phase"] == "succeeded" and sorted(t["epochs"] for t in status["trials"]) == [1] * 6 + [3] * 2 + [9]
+    assert jobs(netted, "late-rates-t1")["late-rates-t1"]["spec"]["retries"] == 1
+    events = netted.http("GET", "/api/v1/events?kind=Sweep&name=late-rates&limit=1000").json()["items"]
+    told, = [e for e in events if e["type"] == "sweep.ended"]
+    assert told["data"]["job"] == status["bestJob"] and told["data"]["measure"] == status["bestMeasure"]
+
+
+@pytest.mark.parametrize("stop", ["cancel", "delete"])
+def test_a_sweep_that_is_given_up_takes_its_jobs_along(netted, stop):
+    sweep = {"kind": "random", "trials": 4, "over": {"optimizer.rate": {"min": 1e-4, "max": 0.01}}, "atOnce": 2}
+    name = netted.ok("train", form(netted, stop, sweep=sweep, epochs=100000), "--detach").out.strip()
+    eventually(lambda: len(jobs(netted, name)) == 2, 30, 0.1, "two jobs")
+    if stop == "cancel":
+        netted.ok("cancel", name)
+        status = netted.wait_over("sweeps", name)["status"]
+        assert status["phase"] == "cancelled" and {t["phase"] for t in status["trials"]} == {"cancelled"}
+        assert netted.cli("cancel", name).code == 5, "it has ended"
+    else:
+        netted.ok("delete", "sweep", name)
+    eventually(lambda: {j["status"]["phase"] for j in jobs(netted, name).values()} == {"cancelled"}, 30, 0.1, "the end of its jobs")
+    assert len(jobs(netted, name)) == 2
+
+
+def test_a_wrong_sweep_is_refused_before_anything_begins(netted):
+    form_ = {"rows": "late_rows.1", "holdout": "14d", "model": {"mlp": {}}}
+    over = {"optimizer.rate": [0.1]}
+    for spec, field in (({"with": form_, "over": {"optimizer.rat": [0.1]}}, "spec.over"),
+                        ({"with": form_, "over": {"optimizer.rate": ["fast"]}}, "spec.over"),
+                        ({"with": form_, "over": over, "trials": 1001}, "spec.trials"),
+                        ({"with": {**form_, "model": {}}, "over": over}, "spec.with.model"),
+                        ({"with": {**form_, "epoch": 3}, "over": over}, "spec.with.epoch"),
+                        ({"with": {**form_, "rows": "late_rows.99"}, "over": over}, "spec.with.rows"),
+                        ({"with": {**form_, "holdout": "0s"}, "over": over}, "spec.with.holdout")):
+        reply = netted.put("Sweep", "wrong", spec)
+        assert reply.status_code in (400, 413) and reply.json()["field"] == field, reply.text
+        assert field in reply.json()["detail"] or field == "spec.with.model", reply.text
+    assert netted.put("Sweep", "w" * 51, {"with": form_, "over": over}).json()["field"] == "metadata.name"
+    said_ = netted.cli("train", form(netted, "amiss", sweep={"over": {"optimizer.rat": [0.1]}}))
+    assert said_.code == 2 and "optimizer.rat" in said_.err and not sweeps(netted, "amiss") and not jobs(netted, "amiss")
 
 
 def test_categories_go_all_the_way(fresh):
