@@ -86,7 +86,7 @@ struct pipelines_config {
 err pipelines_open(const struct pipelines_config *, struct pipelines **out);
 void pipelines_close(struct pipelines *);
 void pipelines_set_control(struct pipelines *, struct control *);
-/* Three reconcilers: runs, triggers, and the jobs of runs that were deleted. */
+/* Three reconcilers: runs, triggers, and the jobs of runs and sweeps that were deleted. */
 struct reconciler pipelines_run_reconciler(struct pipelines *);
 struct reconciler pipelines_trigger_reconciler(struct pipelines *);
 struct reconciler pipelines_orphans_reconciler(struct pipelines *);

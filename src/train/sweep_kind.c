@@ -16,6 +16,25 @@ struct sweep_plan sweep_plan_of(const struct sweep_spec *s)
                                 .jobs = true };
 }
 
+/* The rows are there (empty: they are among what the trials set), and no job of an earlier sweep would be taken for its own. */
+static err first_check(const struct resource_check *c, struct str rows)
+{
+    struct object o;
+    struct str job = fmt(c->a, "%.*s-t1", STR(c->name));
+    err e = rows.n ? object_get(c->store, c->a, S("DatasetVersion"), c->project, rows, &o) : NULL;
+    if (e && e->code == NOT_FOUND)
+        return err_field(err_new(INVALID, "spec.with.rows: there is no DatasetVersion '%.*s'", STR(rows)),
+                         S("spec.with.rows"));
+    TRY(e);
+    e = object_get(c->store, c->a, S("Job"), c->project, job, &o);
+    if (!e)
+        return err_hint(err_new(CONFLICT,
+                                "there is a job '%.*s' already, as the sweep's first would be called",
+                                STR(job)),
+                        "a name that no sweep had before");
+    return e->code == NOT_FOUND ? NULL : e;
+}
+
 /* What is wrong is said here, before a job is made. All that is checked is frozen. */
 static err sweep_check(const struct resource_check *c)
 {
@@ -33,15 +52,7 @@ static err sweep_check(const struct resource_check *c)
             S("metadata.name"));
     TRY(sweep_draw(c->a, &plan));
     TRY(schema_read_text(&train_with_schema, c->a, S("spec.with"), spec->with, 0, &with));
-    if (!with.rows.n)
-        return NULL; /* it is among what the trials set */
-    struct object rows;
-    err e = object_get(c->store, c->a, S("DatasetVersion"), c->project, with.rows, &rows);
-    if (e && e->code == NOT_FOUND)
-        return err_field(
-            err_new(INVALID, "spec.with.rows: there is no DatasetVersion '%.*s'", STR(with.rows)),
-            S("spec.with.rows"));
-    return e;
+    return first_check(c, with.rows);
 }
 
 struct cancel {

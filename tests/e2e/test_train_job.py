@@ -245,6 +245,9 @@ def test_a_wrong_sweep_is_refused_before_anything_begins(netted):
         assert reply.status_code in (400, 413) and reply.json()["field"] == field, reply.text
         assert field in reply.json()["detail"] or field == "spec.with.model", reply.text
     assert netted.put("Sweep", "w" * 51, {"with": form_, "over": over}).json()["field"] == "metadata.name"
+    netted.job(["true"], name="taken-t1")
+    reply = netted.put("Sweep", "taken", {"with": form_, "over": over})
+    assert reply.status_code == 409 and "taken-t1" in reply.json()["detail"]
     said_ = netted.cli("train", form(netted, "amiss", sweep={"over": {"optimizer.rat": [0.1]}}))
     assert said_.code == 2 and "optimizer.rat" in said_.err and not sweeps(netted, "amiss") and not jobs(netted, "amiss")
 
