@@ -16,6 +16,11 @@ static bool is_yaml(struct str path)
     return !str_ends(path, S(".json"));
 }
 
+static void form_free(void *doc)
+{
+    yyjson_mut_doc_free(doc);
+}
+
 err form_load(struct arena *a, const char *path, yyjson_mut_doc **out)
 {
     struct str text;
@@ -32,6 +37,7 @@ err form_load(struct arena *a, const char *path, yyjson_mut_doc **out)
     if (!yyjson_is_obj(v))
         FAIL(INVALID, "%s is no form: it has no keys", path);
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
+    arena_defer(a, form_free, doc);
     yyjson_mut_doc_set_root(doc, yyjson_val_mut_copy(doc, v));
     *out = doc;
     return NULL;

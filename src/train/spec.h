@@ -179,7 +179,7 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     F(T, JSON,     class_weights, 0, "\"balanced\", or a list of one weight a class.", .def = "[]", .len_max = 65536)     \
     F(T, F64,      label_smoothing, 0, "Share of each label that is spread over all classes.", .def = "0", .min = 0, .max = 0.9) \
     O(T, train_split, split, 0, "What is held out.")                                                                      \
-    F(T, STRS,     metrics, 0, "What is measured on the rows held out, beside the loss: f1, topK, …; none: what fits the task.") \
+    F(T, STRS,     metrics, 0, "What is measured on the rows held out, beside what fits the task by itself: f1, recall, topK, ….") \
     O(T, train_optimizer, optimizer, 0, "How it learns.")                                                                 \
     O(T, train_schedule, schedule, 0, "How fast, over time.")                                                             \
     F(T, I64,      epochs,  0, "Passes over the data.", .def = "10", .min = 1, .max = 1e6)                                \

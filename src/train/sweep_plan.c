@@ -156,11 +156,8 @@ static void rung_enter(const struct sweep_plan *p, struct sweep_trial *t, int64_
 
 static bool more_is_better(struct str metric)
 {
-    static const char *const names[] = { "accuracy", "auc", "averagePrecision", "f1", "r2" };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (str_eq(metric, str_of(names[i])))
-            return true;
-    return false;
+    const struct meter_metric *m = meter_find(metric);
+    return m && m->more_is_better;
 }
 
 /* The rung that the measure is of; 0: there is none. */
@@ -266,6 +263,17 @@ void sweep_judge(struct arena *a, const struct sweep_plan *p, struct sweep_trial
 
 /* ---- forms ---- */
 
+/* What the best is by is measured, whether the form says so or not. */
+static void metric_put(yyjson_mut_doc *doc, struct str name)
+{
+    yyjson_mut_val *root = yyjson_mut_doc_get_root(doc), *list = yyjson_mut_obj_get(root, "metrics");
+    if (!yyjson_mut_is_arr(list)) {
+        list = yyjson_mut_arr(doc);
+        yyjson_mut_obj_put(root, yyjson_mut_str(doc, "metrics"), list);
+    }
+    yyjson_mut_arr_add_strncpy(doc, list, name.p, name.n);
+}
+
 static err form_read(struct arena *a, struct str at, struct str text, struct train_with *out)
 {
     const struct field *chosen;
@@ -291,6 +299,8 @@ err sweep_form(struct arena *a, const struct sweep_plan *p, const struct sweep_t
     if (p->with.kind == SWEEP_HALVING)
         yyjson_mut_obj_put(yyjson_mut_doc_get_root(doc), yyjson_mut_str(doc, "epochs"),
                            yyjson_mut_sint(doc, t->epochs));
+    if (p->with.metric.n)
+        metric_put(doc, p->with.metric);
     char *made = yyjson_mut_write(doc, 0, NULL);
     *text = str_dup(a, str_of(made ? made : "{}"));
     free(made);
@@ -320,6 +330,10 @@ err sweep_draw(struct arena *a, struct sweep_plan *p)
     size_t bytes = 0;
     TRY(form_read(scratch, p->jobs ? S("spec.with") : S(""), p->form, &base));
     p->epochs = base.epochs;
+    if (p->with.metric.n && !meter_find(p->with.metric))
+        return err_field(err_new(INVALID, "%smetric: '%.*s' is no measure", p->jobs ? "spec." : "sweep.",
+                                 STR(p->with.metric)),
+                         p->jobs ? S("spec.metric") : S("sweep.metric"));
     err e = axes_read(a, p, &axes);
     if (!e)
         e = trials_number(p, &axes, &n);

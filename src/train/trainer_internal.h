@@ -31,8 +31,7 @@ err train_set_numbers(struct arena *a, const struct train_job *job, const struct
 __attribute__((format(printf, 2, 3))) void train_say(const struct train_listener *, const char *f, ...);
 
 /* ---- trainer_measure.c: measures on the rows held out ---- */
-/* Sets what is measured: what fits the task, or the loss and what is asked for; and what stops early. INVALID for what the
- * task does not have. */
+/* Sets what is measured: what fits the task, what is asked for, and what stops early. INVALID for what the task does not have. */
 err measures_find(struct train_set *, const struct train_with *);
 struct measures {
     struct str name[MEASURES_MAX]; /* as in gates and results: "auc", "logLoss", "rmse" */

@@ -52,11 +52,10 @@ static err measure_add(struct train_set *s, const char *key, struct str name)
 err measures_find(struct train_set *s, const struct train_with *w)
 {
     const struct kind *k = kind_of(&s->task);
-    TRY(measure_add(s, "metrics", k->names[0]));
+    for (size_t i = 0; i < MEASURES_MAX && k->names[i].n; i++)
+        TRY(measure_add(s, "metrics", k->names[i]));
     for (size_t i = 0; i < w->metrics.n; i++)
         TRY(measure_add(s, "metrics", w->metrics.v[i]));
-    for (size_t i = 1; !w->metrics.n && i < MEASURES_MAX && k->names[i].n; i++)
-        TRY(measure_add(s, "metrics", k->names[i]));
     return w->early_stop.metric.n ? measure_add(s, "earlyStop.metric", w->early_stop.metric) : NULL;
 }
 

@@ -113,15 +113,6 @@ static err measures_check(const struct train_with *w)
     return NULL;
 }
 
-/* The loss is always among them. */
-static bool measured(const struct train_with *w, struct str name)
-{
-    bool asked = !w->metrics.n || str_is(name, "logLoss");
-    for (size_t i = 0; i < w->metrics.n && !asked; i++)
-        asked = str_eq(w->metrics.v[i], name);
-    return asked;
-}
-
 static struct str metrics_text(const struct training *t)
 {
     auto_arena struct arena *scratch = arena_new(0);
@@ -129,8 +120,6 @@ static struct str metrics_text(const struct training *t)
     size_t from = t->split.train;
     json_obj(&j);
     for (size_t i = 0; i < metric_table_n; i++) {
-        if (!measured(t->with, metric_table[i].name))
-            continue;
         double v = metric_table[i].of(scratch, t->fit.score + from, t->rows.y + from, t->split.valid);
         json_key(&j, metric_table[i].name);
         json_f64(&j, v);

@@ -97,6 +97,7 @@ TEST(what_is_wrong_is_said_with_its_field_before_anything_begins)
         { "{\"kind\":\"halving\",\"over\":{\"epochs\":[1,2]}}", "spec.over", INVALID },
         { "{\"over\":{\"holdout\":[\"0s\"]}}", "spec.with.holdout", INVALID },
         { "{\"trials\":1001,\"over\":{\"seed\":[1]}}", "spec.trials", TOO_LARGE },
+        { "{\"metric\":\"beauty\",\"over\":{\"seed\":[1]}}", "spec.metric", INVALID },
     };
     auto_arena struct arena *a = arena_new(0);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -339,8 +340,9 @@ TEST(its_trials_are_jobs_and_the_best_is_in_its_status)
     CHECK(job_there(&g, "s-t1", &job) && !job_there(&g, "s-t2", NULL));
     CHECK_STR(job.type, "train");
     CHECK_STR(job.owner, "Sweep/s");
-    CHECK_STR(job.with,
-              "{\"rows\":\"late.1\",\"holdout\":\"14d\",\"model\":{\"mlp\":{}},\"epochs\":9,\"seed\":7}");
+    CHECK_STR(
+        job.with,
+        "{\"rows\":\"late.1\",\"holdout\":\"14d\",\"model\":{\"mlp\":{}},\"epochs\":9,\"seed\":7,\"metrics\":[\"auc\"]}");
     CHECK(job.cpu == 2 && job.retries == 1);
     job_end(&g, "s-t1", "{\"auc\":0.6}");
     job_end(&g, "s-t2", "{\"auc\":0.8}");
