@@ -303,7 +303,7 @@ static err bind_slice(struct bind *b)
 static err bind_expand(struct bind *b)
 {
     const struct tensor *x = b->step->in[0], *y = b->step->out[0];
-    int64_t from[TENSOR_RANK_MAX];
+    int64_t from[TENSOR_RANK_MAX] = { 0 };
     struct nest s = { .rank = y->rank };
     strides_of(x, from);
     strides_of(y, s.to);
@@ -318,7 +318,7 @@ static err bind_expand(struct bind *b)
 static err bind_tile(struct bind *b)
 {
     const struct tensor *x = b->step->in[0], *y = b->step->out[0];
-    int64_t from[TENSOR_RANK_MAX], to[TENSOR_RANK_MAX];
+    int64_t from[TENSOR_RANK_MAX] = { 0 }, to[TENSOR_RANK_MAX] = { 0 };
     struct nest s = { .rank = 2 * x->rank };
     strides_of(x, from);
     strides_of(y, to);
@@ -336,7 +336,7 @@ static err bind_tile(struct bind *b)
 static void blocks(const struct tensor *big, const struct tensor *small, int64_t b, bool crd, int64_t *n,
                    int64_t *of_big, int64_t *of_small)
 {
-    int64_t g[TENSOR_RANK_MAX], s[TENSOR_RANK_MAX], channel = crd ? b * b : 1;
+    int64_t g[TENSOR_RANK_MAX] = { 0 }, s[TENSOR_RANK_MAX] = { 0 }, channel = crd ? b * b : 1;
     strides_of(big, g);
     strides_of(small, s);
     int64_t block = crd ? 1 : big->d[1];
