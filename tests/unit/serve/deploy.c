@@ -9,7 +9,7 @@ TEST(the_first_version_answers_at_once)
     deployment_make(w, DEPLOYMENT(""));
     while (ask(w, M_GET, "/v2/models/late", S("")).status == 404)
         nap();
-    CHECK(!w->serve->runtime); /* no library before the first model */
+    CHECK(!w->serve->runtimes[RUNTIME_ONNX]); /* no library before the first model */
     want(w, M_POST, "/v2/models/late/infer", "{\"inputs\":[]}", 503);
     version_made(&w->l, 1, step_model(w->l.a, 0.5f, -1, 1), true);
     CHECK_OK(deploy(w, "late-1", "late.1", &out));

@@ -25,7 +25,7 @@ TEST(a_foreign_model_becomes_a_candidate)
               "{\"inputs\":[{\"name\":\"features\",\"type\":\"FP32\",\"shape\":[-1,2]}],\"outputs\":[{"));
     CHECK(has(spec.signature, "\"features\":[\"a\",\"b\"]"));
     CHECK(spec.job.n == 0 && has(spec.facts, "\"nodes\":2"));
-    CHECK(!w->serve->runtime); /* our own checker alone has seen it */
+    CHECK(!w->serve->runtimes[RUNTIME_ONNX]); /* our own checker alone has seen it */
     want(w, M_POST, MODELS "/late/alias", "{\"alias\":\"champion\",\"version\":\"late.1\"}", 409);
     deployment_make(w, DEPLOYMENT(", version: late.1"));
     wait_version(w, "1");
