@@ -274,13 +274,13 @@ static void metric_put(yyjson_mut_doc *doc, struct str name)
     yyjson_mut_arr_add_strncpy(doc, list, name.p, name.n);
 }
 
-static err form_read(struct arena *a, struct str at, struct str text, struct train_with *out)
+static err form_read(struct arena *a, struct str at, struct str text, struct train_with *out,
+                     const struct field **chosen)
 {
-    const struct field *chosen;
     yyjson_val *v;
     TRY(json_parse(a, text, &v));
     TRY(schema_read(&train_with_schema, a, at, v, 0, out));
-    err e = train_model_chosen(a, yyjson_obj_get(v, "model"), &chosen);
+    err e = train_model_chosen(a, yyjson_obj_get(v, "model"), chosen);
     return e && at.n ? err_field(err_wrap(e, "%.*s", STR(at)), fmt(a, "%.*s.model", STR(at))) : e;
 }
 
@@ -305,7 +305,8 @@ err sweep_form(struct arena *a, const struct sweep_plan *p, const struct sweep_t
     *text = str_dup(a, str_of(made ? made : "{}"));
     free(made);
     yyjson_mut_doc_free(doc);
-    return form_read(a, S(""), *text, with ? with : &room);
+    const struct field *chosen;
+    return form_read(a, S(""), *text, with ? with : &room, &chosen);
 }
 
 /* A wrong key ends it before anything is trained. */
@@ -320,6 +321,20 @@ static err trial_check(struct arena *a, const struct sweep_plan *p, struct sweep
     return p->jobs ? train_job_check(a, &with, S("spec.with")) : NULL;
 }
 
+/* More epochs are what the better ones are given. */
+static err halving_check(const struct sweep_plan *p, const struct train_with *form,
+                         const struct field *chosen)
+{
+    const char *what = form->steps                     ? "a form that says its steps"
+                       : str_is(chosen->name, "trees") ? "trees"
+                                                       : NULL;
+    if (p->with.kind != SWEEP_HALVING || !what)
+        return NULL;
+    return err_field(err_new(INVALID, "%skind: halving goes by epochs, which mean nothing to %s",
+                             p->jobs ? "spec." : "sweep.", what),
+                     p->jobs ? S("spec.kind") : S("sweep.kind"));
+}
+
 err sweep_draw(struct arena *a, struct sweep_plan *p)
 {
     auto_arena struct arena *scratch = arena_new(0);
@@ -328,12 +343,14 @@ err sweep_draw(struct arena *a, struct sweep_plan *p)
     uint64_t random = (uint64_t)p->with.seed;
     int64_t n = 0;
     size_t bytes = 0;
-    TRY(form_read(scratch, p->jobs ? S("spec.with") : S(""), p->form, &base));
+    const struct field *chosen;
+    TRY(form_read(scratch, p->jobs ? S("spec.with") : S(""), p->form, &base, &chosen));
     p->epochs = base.epochs;
     if (p->with.metric.n && !meter_find(p->with.metric))
         return err_field(err_new(INVALID, "%smetric: '%.*s' is no measure", p->jobs ? "spec." : "sweep.",
                                  STR(p->with.metric)),
                          p->jobs ? S("spec.metric") : S("sweep.metric"));
+    TRY(halving_check(p, &base, chosen));
     err e = axes_read(a, p, &axes);
     if (!e)
         e = trials_number(p, &axes, &n);

@@ -112,6 +112,15 @@ TEST(what_is_wrong_is_said_with_its_field_before_anything_begins)
     err e = sweep_draw(a, &p);
     CHECK(e && e->code == INVALID);
     CHECK_STR(e->field, "spec.with.model");
+    static const char *const no_epochs[] = { "\"steps\":50,\"model\":{\"mlp\":{}}",
+                                             "\"model\":{\"trees\":{}}" };
+    for (int i = 0; i < 2; i++) {
+        p = plan_of(a, "{\"kind\":\"halving\",\"over\":{\"seed\":[1]}}");
+        p.form = fmt(a, "{\"rows\":\"late.1\",\"holdout\":\"14d\",%s}", no_epochs[i]);
+        e = sweep_draw(a, &p);
+        CHECK(e && e->code == INVALID);
+        CHECK_STR(e->field, "spec.kind");
+    }
     struct buf b = buf_new(a);
     for (int i = 0; i < 101; i++)
         buf_fmt(&b, "%s%d", i ? "," : "", i);
