@@ -17,6 +17,7 @@ enum {
     NODES_MAX = 2000,          /* laying out their memory takes time by its square */
     SURE_PARAMETERS = 1 << 20, /* measured in docs/why/small-networks-in-our-engine.md */
     SURE_RANK = 2,
+    SURE_FILE = 8 << 20, /* a longer file has more than these */
     TENSORS_MAX = 64,
 };
 
@@ -39,38 +40,10 @@ struct engine_session {
     struct seat *free[SIZES];
 };
 
-/* ---- the runtime: there is nothing to open ---- */
-
-static void engine_close(struct runtime *rt)
-{
-    free(rt);
-}
-
 static err engine_open(const struct runtime_config *config, struct runtime **out)
 {
     (void)config;
-    struct runtime *rt = calloc(1, sizeof *rt);
-    if (!rt)
-        abort();
-    rt->ops = &runtime_engine;
-    *out = rt;
-    return NULL;
-}
-
-static const char *engine_version(struct runtime *rt)
-{
-    (void)rt;
-    return DHOW_VERSION;
-}
-
-static err engine_devices(struct runtime *rt, struct arena *a, const struct runtime_device **out, size_t *n)
-{
-    static const struct runtime_device cpu = { "cpu", NULL };
-    (void)rt;
-    (void)a;
-    *out = &cpu;
-    *n = 1;
-    return NULL;
+    return runtime_own_open(&runtime_engine, out);
 }
 
 /* ---- programs ---- */
@@ -86,39 +59,39 @@ static size_t row_bytes(const struct tensor_spec *t)
 static err seat_new(const struct engine_session *s, int size, struct seat **out)
 {
     struct arena *a = arena_new(0);
-    struct seat *l = NEW(a, struct seat);
-    *l = (struct seat){ .a = a, .rows = (int64_t)1 << size };
-    const struct program_options o = { .rows = l->rows, .loss = -1, .memory_max = MEMORY_MAX };
-    err e = program_new(a, s->g, s->params, &o, &l->program);
-    if (!e && !program_facts(l->program).by_rows)
+    struct seat *seat = NEW(a, struct seat);
+    *seat = (struct seat){ .a = a, .rows = (int64_t)1 << size };
+    const struct program_options o = { .rows = seat->rows, .loss = -1, .memory_max = MEMORY_MAX };
+    err e = program_new(a, s->g, s->params, &o, &seat->program);
+    if (!e && !program_facts(seat->program).by_rows)
         e = err_new(UNSUPPORTED, "its rows see each other");
     if (e) {
         arena_free(a);
         return e;
     }
-    l->padded = NEW_N(a, void *, s->info.n_inputs + 1);
+    seat->padded = NEW_N(a, void *, s->info.n_inputs + 1);
     for (size_t i = 0; i < s->info.n_inputs; i++)
-        l->padded[i] = arena_alloc(a, (size_t)l->rows * row_bytes(&s->info.inputs[i]) + 64, 64);
-    *out = l;
+        seat->padded[i] = arena_alloc(a, (size_t)seat->rows * row_bytes(&s->info.inputs[i]) + 64, 64);
+    *out = seat;
     return NULL;
 }
 
 static err seat_take(struct engine_session *s, int size, struct seat **out)
 {
     pthread_mutex_lock(&s->lock);
-    struct seat *l = s->free[size];
-    if (l)
-        s->free[size] = l->next;
+    struct seat *seat = s->free[size];
+    if (seat)
+        s->free[size] = seat->next;
     pthread_mutex_unlock(&s->lock);
-    *out = l;
-    return l ? NULL : seat_new(s, size, out);
+    *out = seat;
+    return seat ? NULL : seat_new(s, size, out);
 }
 
-static void seat_give(struct engine_session *s, int size, struct seat *l)
+static void seat_give(struct engine_session *s, int size, struct seat *seat)
 {
     LOCKED(&s->lock);
-    l->next = s->free[size];
-    s->free[size] = l;
+    seat->next = s->free[size];
+    s->free[size] = seat;
 }
 
 /* ---- loading ---- */
@@ -127,9 +100,9 @@ static void engine_unload(struct session *session)
 {
     struct engine_session *s = (struct engine_session *)session;
     for (int i = 0; i < SIZES; i++)
-        for (struct seat *l = s->free[i], *next; l; l = next) {
-            next = l->next;
-            arena_free(l->a); /* and with it the seat */
+        for (struct seat *seat = s->free[i], *next; seat; seat = next) {
+            next = seat->next;
+            arena_free(seat->a); /* and with it the seat */
         }
     pthread_mutex_destroy(&s->lock);
     arena_free(s->a);
@@ -173,14 +146,14 @@ static err describe(struct engine_session *s, const struct onnx_facts *facts)
 }
 
 /* Do the values that the graph infers have the types and sizes that the file says? */
-static err outputs_check(const struct engine_session *s, const struct seat *l)
+static err outputs_check(const struct engine_session *s, const struct seat *seat)
 {
     for (size_t i = 0; i < s->info.n_outputs; i++) {
         const struct tensor_spec *spec = &s->info.outputs[i];
         enum tensor_type type;
         struct shape shape;
-        (void)program_output(l->program, (int)i, &type, &shape);
-        bool same = type == spec->type && shape.rank == (int)spec->rank && shape.d[0] == l->rows;
+        (void)program_output(seat->program, (int)i, &type, &shape);
+        bool same = type == spec->type && shape.rank == (int)spec->rank && shape.d[0] == seat->rows;
         for (size_t k = 1; same && k < spec->rank; k++)
             same = shape.d[k] == spec->dims[k];
         if (!same)
@@ -215,7 +188,7 @@ static bool surely_faster(const struct graph *g, const struct onnx_facts *facts)
 static err graph_take(struct engine_session *s, struct str foreign, bool sure)
 {
     struct onnx_facts facts;
-    if (foreign.n > FILE_MAX)
+    if (foreign.n > (sure ? SURE_FILE : FILE_MAX))
         FAIL(TOO_LARGE, "its file has %zu bytes, more than a small network's", foreign.n);
     struct str bytes = str_dup(s->a, foreign); /* names and weights stay in them */
     TRY(onnx_check(s->a, bytes, NULL, &facts));
@@ -232,10 +205,8 @@ static err graph_take(struct engine_session *s, struct str foreign, bool sure)
 static err engine_load(struct runtime *rt, struct str bytes, const struct session_config *config,
                        struct session **out)
 {
-    const char *device = config && config->device ? config->device : "auto";
     (void)rt;
-    if (strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
-        FAIL(UNAVAILABLE, "the engine runs models on the CPU, not on '%.40s'", device);
+    TRY(runtime_own_device(config));
     struct engine_session *s = calloc(1, sizeof *s);
     if (!s)
         abort();
@@ -324,30 +295,30 @@ static err batch_take(const struct engine_session *s, struct arena *a, const str
 }
 
 /* Rows from `at` on, as many as the program takes and there are. */
-static err seat_run(const struct engine_session *s, struct seat *l, const struct batch *b, int64_t at)
+static err seat_run(const struct engine_session *s, struct seat *seat, const struct batch *b, int64_t at)
 {
     const struct session_info *info = &s->info;
-    const int64_t n = b->rows - at < l->rows ? b->rows - at : l->rows;
+    const int64_t n = b->rows - at < seat->rows ? b->rows - at : seat->rows;
     const void *in[TENSORS_MAX];
     struct run_report report;
     for (size_t i = 0; i < info->n_inputs; i++) {
         const size_t each = row_bytes(&info->inputs[i]);
         const char *from = (const char *)b->in[i]->data + (size_t)at * each;
         in[i] = from;
-        if (n == l->rows)
+        if (n == seat->rows)
             continue;
-        memcpy(l->padded[i], from, (size_t)n * each);
-        memset((char *)l->padded[i] + (size_t)n * each, 0, (size_t)(l->rows - n) * each);
-        in[i] = l->padded[i];
+        memcpy(seat->padded[i], from, (size_t)n * each);
+        memset((char *)seat->padded[i] + (size_t)n * each, 0, (size_t)(seat->rows - n) * each);
+        in[i] = seat->padded[i];
     }
-    program_run(l->program, in, 0, 0, &report);
+    program_run(seat->program, in, 0, 0, &report);
     if (report.bad_indices)
         FAIL(INVALID, "%lld indices are out of their range", (long long)report.bad_indices);
     for (size_t i = 0; i < info->n_outputs; i++)
         if (b->out[i]) {
             const size_t each = row_bytes(&info->outputs[i]);
             memcpy((char *)b->out[i]->data + (size_t)at * each,
-                   program_output(l->program, (int)i, NULL, NULL), (size_t)n * each);
+                   program_output(seat->program, (int)i, NULL, NULL), (size_t)n * each);
         }
     return NULL;
 }
@@ -365,20 +336,15 @@ static err batch_run(struct engine_session *s, const struct batch *b, const atom
 {
     err e = NULL;
     for (int64_t at = 0; at < b->rows && !e;) {
-        struct seat *l;
+        struct seat *seat;
         int size = size_for(s, b->rows - at);
-        TRY(seat_take(s, size, &l));
-        for (; !e && at < b->rows && size == size_for(s, b->rows - at); at += l->rows)
+        TRY(seat_take(s, size, &seat));
+        for (; !e && at < b->rows && size == size_for(s, b->rows - at); at += seat->rows)
             e = atomic_load_explicit(stop, memory_order_relaxed) ? err_new(CANCELLED, "the run was stopped")
-                                                                 : seat_run(s, l, b, at);
-        seat_give(s, size, l);
+                                                                 : seat_run(s, seat, b, at);
+        seat_give(s, size, seat);
     }
     return e;
-}
-
-static void run_stop(void *run)
-{
-    atomic_store_explicit((atomic_bool *)run, true, memory_order_relaxed);
 }
 
 static err engine_run(struct session *session, struct run_control *control, struct arena *a,
@@ -388,7 +354,7 @@ static err engine_run(struct session *session, struct run_control *control, stru
     struct batch b;
     atomic_bool stop = false;
     TRY(batch_take(s, a, in, n_in, out, n_out, &b));
-    TRY(run_control_enter(control, run_stop, &stop));
+    TRY(run_control_enter(control, run_stop_flag, &stop));
     return run_control_leave(control, batch_run(s, &b, &stop));
 }
 
@@ -396,11 +362,11 @@ const struct runtime_ops runtime_engine = {
     .name = "engine",
     .format = "onnx",
     .open = engine_open,
-    .version = engine_version,
-    .devices = engine_devices,
+    .version = runtime_own_version,
+    .devices = runtime_own_devices,
     .load = engine_load,
     .describe = engine_describe,
     .run = engine_run,
     .unload = engine_unload,
-    .close = engine_close,
+    .close = runtime_own_close,
 };

@@ -2,6 +2,8 @@
 #include "train/runtime.h"
 
 #include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 
 const struct runtime_ops *const runtime_backends[] = { &runtime_ort, &runtime_engine, &runtime_trees, NULL };
 
@@ -17,6 +19,49 @@ err runtime_open_named(struct str name, const struct runtime_config *config, str
             return (*ops)->open(config, out);
     FAIL(INVALID, "there is no runtime '%.*s'", STR(str_sub(name, 0, 40)));
 }
+
+/* ---- backends that are this program ---- */
+
+err runtime_own_open(const struct runtime_ops *ops, struct runtime **out)
+{
+    struct runtime *rt = calloc(1, sizeof *rt);
+    if (!rt)
+        abort();
+    rt->ops = ops;
+    *out = rt;
+    return NULL;
+}
+
+void runtime_own_close(struct runtime *rt)
+{
+    free(rt);
+}
+
+const char *runtime_own_version(struct runtime *rt)
+{
+    (void)rt;
+    return DHOW_VERSION;
+}
+
+err runtime_own_devices(struct runtime *rt, struct arena *a, const struct runtime_device **out, size_t *n)
+{
+    static const struct runtime_device cpu = { "cpu", NULL };
+    (void)rt;
+    (void)a;
+    *out = &cpu;
+    *n = 1;
+    return NULL;
+}
+
+err runtime_own_device(const struct session_config *config)
+{
+    const char *device = config && config->device ? config->device : "auto";
+    if (strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
+        FAIL(UNAVAILABLE, "what dhow runs itself runs on the CPU, not on '%.40s'", device);
+    return NULL;
+}
+
+/* ---- by the table ---- */
 
 const char *runtime_version(struct runtime *rt)
 {
@@ -99,6 +144,11 @@ err run_control_leave(struct run_control *c, err e)
     LOCKED(&c->lock);
     c->run = NULL;
     return e && c->why ? stopped(c->why) : e;
+}
+
+void run_stop_flag(void *run)
+{
+    atomic_store_explicit((atomic_bool *)run, true, memory_order_relaxed);
 }
 
 /* ---- the same tensors again ---- */

@@ -66,6 +66,9 @@ void run_control_stop(struct run_control *, enum err_code why);
 err run_control_enter(struct run_control *, void (*stop)(void *run), void *run);
 err run_control_leave(struct run_control *, err e);
 
+/* What `stop` does to a run that looks at a flag between two of its parts: sets it. run: an atomic_bool. */
+void run_stop_flag(void *run);
+
 struct runtime_device {
     const char *name; /* "cuda" */
     const char *why;  /* why it cannot be used; NULL: it can, as far as can be seen without a model */
@@ -108,6 +111,14 @@ struct runtime {
 struct session {
     const struct runtime_ops *ops; /* first member of every backend's */
 };
+/* ---- for backends that are this program: there is no library to open, and the device is the processor ---- */
+err runtime_own_open(const struct runtime_ops *, struct runtime **out);
+void runtime_own_close(struct runtime *);
+const char *runtime_own_version(struct runtime *);
+err runtime_own_devices(struct runtime *, struct arena *a, const struct runtime_device **out, size_t *n);
+/* UNAVAILABLE if another device is asked for. */
+err runtime_own_device(const struct session_config *);
+
 /* The default backend. Call before other threads start: it sets an environment variable that keeps ONNX Runtime
  * (1.29 and later) from reporting to its makers. */
 err runtime_open(const struct runtime_config *, struct runtime **out);

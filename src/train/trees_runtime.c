@@ -124,38 +124,10 @@ static uint32_t forest_depth(const struct forest *f)
     return most;
 }
 
-/* ---- the runtime: there is nothing to open ---- */
-
-static void trees_close(struct runtime *rt)
-{
-    free(rt);
-}
-
 static err trees_open(const struct runtime_config *config, struct runtime **out)
 {
     (void)config;
-    struct runtime *rt = calloc(1, sizeof *rt);
-    if (!rt)
-        abort();
-    rt->ops = &runtime_trees;
-    *out = rt;
-    return NULL;
-}
-
-static const char *trees_version(struct runtime *rt)
-{
-    (void)rt;
-    return DHOW_VERSION;
-}
-
-static err trees_devices(struct runtime *rt, struct arena *a, const struct runtime_device **out, size_t *n)
-{
-    static const struct runtime_device cpu = { "cpu", NULL };
-    (void)rt;
-    (void)a;
-    *out = &cpu;
-    *n = 1;
-    return NULL;
+    return runtime_own_open(&runtime_trees, out);
 }
 
 /* ---- loading ---- */
@@ -198,10 +170,8 @@ static err forest_read(struct trees_session *s, struct str bytes)
 static err trees_load(struct runtime *rt, struct str bytes, const struct session_config *config,
                       struct session **out)
 {
-    const char *device = config && config->device ? config->device : "auto";
     (void)rt;
-    if (strcmp(device, "auto") != 0 && strcmp(device, "cpu") != 0)
-        FAIL(UNAVAILABLE, "native trees run on the CPU, not on '%.40s'", device);
+    TRY(runtime_own_device(config));
     struct trees_session *s = calloc(1, sizeof *s);
     if (!s)
         abort();
@@ -255,11 +225,6 @@ static err output_place(const struct trees_session *s, struct arena *a, int64_t 
     return NULL;
 }
 
-static void run_stop(void *run)
-{
-    atomic_store_explicit((atomic_bool *)run, true, memory_order_relaxed);
-}
-
 /* A run that may be stopped looks up every 256 rows. */
 static err rows_score(const struct forest *f, const float *x, size_t n, float *out, const atomic_bool *stop)
 {
@@ -280,7 +245,7 @@ static err trees_run(struct session *session, struct run_control *control, struc
         FAIL(INVALID, "the model has one input and one output; %zu and %zu are given", n_in, n_out);
     TRY(matrix_check(in, &s->in));
     TRY(output_place(s, a, in->dims[0], out));
-    TRY(run_control_enter(control, run_stop, &stop));
+    TRY(run_control_enter(control, run_stop_flag, &stop));
     return run_control_leave(control,
                              rows_score(&s->forest, in->data, (size_t)in->dims[0], out->data, &stop));
 }
@@ -289,11 +254,11 @@ const struct runtime_ops runtime_trees = {
     .name = "trees",
     .format = "xgboost",
     .open = trees_open,
-    .version = trees_version,
-    .devices = trees_devices,
+    .version = runtime_own_version,
+    .devices = runtime_own_devices,
     .load = trees_load,
     .describe = trees_describe,
     .run = trees_run,
     .unload = trees_unload,
-    .close = trees_close,
+    .close = runtime_own_close,
 };
