@@ -259,39 +259,21 @@ err grad_ranking_loss(struct grad *r)
     return NULL;
 }
 
-static err triplet_check(struct graph *g, struct node *n, int at)
-{
-    const struct value *x = node_in(g, n, at);
-    for (int i = 0; i < 3; i++) {
-        const struct value *v = node_in(g, n, at + i);
-        if (!is_float(v->type) || v->type != x->type)
-            return node_err(g, n, "anchor, positive and negative are not floats of one type");
-        if (v->shape.rank >= 0 &&
-            (v->shape.rank != 2 || (x->shape.rank == 2 && (differ(v->shape.d[0], x->shape.d[0]) ||
-                                                           differ(v->shape.d[1], x->shape.d[1])))))
-            return node_err(g, n, "anchor, positive and negative are not [rows, D] alike");
-    }
-    return weights_check(g, n, at + 3, x->shape.rank == 2 ? x->shape.d[0] : -1, false, "rows");
-}
-
 err shape_triplet_loss(struct graph *g, struct node *n)
 {
-    TRY(triplet_check(g, n, 0));
-    set(node_out(g, n, 0), loss_type(node_in(g, n, 0)->type), SCALAR);
-    return NULL;
-}
-
-err shape_triplet_loss_grad(struct graph *g, struct node *n)
-{
-    TRY(triplet_check(g, n, 1));
-    for (int i = 0; i < 3; i++)
-        set(node_out(g, n, i), node_in(g, n, 1)->type, node_in(g, n, 1)->shape);
+    const struct value *x = node_in(g, n, 0), *labels = node_in(g, n, 1);
+    if (!is_float(x->type) || !is_whole(labels->type))
+        return node_err(g, n, "it takes points (floats) and labels (whole numbers)");
+    if ((x->shape.rank >= 0 && x->shape.rank != 2) || (labels->shape.rank >= 0 && labels->shape.rank != 1) ||
+        (x->shape.rank == 2 && labels->shape.rank == 1 && differ(x->shape.d[0], labels->shape.d[0])))
+        return node_err(g, n, "points and labels are not [rows, D] and [rows]");
+    set(node_out(g, n, 0), loss_type(x->type), SCALAR);
     return NULL;
 }
 
 err grad_triplet_loss(struct grad *r)
 {
-    if (r->need[0] || r->need[1] || r->need[2])
-        grad_node(r, OP_TripletLossGrad, 3, NULL);
+    if (r->need[0])
+        grad_node(r, OP_TripletLossGrad, 1, NULL);
     return NULL;
 }

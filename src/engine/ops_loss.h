@@ -33,9 +33,10 @@
       "Mean over pairs of one group in which i is more relevant than j: (scores, relevance, groups), each [rows] or [rows, 1]; " \
       "hinge 0: log(1 + exp(sj − si)); 1: max(0, margin (1) − si + sj).")                                                        \
     O(PairwiseRankingLossGrad, OWN, 1, 4, 4, 1, 1, SPLIT_TEAM, shape_as_input_1, NULL, 1e-5, "(dy, and its inputs).")            \
-    O(TripletLoss, OWN, 1, 3, 4, 1, 1, SPLIT_TEAM, shape_triplet_loss, grad_triplet_loss, 1e-5,                                  \
-      "Mean of max(0, |a − p| − |a − n| + margin (1)): (a, p, n: [rows, D], sample weights [rows]).")                            \
-    O(TripletLossGrad, OWN, 1, 4, 5, 3, 3, SPLIT_TEAM, shape_triplet_loss_grad, NULL, 1e-5, "(dy, and its inputs).")
+    O(TripletLoss, OWN, 1, 2, 2, 1, 1, SPLIT_TEAM, shape_triplet_loss, grad_triplet_loss, 1e-5,                                  \
+      "Mean over pairs (i, j) of rows of one label of max(0, |xi − xj| − |xi − xn| + margin (1)): (x [rows, D], labels [rows]); "  \
+      "n is the nearest row of another label that is farther than j (semi-hard), or else the farthest of another label.")        \
+    O(TripletLossGrad, OWN, 1, 3, 3, 1, 1, SPLIT_TEAM, shape_as_input_1, NULL, 1e-5, "(dy, and its inputs).")
 // clang-format on
 
 /* The group's rules, in ops_loss.c. */
@@ -47,7 +48,6 @@ err shape_pointwise_loss(struct graph *, struct node *);
 err shape_pointwise_loss_grad(struct graph *, struct node *);
 err shape_ranking_loss(struct graph *, struct node *);
 err shape_triplet_loss(struct graph *, struct node *);
-err shape_triplet_loss_grad(struct graph *, struct node *);
 err grad_softmax_loss(struct grad *);
 err grad_class_loss(struct grad *);
 err grad_pointwise_loss(struct grad *);

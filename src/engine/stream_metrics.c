@@ -5,7 +5,15 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { BINS_LOG = 18, BINS = 1 << BINS_LOG, CONFUSION_MAX = 512, CLASSES_MAX = 1 << 24, CALIBRATION = 10 };
+enum {
+    BINS_LOG = 18,
+    BINS = 1 << BINS_LOG,
+    CONFUSION_MAX = 512,
+    CLASSES_MAX = 1 << 24,
+    CALIBRATION = 10,
+    RANKED_MAX = 1 << 20,
+    POINTS_MAX = 2048
+};
 
 /* What is counted of a class. */
 struct class_count {
@@ -19,6 +27,17 @@ struct ranks {
     int64_t *bins[2]; /* of negatives, of positives; NULL: exact */
 };
 
+/* Rows whose key's hash is not above `most`, which sinks where there are too many. */
+struct sample {
+    float *p; /* width of them each */
+    struct row {
+        double y;
+        int64_t key; /* the group; of points their number, of those of one meter */
+    } * rows;
+    size_t n, cap, max, width;
+    uint64_t most;
+};
+
 struct meter {
     struct meter_spec spec;
     int64_t n;
@@ -28,6 +47,7 @@ struct meter {
     struct class_count *classes;
     int64_t *confusion, near; /* near: labels among the K greatest */
     struct ranks ranks;
+    struct sample sample;
     double squares, absolutes, mean, m2; /* errors; of y: mean, Σ (y − mean)² */
 };
 
@@ -48,17 +68,32 @@ static void meter_free(void *arg)
     free(s->ranks.y);
     free(s->ranks.bins[0]);
     free(s->ranks.bins[1]);
+    free(s->sample.p);
+    free(s->sample.rows);
+}
+
+/* An empty one, with the room that it has. */
+static struct sample sample_of(const struct meter_spec *spec, const struct sample *was)
+{
+    bool points = spec->task == METER_POINTS;
+    return (struct sample){ .p = was->p,
+                            .rows = was->rows,
+                            .cap = was->cap,
+                            .max = points ? POINTS_MAX : RANKED_MAX,
+                            .width = points ? (size_t)spec->classes : 1,
+                            .most = UINT64_MAX };
 }
 
 err meter_new(struct arena *a, const struct meter_spec *spec, struct meter **out)
 {
     struct meter *s = NEW(a, struct meter);
     s->spec = *spec;
-    if (by_class(s) && (spec->classes < 1 || spec->classes > CLASSES_MAX))
+    if ((by_class(s) || spec->task == METER_POINTS) && (spec->classes < 1 || spec->classes > CLASSES_MAX))
         FAIL(INVALID, "%lld classes cannot be counted", (long long)spec->classes);
     if (!s->spec.k)
         s->spec.k = 5;
     s->ranks.max = spec->exact_max ? spec->exact_max : (size_t)1 << 22;
+    s->sample = sample_of(&s->spec, &s->sample);
     int64_t classes = class_count_of(s);
     s->classes = NEW_N(a, struct class_count, classes);
     if (classes <= CONFUSION_MAX)
@@ -78,6 +113,7 @@ void meter_reset(struct meter *s)
     to.ranks = (struct ranks){ .p = s->ranks.p, .y = s->ranks.y, .cap = s->ranks.cap, .max = s->ranks.max };
     free(s->ranks.bins[0]);
     free(s->ranks.bins[1]);
+    to.sample = sample_of(&s->spec, &s->sample);
     *s = to;
 }
 
@@ -200,6 +236,51 @@ static double ranks_precision(const struct ranks *r, double *error)
     return positives > 0 ? tied / positives : NAN;
 }
 
+/* ---- rows, kept ---- */
+
+static uint64_t spread(int64_t key)
+{
+    uint64_t state = (uint64_t)key;
+    return splitmix(&state);
+}
+
+/* Those above leave. */
+static void sample_sink(struct sample *s, uint64_t most)
+{
+    size_t n = 0;
+    s->most = most;
+    for (size_t i = 0; i < s->n; i++)
+        if (spread(s->rows[i].key) <= most) {
+            s->rows[n] = s->rows[i];
+            memmove(s->p + n++ * s->width, s->p + i * s->width, s->width * sizeof *s->p);
+        }
+    s->n = n;
+}
+
+static void sample_add(struct sample *s, const float *p, double y, int64_t key)
+{
+    while (s->n == s->max && s->most) /* about half of the keys */
+        sample_sink(s, s->most >> 1);
+    if (spread(key) > s->most || s->n == s->max)
+        return;
+    if (s->n == s->cap) {
+        s->cap = s->cap ? s->cap * 2 : 256;
+        s->cap = s->cap > s->max ? s->max : s->cap;
+        s->p = room(s->p, s->cap * s->width * sizeof *s->p);
+        s->rows = room(s->rows, s->cap * sizeof *s->rows);
+    }
+    memcpy(s->p + s->n * s->width, p, s->width * sizeof *p);
+    s->rows[s->n++] = (struct row){ y, key };
+}
+
+static void sample_merge(struct sample *to, const struct sample *from)
+{
+    if (from->most < to->most)
+        sample_sink(to, from->most);
+    for (size_t i = 0; i < from->n; i++)
+        sample_add(to, from->p + i * from->width, from->rows[i].y, from->rows[i].key);
+}
+
 /* ---- adding ---- */
 
 static int calibration_bin(double p)
@@ -291,6 +372,20 @@ static void number_add(struct meter *s, float p, float y)
     s->m2 += d * ((double)y - s->mean);
 }
 
+static void ranked_add(struct meter *s, const float *p, const struct meter_ranked *y)
+{
+    s->nan |= isnan(*p) || isnan(y->relevance);
+    sample_add(&s->sample, p, (double)y->relevance, y->group);
+    s->n++;
+}
+
+static void point_add(struct meter *s, const float *p, int64_t label)
+{
+    for (int64_t i = 0; i < s->spec.classes; i++)
+        s->nan |= isnan(p[i]);
+    sample_add(&s->sample, p, (double)label, s->n++);
+}
+
 err meter_add(struct meter *s, const float *p, const void *y, size_t rows)
 {
     for (size_t i = 0; i < rows; i++)
@@ -298,6 +393,10 @@ err meter_add(struct meter *s, const float *p, const void *y, size_t rows)
             number_add(s, p[i], ((const float *)y)[i]);
         else if (s->spec.task == METER_BINARY)
             TRY(binary_add(s, p[i], ((const float *)y)[i], i));
+        else if (s->spec.task == METER_RANKING)
+            ranked_add(s, p + i, (const struct meter_ranked *)y + i);
+        else if (s->spec.task == METER_POINTS)
+            point_add(s, p + i * (size_t)s->spec.classes, ((const int64_t *)y)[i]);
         else
             TRY(classes_add(s, p + i * (size_t)s->spec.classes, ((const int64_t *)y)[i], i));
     return NULL;
@@ -329,6 +428,7 @@ void meter_merge(struct meter *to, const struct meter *from)
     for (int64_t c = 0; to->confusion && c < classes * classes; c++)
         to->confusion[c] += from->confusion[c];
     ranks_merge(&to->ranks, &from->ranks);
+    sample_merge(&to->sample, &from->sample);
 }
 
 int64_t meter_rows(const struct meter *s)
@@ -445,6 +545,186 @@ static double of_r2(const struct meter *s)
     return s->m2 > 0 ? 1 - s->squares / s->m2 : NAN;
 }
 
+/* ---- groups ---- */
+
+struct ranked {
+    double p, y;
+    int64_t group;
+    size_t place; /* by score in the group, from 1; equal ones share it */
+};
+
+static int by_score(const void *a, const void *b) /* the greatest first */
+{
+    const struct ranked *x = a, *y = b;
+    return x->group != y->group ? (x->group > y->group) - (x->group < y->group)
+                                : (x->p < y->p) - (x->p > y->p);
+}
+
+static int by_relevance(const void *a, const void *b) /* the greatest first */
+{
+    const struct ranked *x = a, *y = b;
+    return (x->y < y->y) - (x->y > y->y);
+}
+
+/* Rows by group, and in it by score. */
+static struct ranked *ranked_rows(struct arena *a, const struct sample *s)
+{
+    struct ranked *v = NEW_N(a, struct ranked, s->n + 1);
+    for (size_t i = 0; i < s->n; i++)
+        v[i] = (struct ranked){ (double)s->p[i], s->rows[i].y, s->rows[i].key, 0 };
+    qsort(v, s->n, sizeof *v, by_score);
+    return v;
+}
+
+static size_t group_size(const struct ranked *v, size_t n)
+{
+    size_t k = 1;
+    while (k < n && v[k].group == v[0].group)
+        k++;
+    return k;
+}
+
+/* How many from v[0] have its score, or its relevance. */
+static size_t tied(const struct ranked *v, size_t n, bool score)
+{
+    size_t k = 1;
+    while (k < n && (score ? v[k].p == v[0].p : v[k].y == v[0].y))
+        k++;
+    return k;
+}
+
+/* How many of places 1…at are counted: a Fenwick tree. */
+static double counted(const int64_t *tree, size_t at)
+{
+    int64_t sum = 0;
+    for (; at; at &= at - 1)
+        sum += tree[at];
+    return (double)sum;
+}
+
+/* From the most relevant down, each row meets those above it: it is right if its place is behind theirs. tree: n + 2 zeros. */
+static void pairs_count(struct ranked *v, size_t n, int64_t *tree, double *right, double *all)
+{
+    size_t places = 0, above = 0;
+    for (size_t i = 0, k; i < n; i += k) {
+        k = tied(v + i, n - i, true);
+        places++;
+        for (size_t e = i; e < i + k; e++)
+            v[e].place = places;
+    }
+    qsort(v, n, sizeof *v, by_relevance);
+    for (size_t i = 0, k; i < n; i += k, above = i) {
+        k = tied(v + i, n - i, false);
+        for (size_t e = i; e < i + k; e++) {
+            double before = counted(tree, v[e].place - 1), same = counted(tree, v[e].place) - before;
+            *right += before + same / 2;
+            *all += (double)above;
+        }
+        for (size_t e = i; e < i + k; e++)
+            for (size_t at = v[e].place; at <= places; at += at & -at)
+                tree[at]++;
+    }
+}
+
+static double of_pair_accuracy(const struct meter *s)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct ranked *v = ranked_rows(a, &s->sample);
+    int64_t *tree = NEW_N(a, int64_t, s->sample.n + 2);
+    double right = 0, all = 0;
+    for (size_t i = 0, k; i < s->sample.n; i += k) {
+        k = group_size(v + i, s->sample.n - i);
+        memset(tree, 0, (k + 2) * sizeof *tree);
+        pairs_count(v + i, k, tree, &right, &all);
+    }
+    return all > 0 ? right / all : NAN;
+}
+
+/* Σ of what rows gain, by their order; with scores, equal ones share what their places give. */
+static double gain(const struct ranked *v, size_t n, bool scores)
+{
+    double sum = 0;
+    for (size_t i = 0, k; i < n; i += k) {
+        k = scores ? tied(v + i, n - i, true) : 1;
+        double y = 0, places = 0;
+        for (size_t e = i; e < i + k; e++) {
+            y += v[e].y;
+            places += 1 / log2((double)e + 2);
+        }
+        sum += y * places / (double)k;
+    }
+    return sum;
+}
+
+static double of_ndcg(const struct meter *s)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct ranked *v = ranked_rows(a, &s->sample);
+    double sum = 0, groups = 0;
+    for (size_t i = 0, k; i < s->sample.n; i += k) {
+        k = group_size(v + i, s->sample.n - i);
+        double got = gain(v + i, k, true), most;
+        qsort(v + i, k, sizeof *v, by_relevance);
+        most = gain(v + i, k, false);
+        if (v[i + k - 1].y < 0)
+            return NAN;
+        sum += most > 0 ? got / most : 0;
+        groups += most > 0;
+    }
+    return groups > 0 ? sum / groups : NAN;
+}
+
+/* ---- points ---- */
+
+/* Is one of the label among the k nearest others of row i? Its squared distances are in d. */
+static bool is_near(const struct sample *s, const float *d, size_t i, int64_t k)
+{
+    double nearest = INFINITY;
+    int64_t before = 0;
+    for (size_t j = 0; j < s->n; j++)
+        if (j != i && s->rows[j].y == s->rows[i].y)
+            nearest = fmin(nearest, (double)d[j]);
+    for (size_t j = 0; j < s->n; j++)
+        before += s->rows[j].y != s->rows[i].y && (double)d[j] <= nearest;
+    return before < k;
+}
+
+static double recall(const struct meter *m, int64_t k)
+{
+    auto_arena struct arena *a = arena_new(0);
+    const struct sample *s = &m->sample;
+    float *columns = NEW_N(a, float, s->n * s->width + 1), *d = NEW_N(a, float, s->n + 1);
+    double found = 0, rows = 0;
+    for (size_t i = 0; i < s->n; i++)
+        for (size_t c = 0; c < s->width; c++)
+            columns[c * s->n + i] = s->p[i * s->width + c];
+    for (size_t i = 0; i < s->n; i++) {
+        bool again = false;
+        for (size_t j = 0; j < s->n && !again; j++)
+            again = j != i && s->rows[j].y == s->rows[i].y;
+        if (!again)
+            continue;
+        memset(d, 0, s->n * sizeof *d);
+        for (size_t c = 0; c < s->width; c++)
+            for (size_t j = 0; j < s->n; j++) {
+                float e = columns[c * s->n + j] - columns[c * s->n + i];
+                d[j] += e * e;
+            }
+        found += is_near(s, d, i, k);
+        rows++;
+    }
+    return rows > 0 ? found / rows : NAN;
+}
+
+static double of_recall_1(const struct meter *s)
+{
+    return recall(s, 1);
+}
+static double of_recall_5(const struct meter *s)
+{
+    return recall(s, 5);
+}
+
 // clang-format off
 enum { LABELS = METER_BINARY | METER_CLASSES, CLASSES = LABELS | METER_TOKENS };
 const struct meter_metric meter_table[] = {
@@ -461,6 +741,10 @@ const struct meter_metric meter_table[] = {
     { S_INIT("rmse"), METER_NUMBERS | METER_BINARY, false, of_rmse, "Root of the mean squared error; of probabilities its square is the Brier score." },
     { S_INIT("mae"), METER_NUMBERS, false, of_mae, "Mean absolute error." },
     { S_INIT("r2"), METER_NUMBERS, true, of_r2, "Share of the labels' variance that is explained." },
+    { S_INIT("pairAccuracy"), METER_RANKING, true, of_pair_accuracy, "Share of a group's pairs that are in their order." },
+    { S_INIT("ndcg"), METER_RANKING, true, of_ndcg, "Normalised discounted cumulative gain, mean over groups." },
+    { S_INIT("recallAt1"), METER_POINTS, true, of_recall_1, "Share of rows whose nearest other is of their label." },
+    { S_INIT("recallAt5"), METER_POINTS, true, of_recall_5, "Share of rows that have one of their label among the five nearest." },
 };
 // clang-format on
 const size_t meter_table_n = sizeof meter_table / sizeof *meter_table;
@@ -496,7 +780,7 @@ double meter_error(const struct meter *s, struct str name)
 const int64_t *meter_confusion(const struct meter *s, int64_t *classes)
 {
     *classes = class_count_of(s);
-    return s->spec.task == METER_NUMBERS ? NULL : s->confusion;
+    return s->spec.task == METER_BINARY || by_class(s) ? s->confusion : NULL;
 }
 
 void meter_write(const struct meter *s, struct json *j)

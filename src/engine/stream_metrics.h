@@ -9,23 +9,35 @@
  *          precision tp / (tp + fp), recall tp / (tp + fn), f1 2 tp / (2 tp + fp + fn), 0 for 0 / 0: of the class 1 where p ≥ 0.5; of
  *          many classes the mean over those that come among labels or predictions ("macro").
  *          topK share of rows whose label has one of the K greatest scores (of equal ones the first counts).
+ *          pairAccuracy share of the pairs of one group, of unlike relevance, whose scores are in that order; equal scores are half right.
+ *          ndcg mean over groups of Σ rᵢ / log2(1 + place by score) over the same by relevance; equal scores share their places;
+ *          groups without relevance are left out; a relevance below 0 makes it NaN.
+ *          recallAtK share of rows among whose K nearest others (Euclid) is one of its label, of rows whose label comes twice.
  *          mae mean |p − y|; r2 1 − Σ(p − y)² / Σ(y − mean y)², over all outputs together; perplexity exp(logLoss).
  * Exact    auc and averagePrecision are those of engine/metrics.h up to exact_max rows. Beyond, scores are counted in
  *          2^18 bins (9 bits behind the point of their logarithm), and meter_error() bounds the distance from the truth: for auc the
- *          pairs that share a bin, Σ pos_b neg_b / (2 n₊ n₋); for averagePrecision the best or worst order within each bin. */
+ *          pairs that share a bin, Σ pos_b neg_b / (2 n₊ n₋); for averagePrecision the best or worst order within each bin.
+ * Sample   of more than 2^20 rows pairAccuracy and ndcg, of more than 2,048 recallAtK are of a part: of groups, of rows, chosen by
+ *          hash, whole groups together, so that it is the same in each run and in any order of ranks. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "base/base.h"
 
 enum meter_task {
-    METER_BINARY = 1,  /* p: probabilities of 1 (or logits); y: float, 0 or 1 */
-    METER_CLASSES = 2, /* p: rows × classes, probabilities (or logits); y: int64_t */
-    METER_NUMBERS = 4, /* p, y: float */
-    METER_TOKENS = 8,  /* p: rows × classes, logits; y: int64_t, those < 0 are not counted */
+    METER_BINARY = 1,   /* p: probabilities of 1 (or logits); y: float, 0 or 1 */
+    METER_CLASSES = 2,  /* p: rows × classes, probabilities (or logits); y: int64_t */
+    METER_NUMBERS = 4,  /* p, y: float */
+    METER_TOKENS = 8,   /* p: rows × classes, logits; y: int64_t, those < 0 are not counted */
+    METER_RANKING = 16, /* p: scores; y: struct meter_ranked */
+    METER_POINTS = 32,  /* p: rows × classes, places in a space; y: int64_t, labels */
+};
+struct meter_ranked {
+    float relevance;
+    int64_t group;
 };
 struct meter_spec {
     enum meter_task task;
-    int64_t classes;  /* CLASSES, TOKENS */
+    int64_t classes;  /* CLASSES, TOKENS, POINTS: numbers of a row */
     int64_t k;        /* of topK; 0: 5 */
     bool logits;      /* BINARY, CLASSES */
     size_t exact_max; /* 0: 2^22 rows */

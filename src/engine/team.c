@@ -12,7 +12,7 @@ enum { SPINS = 4000, LINE = 64 };
 
 struct seat { /* what a rank shows the others, on lines of its own */
     _Alignas(LINE) double sum[TEAM_SUM_MAX];
-    const float *floats;
+    const void *many; /* numbers of a team_sum_f32 or team_sum_f64 */
 };
 struct team {
     int size;
@@ -200,17 +200,21 @@ void team_sum(struct rank *r, double *v, size_t n)
     team_barrier(r); /* seats may be used again */
 }
 
-void team_sum_f32(struct rank *r, float *v, size_t n, float *scratch)
-{
-    if (r->size == 1)
-        return;
-    struct seat *seats = r->team->seats;
-    seats[r->index].floats = v;
-    team_barrier(r);
-    memcpy(scratch, seats[0].floats, n * sizeof *v);
-    for (int k = 1; k < r->size; k++)
-        for (size_t i = 0; i < n; i++)
-            scratch[i] += seats[k].floats[i];
-    team_barrier(r); /* all have read */
-    memcpy(v, scratch, n * sizeof *v);
-}
+#define TEAM_SUM(name, real)                                    \
+    void name(struct rank *r, real *v, size_t n, real *scratch) \
+    {                                                           \
+        if (r->size == 1)                                       \
+            return;                                             \
+        struct seat *seats = r->team->seats;                    \
+        seats[r->index].many = v;                               \
+        team_barrier(r);                                        \
+        memcpy(scratch, seats[0].many, n * sizeof *v);          \
+        for (int k = 1; k < r->size; k++)                       \
+            for (size_t i = 0; i < n; i++)                      \
+                scratch[i] += ((const real *)seats[k].many)[i]; \
+        team_barrier(r); /* all have read */                    \
+        memcpy(v, scratch, n * sizeof *v);                      \
+    }
+TEAM_SUM(team_sum_f32, float)
+TEAM_SUM(team_sum_f64, double)
+#undef TEAM_SUM

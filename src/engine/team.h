@@ -32,5 +32,6 @@ void team_run(struct team *, int n, void (*fn)(void *arg, int rank), void *arg);
 void team_barrier(struct rank *);
 /* v[0..n) becomes its sum over the ranks, added in order of rank: the same bits in each rank and in each run. */
 void team_sum(struct rank *, double *v, size_t n); /* n ≤ TEAM_SUM_MAX */
-/* scratch: n floats of the rank's own. */
+/* The same of any n. scratch: n numbers of the rank's own. */
 void team_sum_f32(struct rank *, float *v, size_t n, float *scratch);
+void team_sum_f64(struct rank *, double *v, size_t n, double *scratch);

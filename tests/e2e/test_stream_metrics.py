@@ -119,9 +119,84 @@ def test_numbers(tmp_path, parts):
     near(m["r2"], sk.r2_score(y, p))
 
 
+def ranked(relevance, group):
+    rows = np.zeros(len(relevance), np.dtype([("relevance", np.float32), ("group", np.int64)], align=True))
+    rows["relevance"], rows["group"] = relevance, group
+    return rows
+
+
+def ranks_of_all(p, y, group):
+    """Share of pairs in order, and scikit-learn's NDCG over the groups that have any relevance."""
+    right = pairs = 0
+    gains = []
+    for g in np.unique(group):
+        score, rel = p[group == g].astype(np.float64), y[group == g].astype(np.float64)
+        better = rel[:, None] > rel[None, :]
+        right += (((score[:, None] > score[None, :]) + 0.5 * (score[:, None] == score[None, :])) * better).sum()
+        pairs += better.sum()
+        if len(rel) > 1 and rel.max() > 0:
+            gains.append(sk.ndcg_score([rel], [score]))
+        elif rel.max() > 0:
+            gains.append(1)
+    return right / pairs, np.mean(gains)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranking(tmp_path, parts, ties):
+    r = np.random.default_rng(6)
+    group = r.integers(-50, 50, 3000) ** 3
+    y = np.maximum(r.integers(-2, 5, 3000), 0)
+    p = (y + r.normal(size=3000) * 2).astype(np.float32)
+    p = np.round(p) if ties else p
+    m = count(tmp_path, "ranking", p, ranked(y, group), parts=parts)
+    pairs, gain = ranks_of_all(p, y, group)
+    near(m["pairAccuracy"], pairs, 1e-9)
+    near(m["ndcg"], gain, 1e-9)
+    below = count(tmp_path, "ranking", p, ranked(y - 1, group), parts=parts)
+    near(below["pairAccuracy"], pairs, 1e-9)
+    assert below["ndcg"] is None
+
+
+def test_more_groups_than_there_is_room_for_are_a_sample(tmp_path):
+    r = np.random.default_rng(7)
+    group = np.repeat(np.arange(150000), 10)
+    y = r.integers(0, 3, len(group))
+    p = (y + r.normal(size=len(group)) * 2).astype(np.float32)
+    rows = np.reshape(p, (-1, 10)), np.reshape(y, (-1, 10))
+    better = rows[1][:, :, None] > rows[1][:, None, :]
+    whole = ((rows[0][:, :, None] > rows[0][:, None, :]) & better).sum() / better.sum()
+    m = [count(tmp_path, "ranking", p, ranked(y, group), parts=parts) for parts in (1, 4)]
+    assert m[0] == m[1] and abs(m[0]["pairAccuracy"] - whole) < 2e-3
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_points(tmp_path, parts):
+    r = np.random.default_rng(8)
+    y = r.integers(0, 40, 900)
+    y[0] = 99  # alone: nothing of its label can be near
+    p = (np.eye(100, 8)[y % 8] * 2 + r.normal(size=(900, 8))).astype(np.float32)
+    m = count(tmp_path, "points", p, y.astype(np.int64), 8, parts=parts)
+    d = ((p[:, None, :].astype(np.float64) - p[None]) ** 2).sum(2)
+    np.fill_diagonal(d, np.inf)
+    order = np.argsort(d, 1)
+    for k in (1, 5):
+        near(m[f"recallAt{k}"], (y[order[1:, :k]] == y[1:, None]).any(1).mean(), 1e-9)
+    wide, labels = r.normal(size=(20000, 3)).astype(np.float32), r.integers(0, 2, 20000)
+    wide[:, 0] += 3 * labels
+    many = count(tmp_path, "points", wide, labels.astype(np.int64), 3, parts=parts)
+    d = ((wide[:2000, None, :] - wide[None, :2000]) ** 2).sum(2)
+    np.fill_diagonal(d, np.inf)
+    near(many["recallAt1"], (labels[:2000][d.argmin(1)] == labels[:2000]).mean(), 0.03)  # of a sample
+
+
 def test_what_has_no_meaning_is_null(tmp_path):
     one = np.ones(10, np.float32)
     m = count(tmp_path, "binary", one * 0.3, one)
     assert m["auc"] is None and m["accuracy"] == 0
     m = count(tmp_path, "numbers", one * np.nan, one)
     assert m["rmse"] is None
+    m = count(tmp_path, "ranking", one, ranked(one, np.arange(10)))  # no pairs
+    assert m["pairAccuracy"] is None and m["ndcg"] == 1
+    m = count(tmp_path, "points", one, np.arange(10), 1)
+    assert m["recallAt1"] is None

@@ -1,6 +1,6 @@
 /* metrics: counts predictions by engine/stream_metrics.h, for the end-to-end tests:
- *   tool-metrics binary|classes|numbers|tokens CLASSES LOGITS EXACT_MAX PARTS P Y
- * P: floats; Y: floats or 64-bit whole numbers, as the task wants; both raw. The rows are cut into PARTS, each counted by
+ *   tool-metrics binary|classes|numbers|tokens|ranking|points CLASSES LOGITS EXACT_MAX PARTS P Y
+ * P: floats; Y: floats, 64-bit whole numbers or struct meter_ranked, as the task wants; both raw. The rows are cut into PARTS, each counted by
  * itself in batches and merged. One line of JSON is the answer. */
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/engine.h"
@@ -15,6 +15,8 @@ static enum meter_task task_of(const char *name)
     return !strcmp(name, "binary")    ? METER_BINARY
            : !strcmp(name, "classes") ? METER_CLASSES
            : !strcmp(name, "tokens")  ? METER_TOKENS
+           : !strcmp(name, "ranking") ? METER_RANKING
+           : !strcmp(name, "points")  ? METER_POINTS
                                       : METER_NUMBERS;
 }
 

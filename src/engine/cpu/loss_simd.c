@@ -3,6 +3,7 @@
 // are one pass over the scores: a row of scores is read, and its gradient is written, while it is in the cache.
 #include "engine/cpu/group.h"
 #include "engine/cpu/rows.h"
+#include <stdlib.h>
 
 enum { POINTS = 256 };
 enum point_kind { POINT_SIGMOID, POINT_SQUARED, POINT_ABSOLUTE, POINT_HUBER };
@@ -268,25 +269,6 @@ struct ranking {
     int64_t rows, all; /* this rank's, the whole batch */
 };
 
-/* v holds a number for each row of the batch, this rank's are set: afterwards all are. A double is three floats' worth. */
-static void gather(const struct ranking *k, struct rank *r, double *v, float *parts, float *scratch)
-{
-    int64_t n = k->all;
-    if (r->size == 1)
-        return;
-    memset(parts, 0, 3 * (size_t)n * sizeof *parts);
-    for (int64_t i = r->first; i < r->first + k->rows; i++) {
-        double rest = v[i];
-        for (int p = 0; p < 3; p++) {
-            parts[3 * i + p] = (float)rest;
-            rest -= (double)parts[3 * i + p];
-        }
-    }
-    team_sum_f32(r, parts, 3 * (size_t)n, scratch);
-    for (int64_t i = 0; i < n; i++)
-        v[i] = (double)parts[3 * i] + (double)parts[3 * i + 1] + (double)parts[3 * i + 2];
-}
-
 /* The loss of a pair whose scores are d apart, and its slope. */
 static double pair_loss(const struct ranking *k, double d, double *slope)
 {
@@ -304,18 +286,15 @@ static void ranking(const struct step *s, struct rank *r)
     const struct ranking *k = s->state;
     const struct tensor *x = s->in[k->at], *relevance = s->in[k->at + 1], *groups = s->in[k->at + 2];
     double *score = r->scratch, *rel = score + k->all, *group_low = rel + k->all,
-           *group_high = group_low + k->all;
-    float *parts = (float *)(group_high + k->all), *scratch = parts + 3 * k->all;
+           *group_high = group_low + k->all, *scratch = group_high + k->all;
+    memset(score, 0, 4 * (size_t)k->all * sizeof *score);
     double pairs = 0, total = 0, dy = k->at ? rows_one(s->in[0], 0) : 0;
     for (int64_t i = 0, to = r->first; i < k->rows; i++, to++) {
         uint64_t id = (uint64_t)rows_whole(groups, i);
         score[to] = rows_one(x, i), rel[to] = rows_one(relevance, i);
         group_low[to] = (double)(id & 0xffffffffu), group_high[to] = (double)(id >> 32);
     }
-    gather(k, r, score, parts, scratch);
-    gather(k, r, rel, parts, scratch);
-    gather(k, r, group_low, parts, scratch);
-    gather(k, r, group_high, parts, scratch);
+    team_sum_f64(r, score, 4 * (size_t)k->all, scratch);
     for (int64_t i = r->first; i < r->first + k->rows; i++)
         for (int64_t j = 0; j < k->all; j++)
             pairs += rel[i] > rel[j] && group_low[i] == group_low[j] && group_high[i] == group_high[j];
@@ -358,7 +337,7 @@ static err bind_ranking_at(struct bind *b, int at)
     b->step->state = k;
     b->step->run = ranking;
     b->step->whole = true;
-    b->step->scratch = (size_t)k->all * (4 * sizeof(double) + 6 * sizeof(float));
+    b->step->scratch = 8 * (size_t)k->all * sizeof(double);
     return NULL;
 }
 static err bind_ranking(struct bind *b)
@@ -372,43 +351,114 @@ static err bind_ranking_grad(struct bind *b)
 
 /* ---- triplets ---- */
 
+/* As of pairs: each rank gets all rows, and makes the losses of the pairs whose first is its own. Their gradients go to rows of any
+ * rank, so they are summed over the team. Schroff, Kalenichenko & Philbin 2015, with distances that are not squared. */
 struct triplet {
     int at;
-    int64_t rows, columns;
     double margin;
+    int64_t rows, all, columns;
 };
+struct negative {
+    double far; /* from the row that it is a negative of */
+    int64_t row;
+};
+
+static int by_far(const void *a, const void *b)
+{
+    const struct negative *x = a, *y = b;
+    return x->far != y->far ? (x->far > y->far) - (x->far < y->far) : (x->row > y->row) - (x->row < y->row);
+}
+
+/* v by columns, [columns, all]: the inner loop goes over rows, which are many. */
+static void distances(const struct triplet *k, const double *v, int64_t i, double *out)
+{
+    memset(out, 0, (size_t)k->all * sizeof *out);
+    for (int64_t c = 0; c < k->columns; c++) {
+        const double *column = v + c * k->all, own = column[i];
+        for (int64_t j = 0; j < k->all; j++)
+            out[j] += (column[j] - own) * (column[j] - own);
+    }
+    for (int64_t j = 0; j < k->all; j++)
+        out[j] = sqrt(out[j]);
+}
+
+/* The nearest that is farther than `near`, or else the farthest. n > 0, by distance. */
+static const struct negative *semi_hard(const struct negative *v, int64_t n, double near)
+{
+    int64_t low = 0, high = n - 1;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if (v[middle].far > near)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return &v[low];
+}
+
+/* d of |xi − xj| to both, times f; nothing where they are one. */
+static void pull(const struct triplet *k, const double *v, double *d, int64_t i, int64_t j, double distance,
+                 double f)
+{
+    for (int64_t c = 0; c < k->columns && distance > 0; c++) {
+        double slope = f * (v[c * k->all + i] - v[c * k->all + j]) / distance;
+        d[c * k->all + i] += slope;
+        d[c * k->all + j] -= slope;
+    }
+}
 
 static void triplet(const struct step *s, struct rank *r)
 {
     const struct triplet *k = s->state;
-    const struct tensor *sw = optional(s, k->at + 3);
-    double *buf = r->scratch, norm = 0, total = 0, dy = k->at ? rows_one(s->in[0], 0) : 0;
-    for (int64_t i = 0; i < k->rows; i++)
-        norm += sw ? rows_one(sw, i) : 1;
-    team_sum(r, &norm, 1);
+    const struct tensor *x = s->in[k->at], *labels = s->in[k->at + 1];
+    const int64_t n = k->all, numbers = n * (k->columns + 1);
+    double *v = r->scratch, *label = v + n * k->columns, *far = label + n, *scratch = far + n,
+           *d = scratch + numbers;
+    struct negative *negatives = (struct negative *)(d + numbers);
+    double total = 0, pairs = 0, dy = k->at ? rows_one(s->in[0], 0) : 0;
+    memset(v, 0, (size_t)numbers * sizeof *v);
+    memset(d, 0, (size_t)numbers * sizeof *d);
     for (int64_t i = 0; i < k->rows; i++) {
-        const double *v[3];
-        double near = 0, far = 0, share = norm == 0 ? 0 : (sw ? rows_one(sw, i) : 1) / norm;
-        for (int q = 0; q < 3; q++)
-            v[q] = rows_get_f64(s->in[k->at + q], i * k->columns, k->columns, buf + q * k->columns);
-        for (int64_t c = 0; c < k->columns; c++) {
-            near += (v[0][c] - v[1][c]) * (v[0][c] - v[1][c]);
-            far += (v[0][c] - v[2][c]) * (v[0][c] - v[2][c]);
-        }
-        near = sqrt(near), far = sqrt(far);
-        double loss = near - far + k->margin;
-        total += loss > 0 ? share * loss : 0;
-        double fp = loss > 0 && near > 0 ? share * dy / near : 0,
-               fn = loss > 0 && far > 0 ? share * dy / far : 0;
-        for (int64_t c = 0; c < k->columns && k->at; c++) {
-            double dp = (v[0][c] - v[1][c]) * fp, dn = (v[0][c] - v[2][c]) * fn, d[3] = { dp - dn, -dp, dn };
-            for (int q = 0; q < 3; q++)
-                if (s->out[q])
-                    rows_put_f64(s->out[q], i * k->columns + c, 1, &d[q]);
+        const double *row = rows_get_f64(x, i * k->columns, k->columns, scratch);
+        for (int64_t c = 0; c < k->columns; c++)
+            v[c * n + r->first + i] = row[c];
+        label[r->first + i] = (double)rows_whole(labels, i); /* classes: far below 2^53 */
+    }
+    team_sum_f64(r, v, (size_t)numbers, scratch);
+    for (int64_t i = r->first; i < r->first + k->rows; i++) {
+        int64_t others = 0;
+        distances(k, v, i, far);
+        for (int64_t j = 0; j < n; j++)
+            if (label[j] != label[i])
+                negatives[others++] = (struct negative){ far[j], j };
+        if (others == 0)
+            continue;
+        qsort(negatives, (size_t)others, sizeof *negatives, by_far);
+        for (int64_t j = 0; j < n; j++) {
+            if (j == i || label[j] != label[i])
+                continue;
+            const struct negative *other = semi_hard(negatives, others, far[j]);
+            double loss = far[j] - other->far + k->margin;
+            pairs++;
+            if (loss <= 0)
+                continue;
+            total += loss;
+            if (k->at) {
+                pull(k, v, d, i, j, far[j], 1);
+                pull(k, v, d, i, other->row, other->far, -1);
+            }
         }
     }
-    if (!k->at)
-        scalar_put(s->out[0], total);
+    team_sum(r, &pairs, 1);
+    double mean = pairs == 0 ? 0 : 1 / pairs;
+    if (!k->at) {
+        scalar_put(s->out[0], total * mean);
+        return;
+    }
+    team_sum_f64(r, d, (size_t)(n * k->columns), scratch);
+    for (int64_t i = 0; i < k->rows; i++)
+        for (int64_t c = 0; c < k->columns; c++)
+            rows_put_f64(s->out[0], i * k->columns + c, 1, &(double){ d[c * n + r->first + i] * mean * dy });
 }
 
 static err bind_triplet_at(struct bind *b, int at)
@@ -417,11 +467,18 @@ static err bind_triplet_at(struct bind *b, int at)
     struct triplet *k = NEW(b->a, struct triplet);
     if (!is_float(x))
         return cpu_no_kernel(b);
-    *k = (struct triplet){ at, x->d[0], x->d[1], (double)attr_f(b->n, "margin", 1) };
+    *k = (struct triplet){ at, (double)attr_f(b->n, "margin", 1), x->d[0], x->d[0], x->d[1] };
+    if (b->rows_all > 0)
+        k->all = b->rows_all;
+    if (k->rows > k->all)
+        return err_new(UNSUPPORTED, "%s '%.*s': its rows are not the batch's", b->step->op->name,
+                       STR(b->step->name));
     b->step->state = k;
     b->step->run = triplet;
     b->step->whole = true;
-    b->step->scratch = 3 * (size_t)k->columns * sizeof(double);
+    /* Points and labels, and the same again as scratch and as gradients; distances; negatives. */
+    b->step->scratch = (size_t)k->all * (3 * (size_t)k->columns + 4) * sizeof(double) +
+                       (size_t)k->all * sizeof(struct negative);
     return NULL;
 }
 static err bind_triplet(struct bind *b)

@@ -404,31 +404,65 @@ TEST(pairwise_ranking)
     }
 }
 
-TEST(triplet)
+static double apart(const double *v, int i, int j, int columns)
+{
+    double sum = 0;
+    for (int c = 0; c < columns; c++)
+        sum += pow(v[i * columns + c] - v[j * columns + c], 2);
+    return sqrt(sum);
+}
+
+/* Of each pair of a label, the nearest other that is farther, by looking at all. The label 4 is alone: it is only a negative. */
+TEST(triplets)
+{
+    enum { N = 9, D = 4 };
+    fill();
+    const double labels[N] = { 1, 0, 1, 2, 0, 1, 4, 2, 0 };
+    for (int margin = 0; margin < 2; margin++) {
+        double want = 0, pairs = 0, m = margin ? 0.75 : 0.125;
+        for (int i = 0; i < N; i++)
+            for (int j = 0; j < N; j++) {
+                double near = INFINITY, far = 0;
+                if (i == j || labels[i] != labels[j])
+                    continue;
+                for (int k = 0; k < N; k++) {
+                    double d = apart(numbers[0], i, k, D);
+                    if (labels[k] == labels[i])
+                        continue;
+                    near = d > apart(numbers[0], i, j, D) && d < near ? d : near;
+                    far = fmax(far, d);
+                }
+                want += fmax(0, apart(numbers[0], i, j, D) - (near < INFINITY ? near : far) + m);
+                pairs++;
+            }
+        const struct attr *attrs = ATTRS({ "margin", ATTR_FLOAT, .f = (float)m });
+        struct loss l = { OP_TripletLoss,
+                          OP_TripletLossGrad,
+                          attrs,
+                          attrs,
+                          { { 0, SHAPE(N, D), numbers[0], false }, { TENSOR_I64, SHAPE(N), labels, false } },
+                          2,
+                          1 };
+        check(l, want / pairs);
+    }
+}
+
+/* One label only, or none twice: there is no pair with a negative, so nothing to learn. */
+TEST(triplets_that_are_none)
 {
     fill();
-    double want = 0, norm = 0;
-    for (int i = 0; i < 5; i++) {
-        double p = 0, n = 0;
-        for (int c = 0; c < 4; c++) {
-            p += pow(numbers[0][4 * i + c] - numbers[1][4 * i + c], 2);
-            n += pow(numbers[0][4 * i + c] - numbers[2][4 * i + c], 2);
-        }
-        want += samples[i] * fmax(0, sqrt(p) - sqrt(n) + 0.5);
-        norm += samples[i];
+    const double same[4] = { 3, 3, 3, 3 }, apart_all[4] = { 0, 1, 2, 3 };
+    for (int k = 0; k < 2; k++) {
+        struct loss l = { OP_TripletLoss,
+                          OP_TripletLossGrad,
+                          NULL,
+                          NULL,
+                          { { 0, SHAPE(4, 3), numbers[0], false },
+                            { TENSOR_I64, SHAPE(4), k ? apart_all : same, false } },
+                          2,
+                          1 };
+        check(l, 0);
     }
-    const struct attr *attrs = ATTRS({ "margin", ATTR_FLOAT, .f = 0.5f });
-    struct loss l = { OP_TripletLoss,
-                      OP_TripletLossGrad,
-                      attrs,
-                      attrs,
-                      { { 0, SHAPE(5, 4), numbers[0], false },
-                        { 0, SHAPE(5, 4), numbers[1], false },
-                        { 0, SHAPE(5, 4), numbers[2], false },
-                        { TENSOR_F32, SHAPE(5), samples, false } },
-                      4,
-                      3 };
-    check(l, want / norm);
 }
 
 TEST(the_losses_of_onnx)
