@@ -7,7 +7,8 @@
  *          row groups, two windows at a time. Rows are kept as they are in the file; a batch is made of them when it is
  *          gathered: missing → fill, (x − shift) × scale, text → id.
  * Order    a function of (seed, epoch) alone. Kept rows: a full permutation (Fisher–Yates). Windows: row groups in random
- *          order, cut into windows of at most window_rows, each permuted.
+ *          order, cut into windows of at most window_rows, each permuted. With a ROLE_GROUP input the rows of a group follow
+ *          each other (those of its window), so that a loss of pairs finds them in one batch.
  * Owns     loader and feed: their memory and threads, until the arena given ends.
  * Threads  loader_open: one. Then many feeds of one loader at once, each with one caller. feed_gather: any number.
  * Errors   INVALID that names column, file and row (counted from 0): a missing column, a wrong type, a value that is missing,

@@ -27,6 +27,29 @@ static void permute(uint32_t *v, size_t n, uint64_t key)
     }
 }
 
+/* Rows of one group stay together, in their order; groups are shuffled. */
+struct grouped {
+    uint64_t key;
+    uint32_t row;
+};
+
+static int by_key(const void *a, const void *b)
+{
+    const struct grouped *x = a, *y = b;
+    return x->key != y->key ? (x->key > y->key) - (x->key < y->key) : (x->row > y->row) - (x->row < y->row);
+}
+
+/* scratch: n of them. */
+static void permute_groups(uint32_t *v, size_t n, const uint32_t *groups, uint64_t key,
+                           struct grouped *scratch)
+{
+    for (size_t i = 0; i < n; i++)
+        scratch[i] = (struct grouped){ key_of(key, 0, groups[v[i]]), v[i] };
+    qsort(scratch, n, sizeof *scratch, by_key);
+    for (size_t i = 0; i < n; i++)
+        v[i] = scratch[i].row;
+}
+
 /* ---- what a batch is made of ---- */
 
 /* A run of rows of an epoch that are in memory: all of them, or a window. */
@@ -38,6 +61,7 @@ struct window {
     uint32_t *order; /* of the store's rows */
     struct store own;
     size_t order_cap;
+    struct grouped *grouped; /* room to order it by */
 };
 
 /* A window that is read while the one before is in use. */
@@ -63,8 +87,10 @@ struct feed {
     size_t sizes[LOADER_TENSORS_MAX]; /* bytes of a row of the batch */
 
     /* making: the thread's, or the caller's where there is none */
-    int64_t epoch, step; /* of the batch that is made next */
-    uint32_t *order[2];  /* kept rows: of even and odd epochs */
+    int64_t epoch, step;     /* of the batch that is made next */
+    uint32_t *order[2];      /* kept rows: of even and odd epochs */
+    struct grouped *grouped; /* room to order them by */
+    size_t group;            /* the tensor of the rows' groups, which stay together; SIZE_MAX: none */
     int64_t order_of[2];
     uint32_t *plan; /* blocks in the order of plan_of */
     int64_t plan_of;
@@ -93,6 +119,15 @@ struct feed {
     int64_t filled_ns; /* under lock */
 };
 
+static void shuffle(const struct feed *f, uint32_t *v, size_t n, const struct store *store, uint64_t key,
+                    struct grouped *scratch)
+{
+    if (f->with.shuffle && scratch)
+        permute_groups(v, n, (const uint32_t *)(const void *)store->data[f->group], key, scratch);
+    else if (f->with.shuffle)
+        permute(v, n, key);
+}
+
 /* ---- kept rows ---- */
 
 static void order_make(struct feed *f, int64_t epoch)
@@ -102,8 +137,7 @@ static void order_make(struct feed *f, int64_t epoch)
     if (f->order_of[i] == epoch)
         return;
     memcpy(f->order[i], f->l->rows[f->with.part], n * sizeof **f->order);
-    if (f->with.shuffle)
-        permute(f->order[i], n, key_of(f->with.seed, epoch, 0));
+    shuffle(f, f->order[i], n, &f->l->kept, key_of(f->with.seed, epoch, 0), f->grouped);
     f->order_of[i] = epoch;
 }
 
@@ -154,11 +188,14 @@ static err window_read(struct feed *f, struct window *w)
             FAIL(TOO_LARGE, "there is no memory for a window of %zu rows", w->own.rows);
         w->order = p;
         w->order_cap = w->own.rows;
+        struct grouped *g = f->group == SIZE_MAX ? NULL : realloc(w->grouped, w->own.rows * sizeof *g);
+        if (f->group != SIZE_MAX && !g)
+            FAIL(TOO_LARGE, "there is no memory for a window of %zu rows", w->own.rows);
+        w->grouped = g;
     }
     for (size_t i = 0; i < w->own.rows; i++)
         w->order[i] = (uint32_t)i;
-    if (f->with.shuffle)
-        permute(w->order, w->own.rows, key_of(f->with.seed, w->epoch, 2 + w->block));
+    shuffle(f, w->order, w->own.rows, &w->own, key_of(f->with.seed, w->epoch, 2 + w->block), w->grouped);
     return NULL;
 }
 
@@ -185,6 +222,7 @@ static void reading_start(struct feed *f, const struct window *w, struct window 
     next.own = to->own;
     next.order = to->order;
     next.order_cap = to->order_cap;
+    next.grouped = to->grouped;
     to->n = 0;
     if (f->with.depth < 0)
         return;
@@ -419,12 +457,14 @@ static void feed_close(void *arg)
     filling_stop(f);
     arena_free(f->makes);
     arena_free(f->reads);
+    free(f->grouped);
     pthread_mutex_destroy(&f->lock);
     pthread_cond_destroy(&f->filled);
     pthread_cond_destroy(&f->freed);
     for (int i = 0; i < 2; i++) {
         free(f->order[i]);
         free(f->windows[i].order);
+        free(f->windows[i].grouped);
         store_free(&f->windows[i].own);
     }
 }
@@ -456,6 +496,12 @@ static err orders_make(struct feed *f)
     for (int i = 0; l->facts.kept && i < 2; i++)
         if (!(f->order[i] = malloc(n * sizeof(uint32_t) + 1)))
             FAIL(TOO_LARGE, "there is no memory for %zu rows", n);
+    f->group = SIZE_MAX;
+    for (size_t i = 0; i < l->n && f->with.shuffle; i++)
+        if (l->tensors[i].role == ROLE_GROUP)
+            f->group = i;
+    if (f->group != SIZE_MAX && l->facts.kept && !(f->grouped = malloc(n * sizeof *f->grouped + 1)))
+        FAIL(TOO_LARGE, "there is no memory for %zu rows", n);
     return NULL;
 }
 

@@ -458,10 +458,33 @@ static int loss_add(struct net *n, const char *op, int y, int label, int classes
     struct attr attrs[2] = { 0 };
     if (n->task->label_smoothing > 0)
         attrs[0] = (struct attr){ "label_smoothing", ATTR_FLOAT, .f = (float)n->task->label_smoothing };
+    if (n->task->loss == LOSS_HUBER)
+        attrs[0] = (struct attr){ "delta", ATTR_FLOAT, .f = (float)n->task->delta };
     return net_op(n, op, attrs, 1, (const int[]){ y, label, classes, weight },
                   weight >= 0    ? 4
                   : classes >= 0 ? 3
                                  : 2);
+}
+
+/* On the unit sphere: what is near is so by angle, too. */
+static int point(struct net *n, int x)
+{
+    int square = NN(n, "ReduceSumSquare", x, graph_i64s(n->g, (const int64_t[]){ -1 }, 1));
+    return NN(n, "Div", x, NN(n, "Sqrt", NN(n, "Add", square, graph_f32(n->g, 1e-12f))));
+}
+
+/* Losses that compare rows with each other. */
+static int rows_compared(struct net *n, int label, int64_t batch)
+{
+    const double margin = n->task->margin;
+    if (n->task->kind == TASK_EMBEDDING)
+        return NN_WITH(n, "TripletLoss",
+                       ATTRS({ "margin", ATTR_FLOAT, .f = margin > 0 ? (float)margin : 0.2f }),
+                       point(n, n->output), label);
+    return NN_WITH(
+        n, "PairwiseRankingLoss",
+        ATTRS({ "hinge", ATTR_INT, .i = margin > 0 }, { "margin", ATTR_FLOAT, .f = (float)margin }),
+        n->output, label, graph_input(n->g, "group", TENSOR_I64, SHAPE(batch)));
 }
 
 static void loss_make(struct net *n, int64_t batch)
@@ -470,7 +493,7 @@ static void loss_make(struct net *n, int64_t batch)
     struct graph *g = n->g;
     struct shape s = shape_of(n, n->output), label_shape = { 1, { batch } };
     int label, weight = -1, classes = -1;
-    bool ids = t->kind == TASK_CLASSIFICATION || t->kind == TASK_LANGUAGE;
+    bool ids = t->kind == TASK_CLASSIFICATION || t->kind == TASK_LANGUAGE || t->kind == TASK_EMBEDDING;
     if (t->kind == TASK_LANGUAGE)
         label_shape = SHAPE(batch, s.rank > 2 ? s.d[1] : 1);
     else if (!ids && t->outputs > 1)
@@ -481,9 +504,8 @@ static void loss_make(struct net *n, int64_t batch)
         weight = graph_input(g, "weight", TENSOR_F32, SHAPE(batch));
     if (t->class_weights)
         classes = graph_const(g, TENSOR_F32, SHAPE(t->binary ? 1 : t->outputs), t->class_weights);
-    if (t->kind == TASK_RANKING) {
-        int group = graph_input(g, "group", TENSOR_I64, SHAPE(batch));
-        n->loss = NN(n, "PairwiseRankingLoss", n->output, label, group);
+    if (t->kind == TASK_RANKING || t->kind == TASK_EMBEDDING) {
+        n->loss = rows_compared(n, label, batch);
         return;
     }
     if (ids && !t->binary) {
@@ -508,6 +530,8 @@ static void outputs_make(struct net *n)
         int p = t->binary ? NN(n, "Sigmoid", n->output)
                           : NN_WITH(n, "Softmax", ATTRS({ "axis", ATTR_INT, .i = -1 }), n->output);
         graph_output(n->g, p, S("probability"));
+    } else if (t->kind == TASK_EMBEDDING) {
+        graph_output(n->g, point(n, n->output), S("embedding"));
     } else {
         graph_output(n->g, n->output, t->kind == TASK_LANGUAGE ? S("logits") : S("value"));
     }

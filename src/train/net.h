@@ -40,12 +40,12 @@ struct net_task {
     enum task kind; /* CLASSIFICATION with binary: one output, its probability; without: one for each class */
     enum loss_kind loss;
     bool binary;
-    int64_t outputs; /* classes, columns of the label, ids of the vocabulary */
-    double label_smoothing;
-    const float *class_weights; /* outputs of them (binary: one, of the positive); NULL */
-    bool weighted, grouped;     /* there is an input of the rows' weights, of their groups */
-    struct str onnx;            /* onnx: {…}: the model to go on from */
-    struct net_given given;     /* of the exported model */
+    int64_t outputs; /* classes, columns of the label, ids of the vocabulary, numbers of a point */
+    double label_smoothing, delta, margin; /* of the loss; margin 0: its own */
+    const float *class_weights;            /* outputs of them (binary: one, of the positive); NULL */
+    bool weighted, grouped;                /* there is an input of the rows' weights, of their groups */
+    struct str onnx;                       /* onnx: {…}: the model to go on from */
+    struct net_given given;                /* of the exported model */
 };
 #define NET_MOMENTUM 0.9 /* of running statistics */
 /* A category that is a number; NaN if the text is none. */
@@ -66,7 +66,7 @@ struct net {
     int dropouts;
 };
 /* Its inputs are those given, in order, then (NET_TRAIN) label, weight, group as the task says. NET_EVAL and NET_EXPORT have one
- * output: "probability", "value" or "logits". INVALID that says what the family wants. */
+ * output: "probability", "value", "logits" or "embedding". INVALID that says what the family wants. */
 err net_build(struct arena *a, const struct train_model *, const struct field *chosen,
               const struct net_tensor *, size_t n, const struct net_task *, enum net_mode, uint64_t seed,
               struct net *out);

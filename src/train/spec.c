@@ -12,8 +12,9 @@ const char *const train_layer_norms[] = { "none", "batch", "layer", NULL };
 const char *const train_cells[] = { "lstm", "gru", NULL };
 const char *const train_pools[] = { "mean", "first", "last", NULL };
 const char *const train_tasks[] = { "auto",        "classification", "regression", "language",
-                                    "autoencoder", "ranking",        NULL };
-const char *const train_losses[] = { "auto", "crossEntropy", "mse", "mae", "huber", "pairwise", NULL };
+                                    "autoencoder", "ranking",        "embedding",  NULL };
+const char *const train_losses[] = { "auto",  "crossEntropy", "mse",     "mae",
+                                     "huber", "pairwise",     "triplet", NULL };
 const char *const train_optimizers[] = { "sgd", "adam", "adamw", "lamb", "adagrad", NULL };
 const char *const train_schedules[] = { "constant", "cosine", "linear", "step", "oneCycle", NULL };
 const char *const train_precisions[] = { "auto", "fp32", "bf16", "fp16", NULL };
@@ -33,6 +34,7 @@ SCHEMA_TABLE(train_model, TRAIN_MODEL, "What to train.");
 SCHEMA_TABLE(train_file, TRAIN_FILE, "A file of rows.");
 SCHEMA_TABLE(train_data, TRAIN_DATA, "Files to learn from.");
 SCHEMA_TABLE(train_input, TRAIN_INPUT, "One input of the model.");
+SCHEMA_TABLE(train_loss_with, TRAIN_LOSS_WITH, "Numbers of the loss.");
 SCHEMA_TABLE(train_split, TRAIN_SPLIT, "What is held out.");
 SCHEMA_TABLE(train_optimizer, TRAIN_OPTIMIZER, "How it learns.");
 SCHEMA_TABLE(train_schedule, TRAIN_SCHEDULE, "How the rate goes.");

@@ -22,8 +22,16 @@ enum activation { ACT_RELU, ACT_GELU, ACT_TANH, ACT_SIGMOID, ACT_SILU, ACT_LEAKY
 enum layer_norm { LAYER_NORM_NONE, LAYER_NORM_BATCH, LAYER_NORM_LAYER };
 enum cell { CELL_LSTM, CELL_GRU };
 enum pool { POOL_MEAN, POOL_FIRST, POOL_LAST };
-enum task { TASK_AUTO, TASK_CLASSIFICATION, TASK_REGRESSION, TASK_LANGUAGE, TASK_AUTOENCODER, TASK_RANKING };
-enum loss_kind { LOSS_AUTO, LOSS_CROSS_ENTROPY, LOSS_MSE, LOSS_MAE, LOSS_HUBER, LOSS_PAIRWISE };
+enum task {
+    TASK_AUTO,
+    TASK_CLASSIFICATION,
+    TASK_REGRESSION,
+    TASK_LANGUAGE,
+    TASK_AUTOENCODER,
+    TASK_RANKING,
+    TASK_EMBEDDING
+};
+enum loss_kind { LOSS_AUTO, LOSS_CROSS_ENTROPY, LOSS_MSE, LOSS_MAE, LOSS_HUBER, LOSS_PAIRWISE, LOSS_TRIPLET };
 enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
 
 // clang-format off
@@ -130,6 +138,9 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     F(T, BOOL, ids,        0, "An array of whole numbers that name things: for embeddings.", .def = "false")              \
     F(T, JSON, shape,      0, "Of one row of an array: [channels, height, width].", .def = "[]", .len_max = 200)          \
     F(T, I64,  length,     0, "Tokens in a window.", .def = "64", .min = 1, .max = 1048576)
+#define TRAIN_LOSS_WITH(F, O, L, T)                                                                                       \
+    F(T, F64,  delta,    0, "Of huber: where squares become straight.", .def = "1", .min = 1e-6, .max = 1e9)              \
+    F(T, F64,  margin,   0, "Of triplet: how much farther another label's row should be; 0: 0.2. Of pairwise: by how much the better should score more; 0: logistic, without one.", .def = "0", .min = 0, .max = 1e9)
 #define TRAIN_SPLIT(F, O, L, T)                                                                                           \
     F(T, F64,  valid,    0, "Share of the rows that is held out to watch the training.", .def = "0.1", .min = 0, .max = 0.9) \
     F(T, F64,  test,     0, "Share that is looked at only at the end.", .def = "0", .min = 0, .max = 0.9)                 \
@@ -175,7 +186,9 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     F(T, STR,      label,   0, "Column that is to be predicted.", .len_max = 200)                                         \
     F(T, STR,      weight,  0, "Column of the rows' weights.", .len_max = 200)                                            \
     F(T, ENUM,     task,    0, "auto: by the model and the loss, else classification.", .values = train_tasks, .def = "auto") \
-    F(T, ENUM,     loss,    0, "auto: crossEntropy for classes and tokens, mse for numbers.", .values = train_losses, .def = "auto") \
+    F(T, ENUM,     loss,    0, "auto: crossEntropy for classes and tokens, mse for numbers, pairwise for ranking, triplet for embedding.", .values = train_losses, .def = "auto") \
+    O(T, train_loss_with, loss_with, 0, "Numbers of the loss.")                                                           \
+    F(T, I64,      outputs, 0, "Of task embedding: how many numbers stand for a row.", .def = "64", .min = 1, .max = 65536) \
     F(T, JSON,     class_weights, 0, "\"balanced\", or a list of one weight a class.", .def = "[]", .len_max = 65536)     \
     F(T, F64,      label_smoothing, 0, "Share of each label that is spread over all classes.", .def = "0", .min = 0, .max = 0.9) \
     O(T, train_split, split, 0, "What is held out.")                                                                      \
@@ -221,6 +234,7 @@ SCHEMA(train_model, TRAIN_MODEL);
 SCHEMA(train_file, TRAIN_FILE);
 SCHEMA(train_data, TRAIN_DATA);
 SCHEMA(train_input, TRAIN_INPUT);
+SCHEMA(train_loss_with, TRAIN_LOSS_WITH);
 SCHEMA(train_split, TRAIN_SPLIT);
 SCHEMA(train_optimizer, TRAIN_OPTIMIZER);
 SCHEMA(train_schedule, TRAIN_SCHEDULE);

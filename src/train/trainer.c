@@ -409,8 +409,7 @@ static err evaluate(struct training_net *t, struct measures *out)
         struct program *p = b.rows == t->rest_rows && t->eval_rest ? t->eval_rest : t->eval;
         batch_inputs(t, &b, t->set.n_in, in);
         program_run(p, in, (uint64_t)t->with->seed, 0, &r);
-        TRY(measuring_add(t->measuring, program_output(p, 0, NULL, NULL),
-                          t->set.label < 0 ? NULL : b.data[t->set.label], in[0], b.rows));
+        TRY(measuring_add(t->measuring, program_output(p, 0, NULL, NULL), b.data, b.rows));
         if (t->listener->stopped && t->listener->stopped(t->listener->arg))
             FAIL(CANCELLED, "stopped at step %lld", (long long)t->step);
     }

@@ -27,6 +27,22 @@ struct form {
     struct str label;
 };
 
+#define LOSS(x) (1u << LOSS_##x)
+/* Which losses a task has; a task that is not said is the first that has the loss. */
+static const struct fit {
+    enum task task;
+    unsigned losses;
+    bool weights; /* of rows */
+} fits[] = {
+    { TASK_CLASSIFICATION, LOSS(CROSS_ENTROPY), true },
+    { TASK_REGRESSION, LOSS(MSE) | LOSS(MAE) | LOSS(HUBER), true },
+    { TASK_AUTOENCODER, LOSS(MSE) | LOSS(MAE) | LOSS(HUBER), true },
+    { TASK_LANGUAGE, LOSS(CROSS_ENTROPY), true },
+    { TASK_RANKING, LOSS(PAIRWISE), false },
+    { TASK_EMBEDDING, LOSS(TRIPLET), false },
+};
+#undef LOSS
+
 static enum task task_of(const struct train_with *w, enum net_wants wants, const struct field *chosen)
 {
     if (w->task != TASK_AUTO)
@@ -35,10 +51,44 @@ static enum task task_of(const struct train_with *w, enum net_wants wants, const
         return TASK_AUTOENCODER;
     if (wants == WANTS_STREAM)
         return TASK_LANGUAGE;
-    if (w->loss == LOSS_PAIRWISE)
-        return TASK_RANKING;
-    return w->loss == LOSS_MSE || w->loss == LOSS_MAE || w->loss == LOSS_HUBER ? TASK_REGRESSION
-                                                                               : TASK_CLASSIFICATION;
+    for (size_t i = 0; w->loss != LOSS_AUTO && i < sizeof fits / sizeof *fits; i++)
+        if (fits[i].losses & 1u << w->loss)
+            return fits[i].task;
+    return TASK_CLASSIFICATION;
+}
+
+static struct str losses_text(struct arena *a, unsigned losses)
+{
+    struct buf b = buf_new(a);
+    for (size_t i = 0; train_losses[i]; i++)
+        if (losses & 1u << i)
+            buf_fmt(&b, "%s%s", b.n ? ", " : "", train_losses[i]);
+    return buf_get(&b);
+}
+
+/* What the form says of the loss and the rows' weights has a meaning in the task. */
+static err fit_check(const struct form *f)
+{
+    const struct train_with *w = f->with;
+    for (size_t i = 0; i < sizeof fits / sizeof *fits; i++) {
+        if (fits[i].task != f->task)
+            continue;
+        if (w->loss != LOSS_AUTO && !(fits[i].losses & 1u << w->loss))
+            return err_field(err_hint(err_new(INVALID, "loss %s is not one of task %s", train_losses[w->loss],
+                                              train_tasks[f->task]),
+                                      "loss: %.*s", STR(losses_text(f->a, fits[i].losses))),
+                             S("loss"));
+        if (w->weight.n && !fits[i].weights)
+            return err_field(
+                err_new(INVALID, "task %s compares rows with each other: they have no weights of their own",
+                        train_tasks[f->task]),
+                S("weight"));
+        if (w->label_smoothing > 0 && !(fits[i].losses & 1u << LOSS_CROSS_ENTROPY))
+            return err_field(err_new(INVALID, "labelSmoothing is for classes, which task %s has not",
+                                     train_tasks[f->task]),
+                             S("labelSmoothing"));
+    }
+    return NULL;
 }
 
 static struct strs one_column(struct arena *a, struct str name)
@@ -187,7 +237,7 @@ static err label_add(struct form *f)
     }
     if (!f->label.n)
         return err_field(err_hint(err_new(INVALID, "the form names no label"), "label: COLUMN"), S("label"));
-    label.kind = f->task == TASK_CLASSIFICATION ? KIND_CLASS : KIND_NUMBERS;
+    label.kind = f->task == TASK_CLASSIFICATION || f->task == TASK_EMBEDDING ? KIND_CLASS : KIND_NUMBERS;
     label.missing = f->job->label.n ? MISSING_SKIP : MISSING_ERROR;
     push(f->a, &f->inputs, label);
     return NULL;
@@ -337,20 +387,22 @@ static err task_make(struct arena *a, const struct form *f, struct train_set *s)
     struct net_task *t = &s->task;
     *t = (struct net_task){ .kind = f->task,
                             .loss = f->with->loss,
+                            .delta = f->with->loss_with.delta,
+                            .margin = f->with->loss_with.margin,
                             .label_smoothing = f->with->label_smoothing,
                             .onnx = f->job->onnx };
     t->weighted = loader_role(s->loader, ROLE_WEIGHT) != NULL;
     t->grouped = f->task == TASK_RANKING;
     s->row_elements = 1;
     t->outputs = 1;
-    if (f->task == TASK_CLASSIFICATION) {
+    if (f->task == TASK_CLASSIFICATION || f->task == TASK_EMBEDDING) {
         int64_t seen = 0;
         for (int64_t i = 0; label->counts && i < label->classes; i++)
             seen += label->counts[i] > 0;
         if (label->classes < 2 || (label->counts && seen < 2))
             FAIL(INVALID, "label '%.*s' has one class only in the rows to learn from", STR(f->label));
-        t->binary = label->classes == 2;
-        t->outputs = t->binary ? 1 : label->classes;
+        t->binary = f->task == TASK_CLASSIFICATION && label->classes == 2;
+        t->outputs = t->binary ? 1 : f->task == TASK_EMBEDDING ? f->with->outputs : label->classes;
     } else if (f->task == TASK_LANGUAGE) {
         t->outputs = label->classes;
         s->row_elements = label->n;
@@ -375,7 +427,7 @@ static void set_order(struct arena *a, struct train_set *s)
 {
     static const enum loader_role order[] = { ROLE_INPUT, ROLE_LABEL, ROLE_WEIGHT, ROLE_GROUP };
     s->in = NEW_N(a, struct net_tensor, s->n + 1);
-    s->label = -1;
+    s->label = s->group = -1;
     for (int k = 0; k < 4; k++)
         for (size_t i = 0; i < s->n; i++) {
             if (s->t[i].role != order[k])
@@ -385,6 +437,8 @@ static void set_order(struct arena *a, struct train_set *s)
                 tensor_of(&s->t[i], &s->in[s->n_in++]);
             if (order[k] == ROLE_LABEL)
                 s->label = (int)i;
+            if (order[k] == ROLE_GROUP)
+                s->group = (int)i;
         }
 }
 
@@ -460,6 +514,7 @@ err train_set_open(struct arena *a, const struct train_job *job, const struct tr
     f.label = job->label.n ? job->label : job->with->label;
     f.task = task_of(job->with, f.wants, job->chosen);
     struct train_set s = { 0 };
+    TRY(fit_check(&f));
     TRY(form_read(&f));
     struct loader_spec words = loader_words(&f, l);
     TRY(loader_open(a, &words, &s.loader));

@@ -17,7 +17,7 @@ struct train_set {
     struct net_tensor *in;
     size_t n_in;
     int tensor[LOADER_TENSORS_MAX]; /* by input of the training graph: which tensor of a batch */
-    int n_inputs, label;            /* label: tensor; −1: none */
+    int n_inputs, label, group;     /* label, group: tensors; −1: none */
     struct net_task task;
     int64_t row_elements;              /* predictions that one row gives: 1, or the places of a sequence */
     struct str measured[MEASURES_MAX]; /* on the rows held out; the loss first */
@@ -41,8 +41,9 @@ struct measures {
 struct measuring; /* under way */
 err measuring_new(struct arena *a, const struct train_set *, struct measuring **out);
 void measuring_reset(struct measuring *);
-/* Predictions (probabilities, values, logits) and labels of so many rows; INVALID for a label that is no class. */
-err measuring_add(struct measuring *, const float *p, const void *label, const float *inputs, int64_t rows);
+/* Predictions (probabilities, values, logits, points) of so many rows, and the batch that they are of, by tensor; INVALID for a
+ * label that is no class. */
+err measuring_add(struct measuring *, const float *p, const void *const *batch, int64_t rows);
 void measuring_end(struct measuring *, struct measures *out);
 /* NaN if it is not among them. */
 double measure_of(const struct measures *, struct str name);

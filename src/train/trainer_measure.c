@@ -14,11 +14,21 @@ static const struct kind {
     { METER_CLASSES, { S_INIT("logLoss"), S_INIT("accuracy"), S_INIT("f1"), S_INIT("calibrationError") } },
     { METER_TOKENS, { S_INIT("logLoss"), S_INIT("accuracy"), S_INIT("perplexity") } },
     { METER_NUMBERS, { S_INIT("rmse"), S_INIT("mae"), S_INIT("r2") } },
+    { METER_RANKING, { S_INIT("pairAccuracy"), S_INIT("ndcg") } },
+    { METER_POINTS, { S_INIT("recallAt1"), S_INIT("recallAt5") } },
 };
 
 static const struct kind *kind_of(const struct net_task *t)
 {
-    return &kinds[t->kind == TASK_LANGUAGE ? 2 : t->kind != TASK_CLASSIFICATION ? 3 : t->binary ? 0 : 1];
+    static const unsigned tasks[] = {
+        [TASK_CLASSIFICATION] = METER_CLASSES, [TASK_REGRESSION] = METER_NUMBERS,
+        [TASK_LANGUAGE] = METER_TOKENS,        [TASK_AUTOENCODER] = METER_NUMBERS,
+        [TASK_RANKING] = METER_RANKING,        [TASK_EMBEDDING] = METER_POINTS
+    };
+    const struct kind *k = kinds;
+    while (k->task != (t->binary ? METER_BINARY : tasks[t->kind]))
+        k++;
+    return k;
 }
 
 /* "auc, logLoss, …": what a task has. */
@@ -64,7 +74,7 @@ struct measuring {
     const struct kind *kind;
     struct meter *meter;
     struct arena *a;
-    float *y; /* of two classes, as the meter takes them */
+    void *y; /* labels, as the meter takes them */
     int64_t room;
 };
 
@@ -82,22 +92,57 @@ void measuring_reset(struct measuring *m)
     meter_reset(m->meter);
 }
 
-static const float *labels_of(struct measuring *m, const int64_t *ids, int64_t n)
+static void *room_for(struct measuring *m, int64_t n, size_t size)
 {
     if (n > m->room) {
         m->room = n;
-        m->y = NEW_N(m->a, float, n);
+        m->y = arena_alloc(m->a, arena_mul((size_t)n, size), 16);
     }
-    for (int64_t i = 0; i < n; i++)
-        m->y[i] = (float)ids[i];
     return m->y;
 }
 
-err measuring_add(struct measuring *m, const float *p, const void *label, const float *inputs, int64_t rows)
+static const float *labels_of(struct measuring *m, const int64_t *ids, int64_t n)
 {
-    const struct net_task *t = &m->set->task;
-    int64_t n = rows * m->set->row_elements;
-    const void *y = t->kind == TASK_AUTOENCODER ? inputs : t->binary ? labels_of(m, label, n) : label;
+    float *y = room_for(m, n, sizeof *y);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (float)ids[i];
+    return y;
+}
+
+static const struct meter_ranked *ranked_of(struct measuring *m, const float *relevance,
+                                            const int64_t *groups, int64_t n)
+{
+    struct meter_ranked *y = room_for(m, n, sizeof *y);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (struct meter_ranked){ relevance[i], groups[i] };
+    return y;
+}
+
+/* What an autoencoder should give back: its inputs side by side. */
+static const float *inputs_of(struct measuring *m, const void *const *batch, int64_t rows)
+{
+    const struct train_set *s = m->set;
+    int64_t width = s->task.outputs, at = 0;
+    float *y = room_for(m, rows * width, sizeof *y);
+    for (size_t i = 0; i < s->n_in; i++) {
+        int64_t n = s->t[s->tensor[i]].n;
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(y + r * width + at, (const float *)batch[s->tensor[i]] + r * n, (size_t)n * sizeof *y);
+        at += n;
+    }
+    return y;
+}
+
+err measuring_add(struct measuring *m, const float *p, const void *const *batch, int64_t rows)
+{
+    const struct train_set *s = m->set;
+    const struct net_task *t = &s->task;
+    int64_t n = rows * s->row_elements;
+    const void *label = s->label < 0 ? NULL : batch[s->label];
+    const void *y = t->binary                     ? labels_of(m, label, n)
+                    : t->kind == TASK_RANKING     ? ranked_of(m, label, batch[s->group], n)
+                    : t->kind == TASK_AUTOENCODER ? inputs_of(m, batch, rows)
+                                                  : label;
     return meter_add(m->meter, p, y, (size_t)(n * (m->kind->task == METER_NUMBERS ? t->outputs : 1)));
 }
 

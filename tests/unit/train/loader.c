@@ -210,6 +210,50 @@ TEST(windows_of_row_groups_are_permuted_alike)
     CHECK_STR(loader_state(l, a), state);
 }
 
+/* Rows of 8 groups that lie apart in the file follow each other, groups in another order in each epoch. */
+static void groups_check(bool windows)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct table t;
+    struct loader *l;
+    struct feed *f;
+    struct feed_batch b;
+    int64_t first[2] = { 0 };
+    table_set(&t, a, "SELECT i AS x, i % 512 AS g FROM range(4096) t(i)", ", ROW_GROUP_SIZE 2048");
+    t.in[0] = input(a, "x", ROLE_INPUT, KIND_NUMBERS, "x");
+    t.in[1] = input(a, "g", ROLE_GROUP, KIND_CATEGORIES, "g");
+    t.spec.n_inputs = 2;
+    t.spec.memory_max = windows ? (int64_t)2 * 12 * 2048 : 0;
+    CHECK_OK(loader_open(a, &t.spec, &l));
+    CHECK(loader_facts(l).kept == !windows);
+    CHECK_OK(feed_open(
+        l, a, &(struct feed_options){ .part = LOADER_TRAIN, .rows = 64, .shuffle = true, .seed = 7 }, &f));
+    for (int epoch = 0; epoch < 2; epoch++) {
+        int64_t runs = 0, before = -1;
+        bool seen[4096] = { 0 };
+        for (int64_t s = 0; s < feed_steps(f); s++) {
+            CHECK_OK(feed_next(f, &b));
+            for (int64_t r = 0; r < b.rows; r++) {
+                int64_t x = (int64_t)((const float *)b.data[0])[r];
+                CHECK(!seen[x]);
+                seen[x] = true;
+                runs += before != x % 512;
+                before = x % 512;
+                first[epoch] = s + r ? first[epoch] : x;
+            }
+        }
+        CHECK(runs <= (windows ? 2 * 512 : 512));
+    }
+    CHECK(first[0] != first[1]);
+}
+
+TEST(rows_of_a_group_stay_together)
+{
+    NEED_DUCKDB();
+    groups_check(false);
+    groups_check(true);
+}
+
 static void resume_check(struct arena *a, struct table *t, int batch)
 {
     struct loader *l;
