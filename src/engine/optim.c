@@ -88,7 +88,7 @@ static bool accumulate(struct optim *o, struct rank *r)
     else
         for (size_t i = 0; i < o->params->n; i++)
             sum[i] += g[i];
-    return o->pending + 1 == every;
+    return o->pending + 1 >= every || o->last;
 }
 
 static struct optim_pass pass_of(const struct optim *o, struct rank *r, double scale, float **grads)
@@ -181,7 +181,7 @@ void optim_apply(struct optim *o, struct rank *r, struct run_report *report)
         team_barrier(r);
         return;
     }
-    double scale = 1 / (o->loss_scale * (o->spec.accumulate > 1 ? o->spec.accumulate : 1));
+    double scale = 1 / (o->loss_scale * (o->pending + 1));
     struct optim_pass pass = pass_of(o, r, scale, grads);
     /* The norm also finds what is no number; it is asked for where a step must be able to be skipped or clipped. */
     double norm2 = 0;

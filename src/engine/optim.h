@@ -38,6 +38,7 @@ struct optim {
     int64_t skipped; /* by overflow */
     float **sums;    /* of the gradients of several runs, by rank; NULL if each run makes a step */
     int pending;     /* runs added up so far */
+    bool last;       /* set by the caller: the next run makes the step, of the mean of those that there are */
 };
 /* Memory of the device; freed with a. */
 err optim_new(struct arena *a, struct params *, const struct optim_spec *, struct optim **out);

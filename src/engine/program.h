@@ -46,8 +46,8 @@ struct run_report {
 /* inputs: by graph->inputs, row-major, all rows; read in place. draw: of random numbers, one for each run (the step). */
 void program_run(struct program *, const void *const *inputs, uint64_t seed, uint64_t draw,
                  struct run_report *);
-/* Forward, backward, and a step of the optimiser, in one go. If the optimiser accumulates, each n-th call makes the step, with
- * the mean of the gradients. */
+/* Forward, backward, and a step of the optimiser, in one go. If the optimiser accumulates, each n-th call makes the step (or
+ * that which optim.last says), with the mean of the gradients. */
 void program_train(struct program *, const void *const *inputs, uint64_t seed, uint64_t draw, struct optim *,
                    struct run_report *);
 /* Output i of the graph, all rows, row-major, until the next run. type, shape: its own; may be NULL. */

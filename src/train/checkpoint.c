@@ -448,13 +448,16 @@ static err tensors_match(struct arena *a, const struct safetensors *s, const str
     return NULL;
 }
 
-err checkpoint_load(struct arena *a, const char *path, const struct checkpoint_tensors *t, bool params_only,
-                    struct str *state)
+err checkpoint_state(struct arena *a, const char *path, struct str *out)
+{
+    return file_read(a, fmtz(a, "%s/%s", path, files[2]), STATE_MAX, out);
+}
+
+err checkpoint_load(const char *path, const struct checkpoint_tensors *t)
 {
     auto_arena struct arena *scratch = arena_new(0);
     struct safetensors s[2];
-    int parts = params_only ? 1 : 2;
-    for (int i = 0; i < parts; i++) {
+    for (int i = 0; i < 2; i++) {
         struct str bytes;
         const char *file = fmtz(scratch, "%s/%s", path, files[i]);
         TRY(file_map(scratch, file, &bytes));
@@ -463,11 +466,9 @@ err checkpoint_load(struct arena *a, const char *path, const struct checkpoint_t
     }
     for (size_t i = 0; i < t->v.n; i++) {
         const struct checkpoint_tensor *one = &t->v.v[i];
-        if (one->optim >= parts)
-            continue;
         const struct safetensor *its = safetensors_find(&s[one->optim], one->name);
         if (its->to > its->from)
             memcpy(one->p, its->data, its->to - its->from);
     }
-    return file_read(a, fmtz(scratch, "%s/%s", path, files[2]), STATE_MAX, state);
+    return NULL;
 }

@@ -41,7 +41,7 @@ void checkpoints_close(struct checkpoints *); /* waits; NULL is fine */
 err checkpoint_find(struct arena *a, const char *dir, const char **path, struct strs *damaged);
 /* The folder that best.json names; NOT_FOUND. */
 err checkpoint_best(struct arena *a, const char *dir, const char **path);
-/* Fills the blocks (all of them, or with params_only those of params.safetensors) and gives state.json's text. INVALID, before
- * anything is filled, if a tensor is missing, of another shape, or too many. */
-err checkpoint_load(struct arena *a, const char *path, const struct checkpoint_tensors *, bool params_only,
-                    struct str *state);
+/* state.json's text. */
+err checkpoint_state(struct arena *a, const char *path, struct str *out);
+/* Fills the blocks. INVALID, before anything is filled, if a tensor is missing, of another shape, or too many. */
+err checkpoint_load(const char *path, const struct checkpoint_tensors *);

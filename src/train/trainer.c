@@ -38,11 +38,18 @@ err params_under(struct arena *a, const struct params *p, const struct graph *g,
 
 /* ---- setting up ---- */
 
+static int64_t step_count(int64_t batches, int64_t each)
+{
+    return (batches + each - 1) / each;
+}
+
 static struct optim_spec optim_words(const struct training_net *t)
 {
     const struct train_optimizer *o = &t->with->optimizer;
     const struct train_schedule *s = &t->with->schedule;
-    int64_t steps = t->steps / (o->accumulate > 1 ? o->accumulate : 1);
+    /* Of the optimiser: an epoch ends with a step, of fewer batches if need be. */
+    int64_t steps = t->steps / t->per_epoch * step_count(t->per_epoch, o->accumulate) +
+                    step_count(t->steps % t->per_epoch, o->accumulate);
     double factor = s->factor, warmup = s->warmup < 1 ? s->warmup * (double)steps : s->warmup;
     if (isnan(factor))
         factor = s->kind == RATE_STEP ? 0.1 : s->kind == RATE_ONE_CYCLE ? 25 : 0;
@@ -76,6 +83,11 @@ static double rate_of(const struct train_with *w, const struct field *chosen)
         return w->optimizer.rate;
     bool like_adam = w->optimizer.kind == OPTIM_ADAM || w->optimizer.kind == OPTIM_ADAMW;
     return like_adam && net_rate(chosen) > 0 ? net_rate(chosen) : by_kind[w->optimizer.kind];
+}
+
+static const char *folder_of(const struct training_net *t)
+{
+    return fmtz(t->a, "%s/checkpoints", t->job->dir);
 }
 
 static err program_make(struct training_net *t)
@@ -131,6 +143,26 @@ static err steps_count(struct training_net *t)
     return NULL;
 }
 
+/* What the newest checkpoint says, for what follows from it already here: the size of a batch, the precision. */
+static err resume_find(struct training_net *t)
+{
+    struct strs damaged = { 0 };
+    struct str text;
+    err e = checkpoint_find(t->a, folder_of(t), &t->from, &damaged);
+    for (size_t i = 0; i < damaged.n; i++)
+        train_say(t->listener, "passed over: %.*s", STR(damaged.v[i]));
+    if (e && e->code == NOT_FOUND) {
+        train_say(t->listener, "there is no checkpoint to go on from: it starts anew");
+        return NULL;
+    }
+    TRY(e);
+    TRY(checkpoint_state(t->a, t->from, &text));
+    TRY_AS(json_parse(t->a, text, &t->state), "%s/state.json", t->from);
+    if (!yyjson_equals_str(yyjson_obj_get(t->state, "format"), "dhow-training 1"))
+        FAIL(INVALID, "%s/state.json is none of ours", t->from);
+    return NULL;
+}
+
 static err set_up(struct training_net *t)
 {
     int threads = t->with->threads > 0 ? (int)t->with->threads : t->job->threads;
@@ -142,6 +174,8 @@ static err set_up(struct training_net *t)
                   (uint64_t)t->with->seed, &t->net));
     TRY(params_new(t->a, &device_cpu, t->net.g, team_size(t->team), (uint64_t)t->with->seed, &t->params));
     net_freeze(&t->with->model, t->job->chosen, t->params);
+    if (t->job->resume)
+        TRY(resume_find(t));
     TRY(train_choose(t));
     struct feed_options f = {
         .part = LOADER_TRAIN, .rows = t->batch, .shuffle = true, .seed = (uint64_t)t->with->seed
@@ -205,25 +239,31 @@ struct course {
     bool enough;
 };
 
+static void block_add(const struct training_net *t, struct str prefix, float *block,
+                      struct checkpoint_tensors *to)
+{
+    for (size_t i = 0; block && i < t->params->count; i++) {
+        const struct param *p = &t->params->v[i];
+        struct checkpoint_tensor c = { .name = fmt(t->a, "%.*s%.*s", STR(prefix), STR(p->name)),
+                                       .optim = prefix.n > 0,
+                                       .rank = (size_t)p->shape.rank,
+                                       .p = block + p->at };
+        memcpy(c.dims, p->shape.d, sizeof c.dims);
+        push(t->a, &to->v, c);
+    }
+}
+
 static struct checkpoint_tensors tensors_of(const struct training_net *t)
 {
     struct checkpoint_tensors all = { 0 };
     const struct params *p = t->params;
     const struct optim *o = t->optim;
-    const struct {
-        const char *prefix;
-        float *block;
-    } blocks[] = { { "", p->w }, { "m.", o->m }, { "v.", o->v }, { "ema.", o->ema } };
-    for (size_t b = 0; b < 4; b++)
-        for (size_t i = 0; blocks[b].block && i < p->count; i++) {
-            const struct param *q = &p->v[i];
-            struct checkpoint_tensor c = { .name = fmt(t->a, "%s%.*s", blocks[b].prefix, STR(q->name)),
-                                           .optim = b > 0,
-                                           .rank = (size_t)q->shape.rank,
-                                           .p = blocks[b].block + q->at };
-            memcpy(c.dims, q->shape.d, sizeof c.dims);
-            push(t->a, &all.v, c);
-        }
+    block_add(t, S(""), p->w, &all);
+    block_add(t, S("m."), o->m, &all);
+    block_add(t, S("v."), o->v, &all);
+    block_add(t, S("ema."), o->ema, &all);
+    for (int i = 0; i < p->ranks && o->sums && o->pending > 0; i++) /* within an accumulation */
+        block_add(t, fmt(t->a, "sum%d.", i), o->sums[i], &all);
     for (size_t i = 0; i < p->n_states; i++) {
         struct checkpoint_tensor c = { .name = p->states[i].name,
                                        .rank = (size_t)p->states[i].shape.rank,
@@ -275,6 +315,9 @@ static struct str state_text(const struct course *c, struct arena *a)
     json_ki64(&j, "steps", t->steps);
     json_ki64(&j, "batchSize", t->batch);
     json_kstr(&j, "precision", str_of(train_precisions[t->precision + 1]));
+    json_ki64(&j, "accumulate", t->with->optimizer.accumulate);
+    json_ki64(&j, "pending", t->optim->pending);
+    json_ki64(&j, "threads", team_size(t->team));
     json_kf64(&j, "rate", t->rate);
     json_kstr(&j, "graph", graph_hash(t, a));
     json_kraw(&j, "data", feed_state(t->feed, a));
@@ -324,23 +367,11 @@ static err state_read(struct course *c, yyjson_val *v, const char *path)
     struct training_net *t = c->t;
     yyjson_val *hash = yyjson_obj_get(v, "graph"), *data = yyjson_obj_get(v, "data");
     struct str mine = graph_hash(t, t->a);
-    if (!yyjson_equals_str(yyjson_obj_get(v, "format"), "dhow-training 1"))
-        FAIL(INVALID, "%s/state.json is none of ours", path);
     if (!str_eq(mine, (struct str){ yyjson_get_str(hash), yyjson_get_len(hash) }))
         return err_hint(
             err_new(INVALID,
                     "%s is of another model: its tensors are the same, what is done with them is not", path),
             "train into another folder, or go on with the form that it was begun with");
-    if (whole(v, "seed") != t->with->seed || whole(v, "batchSize") != t->batch ||
-        whole(v, "steps") != t->steps)
-        return err_hint(
-            err_new(
-                INVALID,
-                "%s was made with seed %lld, batches of %lld and %lld steps, this form says %lld, %lld and %lld",
-                path, (long long)whole(v, "seed"), (long long)whole(v, "batchSize"),
-                (long long)whole(v, "steps"), (long long)t->with->seed, (long long)t->batch,
-                (long long)t->steps),
-            "go on with the form that it was begun with");
     t->step = whole(v, "step");
     t->epoch = whole(v, "epoch");
     t->optim->step = whole(v, "optimSteps");
@@ -363,27 +394,44 @@ static err state_read(struct course *c, yyjson_val *v, const char *path)
     return feed_seek(t->feed, where);
 }
 
-static err resume(struct course *c, const char *dir)
+/* What the form must say as it did when the checkpoint was made. */
+static err form_same(const struct training_net *t)
+{
+    const struct {
+        const char *name, *key;
+        int64_t mine;
+        bool any;
+    } same[] = {
+        { "seed", "seed", t->with->seed },
+        { "batchSize", "batchSize", t->batch },
+        { "steps", "steps", t->steps },
+        { "optimizer.accumulate", "accumulate", t->with->optimizer.accumulate },
+        { "threads", "threads", team_size(t->team), .any = whole(t->state, "pending") == 0 },
+    };
+    const char *precision = train_precisions[t->precision + 1];
+    yyjson_val *its = yyjson_obj_get(t->state, "precision");
+    err e = NULL;
+    for (size_t i = 0; i < sizeof same / sizeof *same && !e; i++)
+        if (!same[i].any && yyjson_obj_get(t->state, same[i].key) &&
+            whole(t->state, same[i].key) != same[i].mine)
+            e = err_new(INVALID, "%s was made with %s %lld, this form says %lld", t->from, same[i].name,
+                        (long long)whole(t->state, same[i].key), (long long)same[i].mine);
+    if (!e && !yyjson_equals_str(its, precision))
+        e = err_new(INVALID, "%s was made with precision %s, this form says %s", t->from, yyjson_get_str(its),
+                    precision);
+    return e ? err_hint(e, "go on with the form that it was begun with") : NULL;
+}
+
+static err resume(struct course *c)
 {
     struct training_net *t = c->t;
-    const char *path;
-    struct strs damaged = { 0 };
-    struct str text;
-    yyjson_val *v;
-    err e = checkpoint_find(t->a, dir, &path, &damaged);
-    for (size_t i = 0; i < damaged.n; i++)
-        train_say(t->listener, "passed over: %.*s", STR(damaged.v[i]));
-    if (e && e->code == NOT_FOUND) {
-        train_say(t->listener, "there is no checkpoint to go on from: it starts anew");
-        return NULL;
-    }
-    TRY(e);
+    TRY(form_same(t));
+    t->optim->pending = (int)whole(t->state, "pending");
     struct checkpoint_tensors all = tensors_of(t);
-    TRY(checkpoint_load(t->a, path, &all, false, &text));
-    TRY_AS(json_parse(t->a, text, &v), "%s/state.json", path);
-    TRY(state_read(c, v, path));
+    TRY(checkpoint_load(t->from, &all));
+    TRY(state_read(c, t->state, t->from));
     params_refresh(t->params);
-    train_say(t->listener, "goes on from %s", path);
+    train_say(t->listener, "goes on from %s", t->from);
     return NULL;
 }
 
@@ -591,6 +639,7 @@ static err step_make(struct course *c)
     TRY(feed_next(t->feed, &b));
     batch_inputs(t, &b, (size_t)t->set.n_inputs, in);
     statistics_keep(t);
+    t->optim->last = b.last || t->step + 1 == t->steps;
     program_train(t->program, in, (uint64_t)t->with->seed, (uint64_t)t->step, t->optim, &r);
     statistics_mean(t);
     TRY(step_judge(c, &r));
@@ -605,13 +654,11 @@ static err step_make(struct course *c)
     int64_t look_every = t->with->evaluate_every, save_every = t->with->checkpoint.every;
     bool end = t->step == t->steps, better = false,
          looked = look_every ? t->step % look_every == 0 || end : b.last || end;
-    bool whole_step = t->optim->pending == 0; /* gradients that wait are in no checkpoint */
     if (looked)
         TRY(look(c, &better));
     if (b.last)
         c->epoch_sum = 0, c->epoch_n = 0;
-    if (whole_step &&
-        ((looked && better) || (save_every ? t->step % save_every == 0 : b.last) || end || c->enough))
+    if ((looked && better) || (save_every ? t->step % save_every == 0 : b.last) || end || c->enough)
         TRY(save(c, looked && better));
     return NULL;
 }
@@ -623,8 +670,7 @@ static err steps_run(struct course *c)
     while (t->step < t->steps && !c->enough) {
         TRY(step_make(c));
         if (t->listener->stopped && t->listener->stopped(t->listener->arg)) {
-            if (t->optim->pending == 0)
-                TRY(save(c, false));
+            TRY(save(c, false));
             TRY(checkpoints_wait(c->checkpoints));
             return err_hint(err_new(CANCELLED, "stopped after step %lld", (long long)t->step),
                             "--resume goes on from there");
@@ -634,16 +680,20 @@ static err steps_run(struct course *c)
 }
 
 /* The parameters of the best step, for what is exported. */
-static err best_take(struct course *c, const char *dir)
+static err best_take(struct course *c)
 {
     struct training_net *t = c->t;
     const char *path;
     struct str text;
+    yyjson_val *state;
     if (!t->valid || c->best_step == t->step || c->best_step == 0)
         return NULL;
-    TRY(checkpoint_best(t->a, dir, &path));
+    TRY(checkpoint_best(t->a, folder_of(t), &path));
+    TRY(checkpoint_state(t->a, path, &text));
+    TRY_AS(json_parse(t->a, text, &state), "%s/state.json", path);
+    t->optim->pending = (int)whole(state, "pending");
     struct checkpoint_tensors all = tensors_of(t);
-    TRY(checkpoint_load(t->a, path, &all, false, &text));
+    TRY(checkpoint_load(path, &all));
     train_say(t->listener, "the model of step %lld is kept: %.*s %.6g", (long long)c->best_step,
               STR(c->metric), c->best);
     return NULL;
@@ -686,16 +736,15 @@ err train_network(struct arena *a, const struct train_job *job, const struct tra
 {
     struct training_net t = { .a = a, .job = job, .with = job->with, .listener = l };
     struct course c = { .t = &t, .best = NAN };
-    const char *dir = fmtz(a, "%s/checkpoints", job->dir);
     int64_t start = mono_ns();
     *out = (struct train_result){ 0 };
     TRY(set_up(&t));
     c.metric = measure_watched(&t.set, t.with->early_stop.metric, &c.more);
     say_start(&t);
-    TRY(checkpoints_open(dir, (int)t.with->checkpoint.keep, &c.checkpoints));
+    TRY(checkpoints_open(folder_of(&t), (int)t.with->checkpoint.keep, &c.checkpoints));
     arena_defer(a, checkpoints_end, c.checkpoints);
-    if (job->resume)
-        TRY(resume(&c, dir));
+    if (t.from)
+        TRY(resume(&c));
     train_say(l, "the first step begins after %.0f ms", (double)(mono_ns() - start) / 1e6);
     TRY(steps_run(&c));
     double seconds = (double)c.trained_ns / 1e9;
@@ -712,7 +761,7 @@ err train_network(struct arena *a, const struct train_job *job, const struct tra
     tell(&t, "profile.memoryPeak", (double)rss_peak_bytes());
     if (t.with->profile)
         TRY(train_profile(&t, seconds, c.waited, out));
-    TRY(best_take(&c, dir));
+    TRY(best_take(&c));
     struct json j = json_new(a);
     json_obj(&j);
     facts_write(&c, &j);

@@ -8,10 +8,11 @@ enum {
     TIMED = 4,
     TRIAL_NS = 150000000 /* no further step after it */,
     BATCH_MIN = 32,
-    BATCH_MAX = 4096,
+    BATCH_MAX = 65536,
     STEPS_LEAST = 16 /* of an epoch */
 };
-static const double heavy_flops = 1e12; /* a training below is over before a trial pays */
+static const double step_seconds_max = 0.5; /* no size above it is tried */
+static const double heavy_flops = 1e12;     /* a training below is over before a trial pays */
 
 static int64_t batch_by_family(enum net_wants wants)
 {
@@ -63,14 +64,15 @@ static err trial(const struct training_net *t, int64_t batch, enum precision pre
     return NULL;
 }
 
-static err batch_auto(struct training_net *t, int64_t usual)
+/* The smallest size that is within a tenth of the fastest: more steps an epoch learn more. */
+static err batch_measure(struct training_net *t)
 {
     int64_t rows = t->set.facts.rows[LOADER_TRAIN], sizes[16], n = 0, chosen = 0;
-    double per_second[16], flops, best = 0;
-    for (int64_t b = BATCH_MIN; b <= BATCH_MAX && (b * STEPS_LEAST <= rows || b == BATCH_MIN) && b <= rows;
+    double per_second[16], flops, seconds = 0, best = 0;
+    for (int64_t b = BATCH_MIN; b <= BATCH_MAX && (b * STEPS_LEAST <= rows || b == BATCH_MIN) && b <= rows &&
+                                seconds <= step_seconds_max / 2;
          b *= 2) {
-        double seconds;
-        err e = trial(t, b, PRECISION_F32, &seconds, &flops);
+        err e = trial(t, b, t->precision, &seconds, &flops);
         if (e && e->code == TOO_LARGE)
             break;
         TRY(e);
@@ -82,41 +84,38 @@ static err batch_auto(struct training_net *t, int64_t usual)
     for (int64_t i = n; i-- > 0;)
         if (per_second[i] >= 0.9 * best)
             chosen = i;
-    if (!n) {
-        t->batch = rows < usual ? rows : usual;
+    if (!n)
         return NULL;
-    }
     t->batch = sizes[chosen];
-    double by = (double)t->batch / (double)usual, was = t->rate;
-    if (t->with->optimizer.rate <= 0)
-        t->rate *= t->with->optimizer.kind == OPTIM_SGD ? by : sqrt(by);
     train_say(t->listener,
-              "batch size %lld: %.4g rows a second, the best of %lld sizes is %.4g; rate %g instead of %g",
-              (long long)t->batch, per_second[chosen], (long long)n, best, t->rate, was);
+              "batch size %lld: %.4g rows a second; %lld sizes were tried, up to %lld, the best is %.4g",
+              (long long)t->batch, per_second[chosen], (long long)n, (long long)sizes[n - 1], best);
     return NULL;
 }
 
-static err batch_choose(struct training_net *t)
+/* A rate is meant for the usual batch: by the size for SGD, by its root for those that divide by a gradient's size. */
+static void rate_scale(struct training_net *t, int64_t usual)
+{
+    double by = (double)t->batch / (double)usual, was = t->rate;
+    t->rate *= t->with->optimizer.kind == OPTIM_SGD ? by : sqrt(by);
+    train_say(t->listener, "rate %g instead of %g, for batches of %lld rows instead of %lld", t->rate, was,
+              (long long)t->batch, (long long)usual);
+}
+
+/* What the form says; 0: it leaves it open. */
+static err batch_read(const struct training_net *t, int64_t *batch, bool *asked)
 {
     yyjson_val *v;
-    int64_t rows = t->set.facts.rows[LOADER_TRAIN], usual = batch_by_family(net_wants(t->job->chosen));
+    int64_t rows = t->set.facts.rows[LOADER_TRAIN];
     TRY_AS(json_parse(t->a, t->with->batch_size, &v), "batchSize");
-    if (yyjson_is_int(v) && yyjson_get_sint(v) > 0) {
-        t->batch = yyjson_get_sint(v);
-        if (t->batch > rows)
-            FAIL(INVALID, "batchSize is %lld, and there are %lld rows to learn from", (long long)t->batch,
-                 (long long)rows);
-        return NULL;
-    }
-    bool asked = yyjson_equals_str(v, "auto");
-    if (!asked && !(yyjson_is_int(v) && yyjson_get_sint(v) == 0))
+    *asked = yyjson_equals_str(v, "auto");
+    *batch = yyjson_get_sint(v);
+    if (!*asked && (!yyjson_is_int(v) || *batch < 0))
         return err_field(err_new(INVALID, "batchSize is a number of rows, or \"auto\""), S("batchSize"));
-    while (usual > 1 && usual * 4 > rows)
-        usual /= 2;
-    t->batch = usual;
-    if (asked && t->with->deterministic)
-        train_say(t->listener, "batch size %lld: a deterministic training measures none", (long long)usual);
-    return asked && !t->with->deterministic ? batch_auto(t, usual) : NULL;
+    if (*batch > rows)
+        FAIL(INVALID, "batchSize is %lld, and there are %lld rows to learn from", (long long)*batch,
+             (long long)rows);
+    return NULL;
 }
 
 static bool has_bf16(void)
@@ -151,12 +150,24 @@ static double training_flops(const struct training_net *t)
     return by_row * rows;
 }
 
+static enum precision precision_named(yyjson_val *name)
+{
+    for (int i = PRECISION_F32; i <= PRECISION_F16; i++)
+        if (yyjson_equals_str(name, train_precisions[i + 1]))
+            return (enum precision)i;
+    return PRECISION_F32;
+}
+
 static err precision_choose(struct training_net *t)
 {
     double full, half, flops;
     t->precision = PRECISION_F32;
     if (t->with->precision != TRAIN_AUTO) {
         t->precision = (enum precision)(t->with->precision - 1);
+        return NULL;
+    }
+    if (t->state) {
+        t->precision = precision_named(yyjson_obj_get(t->state, "precision"));
         return NULL;
     }
     if (t->with->deterministic || net_wants(t->job->chosen) == WANTS_TABLE || !has_bf16() ||
@@ -177,6 +188,22 @@ static err precision_choose(struct training_net *t)
 
 err train_choose(struct training_net *t)
 {
-    TRY(batch_choose(t));
-    return precision_choose(t);
+    int64_t rows = t->set.facts.rows[LOADER_TRAIN], usual = batch_by_family(net_wants(t->job->chosen));
+    bool asked;
+    TRY(batch_read(t, &t->batch, &asked));
+    while (usual > 1 && usual * 4 > rows)
+        usual /= 2;
+    if (!t->batch)
+        t->batch = t->state ? yyjson_get_sint(yyjson_obj_get(t->state, "batchSize")) : usual;
+    if (t->batch < 1)
+        FAIL(INVALID, "%s says no size of a batch", t->from);
+    TRY(precision_choose(t));
+    if (asked && t->with->deterministic)
+        train_say(t->listener, "batch size %lld: a deterministic training measures none", (long long)usual);
+    if (!asked || t->with->deterministic)
+        return NULL;
+    if (!t->state)
+        TRY(batch_measure(t));
+    rate_scale(t, usual);
+    return NULL;
 }

@@ -71,7 +71,9 @@ struct training_net {
     enum precision precision;
     double rate;
     struct optim_spec optim_spec;
-    float *before; /* running statistics before the step, while they warm up; NULL: there are none */
+    const char *from;  /* the checkpoint that it goes on from; NULL: none */
+    yyjson_val *state; /* what that one says */
+    float *before;     /* running statistics before the step, while they warm up; NULL: there are none */
     struct measuring *measuring;
 };
 /* Another graph of the same parameters: the same numbers by name. */

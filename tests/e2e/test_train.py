@@ -15,68 +15,18 @@ import onnxruntime
 import pytest
 import yaml
 from conftest import DHOW, ROOT, eventually
-from sklearn.datasets import load_breast_cancer, load_digits
-
-SECONDS = 300
+from sklearn.datasets import load_breast_cancer
+from training import SECONDS, Bench, cancer, columns, result, tables
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """digits.parquet (an array a row), cancer.parquet and .csv (30 numbers a row), text.txt."""
-    folder = tmp_path_factory.mktemp("train")
-    digits, cancer = load_digits(), load_breast_cancer()
-    names = [n.replace(" ", "_") for n in cancer.feature_names]
-    con = duckdb.connect()
-    con.execute("create table digits(image float[], digit integer)")
-    con.executemany("insert into digits values (?, ?)", [(x.tolist(), int(y)) for x, y in zip(digits.data, digits.target)])
-    con.execute(f"copy digits to '{folder}/digits.parquet' (format parquet)")
-    con.execute(f"create table cancer({', '.join(n + ' double' for n in names)}, benign integer)")
-    con.executemany(f"insert into cancer values ({', '.join('?' * 31)})",
-                    [(*map(float, x), int(y)) for x, y in zip(cancer.data, cancer.target)])
-    con.execute(f"copy cancer to '{folder}/cancer.parquet' (format parquet)")
-    con.execute(f"copy cancer to '{folder}/cancer.csv' (format csv, header)")
-    (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)
-    return folder
-
-
-class Bench:
-    def __init__(self, folder):
-        self.folder = folder
-
-    def form(self, name, **form):
-        path = self.folder / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(form, sort_keys=False))
-        return path
-
-    def start(self, *args):
-        env = {k: v for k, v in os.environ.items() if not k.startswith("DHOW_")}
-        return subprocess.Popen([DHOW, "train", *map(str, args)], cwd=self.folder, env=env, text=True, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-    def train(self, *args, code=0):
-        p = self.start(*args)
-        out, err = p.communicate(timeout=SECONDS)
-        assert p.returncode == code, f"exit {p.returncode}\n{out}\n{err}"
-        return out, err
-
-    def fails(self, *args, code=2):
-        """One error: one line that says what (and why, and what to do)."""
-        _, err = self.train(*args, "-q", code=code)
-        assert len(re.findall("^error: ", err, re.M)) == 1, err
-        return err
+    return tables(tmp_path_factory.mktemp("train"))
 
 
 @pytest.fixture
 def bench(data):
     return Bench(data)
-
-
-def cancer(**more):
-    return {"data": {"path": "cancer.parquet"}, "label": "benign", "model": {"mlp": {"hidden": [32]}}, **more}
-
-
-def result(out):
-    return json.loads(out)
 
 
 # ---- what comes out ----
@@ -232,7 +182,7 @@ def test_one_seed_one_model(bench):
 
 def test_killed_and_resumed_it_ends_with_the_same_bits(bench):
     form = bench.form("long", **cancer(model={"mlp": {"dropout": 0.2, "norm": "batch"}}, epochs=60, deterministic=True,
-                                       optimizer={"ema": 0.99}))
+                                       optimizer={"ema": 0.99, "accumulate": 3}))
     bench.train(form, "-q", "--dir", "whole")
     for how in (signal.SIGKILL, signal.SIGINT):
         folder = bench.folder / f"cut-{how}"
@@ -303,10 +253,6 @@ def test_a_new_last_layer_for_another_task(bench):
     assert set(result(out)["metrics"]) == {"rmse", "mae", "r2"}
     err = bench.fails(form, "--set", "model.onnx.head=nothing")
     assert "nothing" in err and "value" in err
-
-
-def columns():
-    return [n.replace(" ", "_") for n in load_breast_cancer().feature_names]
 
 
 # ---- choices, by trial or by the form ----

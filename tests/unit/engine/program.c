@@ -338,28 +338,31 @@ TEST(a_budget_is_met_or_refused_with_the_number)
 
 TEST(accumulated_gradients_are_their_mean)
 {
-    struct net n[2];
-    struct params *p[2];
-    for (int k = 0; k < 2; k++) {
+    struct net n[3];
+    struct params *p[3];
+    for (int k = 0; k < 3;
+         k++) { /* whole batches; halves; halves of which the caller says that there is no third */
         struct optim *o;
         n[k] = net_new(3, 2);
         p[k] = params_of(&n[k]);
-        CHECK_OK(optim_new(
-            n[k].a, p[k],
-            &(struct optim_spec){ .kind = OPTIM_SGD, .rate = 0.2, .accumulate = k == 0 ? 1 : 2 }, &o));
+        CHECK_OK(optim_new(n[k].a, p[k],
+                           &(struct optim_spec){ .kind = OPTIM_SGD, .rate = 0.2, .accumulate = 1 + k }, &o));
         struct program *prog = program_of(
             &n[k], p[k], (struct program_options){ .loss = n[k].loss, .rows = k == 0 ? ROWS : ROWS / 2 });
         for (int i = 0; i < 4; i++)
-            for (int half = 0; half <= k; half++)
+            for (int half = 0; half <= (k > 0); half++) {
+                o->last = k == 2 && half == 1;
                 program_train(
                     prog, (const void *const[]){ n[k].x + half * ROWS / 2 * IN, n[k].y + half * ROWS / 2 }, 0,
                     0, o, NULL);
-        CHECK(o->step == 4);
+            }
+        CHECK(o->step == 4 && o->pending == 0);
     }
-    for (size_t i = 0; i < p[0]->n; i++)
-        CHECK(fabsf(p[0]->w[i] - p[1]->w[i]) < 1e-5f);
-    net_free(&n[0]);
-    net_free(&n[1]);
+    for (int k = 1; k < 3; k++)
+        for (size_t i = 0; i < p[0]->n; i++)
+            CHECK(fabsf(p[0]->w[i] - p[k]->w[i]) < 1e-5f);
+    for (int k = 0; k < 3; k++)
+        net_free(&n[k]);
 }
 
 TEST(a_graph_that_mixes_rows_runs_on_one_thread)

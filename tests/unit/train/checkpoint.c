@@ -60,8 +60,9 @@ TEST(the_newest_comes_back_bit_for_bit)
     CHECK(checkpoints_last(c) == 20);
     checkpoints_close(c);
     CHECK_OK(checkpoint_find(a, dir, &path, NULL));
-    CHECK_OK(checkpoint_load(a, path, &all, false, &state));
+    CHECK_OK(checkpoint_state(a, path, &state));
     CHECK_STR(str_trim(state), "{\"step\":20}");
+    CHECK_OK(checkpoint_load(path, &all));
     CHECK(w[5] == 25 && bias[2] == 202 && m[5] == -25);
 }
 
@@ -100,25 +101,24 @@ TEST(another_models_is_refused_by_name)
 {
     struct checkpoints *c;
     const char *path;
-    struct str state;
     CHECK_OK(checkpoints_open(dir, 1, &c));
     save(c, 1, false);
     checkpoints_close(c);
     CHECK_OK(checkpoint_find(a, dir, &path, NULL));
     fill(7);
     all.v.v[1].dims[0] = 2;
-    err e = checkpoint_load(a, path, &all, false, &state);
+    err e = checkpoint_load(path, &all);
     CHECK_ERR(e, INVALID);
     CHECK(strstr(str_z(a, e->text), "tensor 'b' is [3] there and [2] here"));
     all.v.v[1].dims[0] = 3;
     all.v.v[0].name = S("v");
-    e = checkpoint_load(a, path, &all, false, &state);
+    e = checkpoint_load(path, &all);
     CHECK_ERR(e, INVALID);
     CHECK(strstr(str_z(a, e->text), "it has no tensor 'v'"));
     CHECK(w[0] == 7); /* nothing was filled */
     all.v.n = 1;
     all.v.v[0].name = S("w");
-    CHECK_ERR(checkpoint_load(a, path, &all, true, &state), INVALID);
+    CHECK_ERR(checkpoint_load(path, &all), INVALID);
 }
 
 /* A file over the process's limit fails as a full disk does: in the middle of a write. */
@@ -126,7 +126,6 @@ TEST(no_room_is_one_error_and_the_last_one_stays_whole)
 {
     struct checkpoints *c;
     const char *path;
-    struct str state;
     static float large[1 << 16];
     CHECK_OK(checkpoints_open(dir, 2, &c));
     save(c, 1, false);
@@ -142,7 +141,7 @@ TEST(no_room_is_one_error_and_the_last_one_stays_whole)
     CHECK_OK(checkpoints_wait(c)); /* once */
     checkpoints_close(c);
     CHECK_OK(checkpoint_find(a, dir, &path, NULL));
-    CHECK_OK(checkpoint_load(a, path, &all, false, &state));
+    CHECK_OK(checkpoint_load(path, &all));
     CHECK(w[5] == 6);
 }
 
@@ -179,7 +178,8 @@ TEST(kill_at_any_moment)
         struct strs damaged = { 0 };
         CHECK_OK(checkpoint_find(a, dir, &path, &damaged));
         CHECK(damaged.n == 0);
-        CHECK_OK(checkpoint_load(a, path, &all, false, &state));
+        CHECK_OK(checkpoint_load(path, &all));
+        CHECK_OK(checkpoint_state(a, path, &state));
         CHECK_STR(str_trim(state), fmt(a, "{\"step\":%lld}", (long long)w[0]));
         CHECK(w[0] > (float)(1000 * round) && m[3] == -w[3] && bias[0] == w[0] * 10);
     }
