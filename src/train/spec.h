@@ -160,7 +160,7 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     F(T, F64,  decay,      0, "Weight decay, of matrices and kernels only.", .def = "0.01", .min = 0, .max = 10)          \
     F(T, F64,  clip,       0, "Greatest norm of all gradients together; 0: no bound.", .def = "0", .min = 0, .max = 1e9)  \
     F(T, F64,  ema,        0, "Average of the weights that is kept beside and exported, 0.999; 0: none.", .def = "0", .min = 0, .max = 0.99999) \
-    F(T, I64,  accumulate, 0, "Batches whose gradients make one step.", .def = "1", .min = 1, .max = 65536)
+    F(T, I64,  accumulate, 0, "Batches whose gradients make one step; fewer at an epoch's end, if it has no more.", .def = "1", .min = 1, .max = 65536)
 #define TRAIN_SCHEDULE(F, O, L, T)                                                                                        \
     F(T, ENUM, kind,   0, "How the rate goes over the training.", .values = train_schedules, .def = "cosine")             \
     F(T, F64,  warmup, 0, "Steps from 0 to the rate; below 1: a share of all steps.", .def = "0.05", .min = 0, .max = 1e9) \
@@ -197,7 +197,7 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     O(T, train_schedule, schedule, 0, "How fast, over time.")                                                             \
     F(T, I64,      epochs,  0, "Passes over the data.", .def = "10", .min = 1, .max = 1e6)                                \
     F(T, I64,      steps,   0, "Or so many steps; 0: by epochs.", .def = "0", .min = 0, .max = 1e12)                      \
-    F(T, JSON,     batch_size, 0, "Rows of a batch, or \"auto\": the fastest that fits, found by trial; the rate is scaled with it.", .def = "0", .len_max = 20) \
+    F(T, JSON,     batch_size, 0, "Rows of a batch, or \"auto\": the fastest that fits, found by trial; the rate is scaled with it. A training that is gone on with keeps its own.", .def = "0", .len_max = 20) \
     F(T, ENUM,     precision, 0, "auto: bf16 where a short trial finds it faster.", .values = train_precisions, .def = "auto") \
     F(T, SIZE,     memory,  0, "Bound of what the model, its gradients and activations may take; 0: the job's.", .def = "0", .min = 0, .max = 1e15) \
     F(T, BOOL,     deterministic, 0, "Nothing is decided by measured times; a resumed training has the bits of one that never stopped.", .def = "false") \
