@@ -113,11 +113,28 @@ bool column_type_of(struct str sql, enum column_type *out)
             *out = types[i].type;
             return true;
         }
-    if (str_starts(sql, S("DECIMAL(")) || str_starts(sql, S("ENUM("))) {
+    if (!str_ends(sql, S("]")) && (str_starts(sql, S("DECIMAL(")) || str_starts(sql, S("ENUM(")))) {
         *out = sql.p[0] == 'D' ? COL_F64 : COL_STR;
         return true;
     }
     return false;
+}
+
+struct str column_item(struct str sql)
+{
+    if (!str_ends(sql, S("]")))
+        return S("");
+    size_t n = sql.n - 1;
+    while (n && sql.p[n - 1] >= '0' && sql.p[n - 1] <= '9')
+        n--;
+    return n && sql.p[n - 1] == '[' ? str_sub(sql, 0, n - 1) : S("");
+}
+
+bool column_is_list(struct str sql)
+{
+    enum column_type type;
+    return column_type_of(column_item(sql), &type) &&
+           (type == COL_I64 || type == COL_F64 || type == COL_BOOL);
 }
 
 /* ---- JSON ---- */

@@ -54,8 +54,12 @@ static inline double column_f64(const struct column *c, size_t row)
 /* The value as text, whatever its type ("" for null); numbers in decimal, times in microseconds. */
 struct str column_text(struct arena *a, const struct column *c, size_t row);
 
-/* The type that values of an SQL type are read as; false for those that are not (BLOB, LIST, …). */
+/* The type that values of an SQL type are read as; false for those that are not (BLOB, lists, …). */
 bool column_type_of(struct str sql, enum column_type *out);
+/* Lists and arrays of numbers, "FLOAT[]", "UTINYINT[784]": for who trains from them; nobody else reads them. */
+bool column_is_list(struct str sql);
+/* "FLOAT[784]" → "FLOAT"; empty if it is no list. */
+struct str column_item(struct str sql);
 
 /* ---- JSON ---- */
 struct column_def {

@@ -44,6 +44,9 @@ err version_get(struct blobs *, struct arena *a, yyjson_val *val, struct version
 err dataset_columns(struct store *, struct arena *a, struct str project, struct str dataset,
                     struct column_def **out, size_t *n);
 
+/* INVALID unless its rows are events: each with an id, and a time at which it happened. */
+err dataset_events(const struct dataset_spec *, struct str name);
+
 /* Statistics of the columns of Parquet files of `rows` rows in all, by name and type as stored; roles are the
  * caller's to set. */
 err version_columns(struct duck *, struct arena *a, const struct strs *paths, int64_t rows,

@@ -619,22 +619,11 @@ static const char *number_sql(struct str type, char *out)
     return str_starts(type, S("DECIMAL(")) && !str_ends(type, S("]")) ? "DOUBLE" : NULL;
 }
 
-/* "FLOAT[]", "FLOAT[784]" → "FLOAT"; empty if it is no list. */
-static struct str item_type(struct str type)
-{
-    if (!str_ends(type, S("]")))
-        return S("");
-    size_t n = type.n - 1;
-    while (n && type.p[n - 1] >= '0' && type.p[n - 1] <= '9')
-        n--;
-    return n && type.p[n - 1] == '[' ? str_sub(type, 0, n - 1) : S("");
-}
-
 static err scan_column_sql(struct buf *b, const struct scan_column *c, struct str type, char *out)
 {
     static const char *const wants[] = { "number", "list of numbers", "text", "time" };
     struct str name = sql_name(b->a, c->name);
-    const char *as = number_sql(c->want == SCAN_NUMBERS ? item_type(type) : type, out);
+    const char *as = number_sql(c->want == SCAN_NUMBERS ? column_item(type) : type, out);
     enum column_type kind;
     if (c->want == SCAN_NUMBER && as)
         buf_fmt(b, "CAST(%.*s AS %s)", STR(name), as);

@@ -292,7 +292,7 @@ void checks_take(struct checks *c, const struct columns *row, int64_t rows)
 
 err checks_examples(struct duck *d, struct arena *a, struct checks *c, struct str id, struct str from)
 {
-    struct str name = sql_name(a, id);
+    struct str name = id.n ? sql_name(a, id) : S("file_row_number");
     for (size_t i = 0; i < c->n; i++) {
         struct check *k = &c->v[i];
         struct columns ids;

@@ -47,6 +47,9 @@ static err ingest_prepare(struct job_context *c, const struct job *job, struct j
     TRY(resource_get(c->store, c->a, &dataset_resource, job->project, with->dataset, NULL, &spec, NULL));
     if (!spec.sources.n)
         FAIL(INVALID, "dataset '%.*s' has no sources: its versions are made by others", STR(with->dataset));
+    if (with->until && !spec.event_time.n)
+        FAIL(INVALID, "with.until: dataset '%.*s' has no eventTime that could be before it",
+             STR(with->dataset));
     json_kraw(out, "dataset", schema_text(&dataset_spec_schema, c->a, &spec, WRITE_PERSONAL));
     json_ki64(out, "memory", job->spec.memory);
     TRY(sources_put(c, job->project, &spec, out));
@@ -117,7 +120,7 @@ static err spec_read(struct ingest *in)
     if (!in->spec.known_at.n)
         in->spec.known_at = in->spec.event_time;
     if (!in->spec.order_by.n)
-        in->spec.order_by = in->spec.event_time;
+        in->spec.order_by = in->spec.event_time.n ? in->spec.event_time : in->spec.id;
     in->sources = NEW_N(in->a, struct source_file, yyjson_arr_size(list) + 1);
     yyjson_arr_foreach (list, i, n, v)
         in->sources[in->n++] = (struct source_file){ .name = text_of(v, "name"),
@@ -172,16 +175,29 @@ static const struct duck_column *column_of(const struct ingest *in, struct str n
     return NULL;
 }
 
-static err time_check(const struct ingest *in, struct str column, const char *what)
+/* The columns that the dataset names are there, and are what they are named for. */
+static err columns_check(const struct ingest *in)
 {
-    enum column_type type;
-    const struct duck_column *c = column_of(in, column);
-    if (!c)
-        FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s', its %s", STR(in->name), STR(column),
-             what);
-    if (!column_type_of(c->type, &type) || type != COL_TIME)
-        FAIL(INVALID, "dataset '%.*s': column '%.*s', its %s, is %.*s, not a time", STR(in->name),
-             STR(column), what, STR(c->type));
+    const struct {
+        struct str column;
+        const char *what;
+        bool time;
+    } named[] = { { in->spec.event_time, "eventTime", true },
+                  { in->spec.known_at, "knownAt", true },
+                  { in->spec.id, "id", false },
+                  { in->spec.order_by, "orderBy", false } };
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++) {
+        enum column_type type;
+        const struct duck_column *c = column_of(in, named[i].column);
+        if (!named[i].column.n)
+            continue;
+        if (!c)
+            FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s', its %s", STR(in->name),
+                 STR(named[i].column), named[i].what);
+        if (!column_type_of(c->type, &type) || (named[i].time && type != COL_TIME))
+            FAIL(INVALID, "dataset '%.*s': column '%.*s', its %s, is %.*s, not a %s", STR(in->name),
+                 STR(c->name), named[i].what, STR(c->type), named[i].time ? "time" : "single value");
+    }
     return NULL;
 }
 
@@ -196,19 +212,14 @@ static err query_check(struct ingest *in)
                         "query of dataset '%.*s'", STR(in->name));
     for (size_t i = 0; i < in->columns.n; i++) {
         enum column_type type;
-        if (!column_type_of(in->columns.v[i].type, &type))
-            FAIL(INVALID,
-                 "dataset '%.*s': column '%.*s' is %.*s, which is neither number, text, truth value nor time",
-                 STR(in->name), STR(in->columns.v[i].name), STR(in->columns.v[i].type));
+        if (!column_type_of(in->columns.v[i].type, &type) && !column_is_list(in->columns.v[i].type))
+            FAIL(
+                INVALID,
+                "dataset '%.*s': column '%.*s' is %.*s, which is neither number, text, truth value, time nor "
+                "list of numbers",
+                STR(in->name), STR(in->columns.v[i].name), STR(in->columns.v[i].type));
     }
-    TRY(time_check(in, in->spec.event_time, "eventTime"));
-    TRY(time_check(in, in->spec.known_at, "knownAt"));
-    if (!column_of(in, in->spec.id))
-        FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s', its id", STR(in->name),
-             STR(in->spec.id));
-    if (!column_of(in, in->spec.order_by))
-        FAIL(INVALID, "dataset '%.*s': the query gives no column '%.*s' to order by", STR(in->name),
-             STR(in->spec.order_by));
+    TRY(columns_check(in));
     TRY_AS(checks_new(in->a, &in->spec, &in->columns, in->until, &in->checks), "dataset '%.*s'",
            STR(in->name));
     for (size_t i = 0; i < in->checks.n; i++) /* a wrong type fails now; the others are measured later */
@@ -234,14 +245,24 @@ static struct str until_sql(struct ingest *in)
     return buf_get(&b);
 }
 
+/* The order is a whole one as far as the ids make it so; without any, rows stay as the query gives them. */
+static struct str order_sql(struct ingest *in)
+{
+    struct buf b = buf_new(in->a);
+    struct str names[] = { in->spec.order_by, in->spec.id };
+    for (size_t i = 0; i < 2; i++)
+        if (names[i].n)
+            buf_fmt(&b, "%s%.*s", b.n ? ", " : " ORDER BY ", STR(sql_name(in->a, names[i])));
+    return buf_get(&b);
+}
+
 static err rows_write(struct ingest *in)
 {
-    struct str order = sql_name(in->a, in->spec.order_by), id = sql_name(in->a, in->spec.id);
-    step_begin(in, "sorting rows", 5, 65);
+    step_begin(in, in->spec.order_by.n ? "sorting rows" : "writing rows", 5, 65);
     err e = duck_run(in->duck,
-                     "COPY (SELECT * FROM (\n%.*s\n) AS q%.*s ORDER BY %.*s, %.*s) TO %.*s "
+                     "COPY (SELECT * FROM (\n%.*s\n) AS q%.*s%.*s) TO %.*s "
                      "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
-                     STR(in->spec.query), STR(until_sql(in)), STR(order), STR(id),
+                     STR(in->spec.query), STR(until_sql(in)), STR(order_sql(in)),
                      STR(sql_text(in->a, str_of(in->out))));
     if (e)
         return err_wrap(source_blame(in->duck, in->a, in->sources, in->n, &in->spec, e),

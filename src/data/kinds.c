@@ -4,7 +4,7 @@
 #include <ctype.h>
 #include <math.h>
 
-const char *const source_formats[] = { "parquet", "csv", "json", NULL };
+const char *const source_formats[] = { "parquet", "csv", "json", "text", NULL };
 const char *const rule_names[] = { "rows",  "schema", "notNull", "unique",   "range", "length",    "inSet",
                                    "regex", "mean",   "std",     "distinct", "where", "freshness", NULL };
 const char *const severity_names[] = { "fail", "warn", NULL };
@@ -12,7 +12,8 @@ const char *const column_roles[] = { "value", "id", "eventTime", "knownAt", "key
 
 SCHEMA_TABLE(source_spec, SOURCE_SPEC, "A file that data comes from.");
 SCHEMA_TABLE(expect_rule, EXPECT_RULE, "A rule that every version of a dataset meets.");
-SCHEMA_TABLE(dataset_spec, DATASET_SPEC, "A table of events, made from sources by one query.");
+SCHEMA_TABLE(dataset_spec, DATASET_SPEC,
+             "A table of events or of other things, made from sources by one query.");
 SCHEMA_TABLE(dataset_status, DATASET_STATUS, "What was made so far.");
 SCHEMA_TABLE(version_file, VERSION_FILE, "A Parquet file of a version.");
 SCHEMA_TABLE(column_statistics, COLUMN_STATISTICS, "What a column's values look like.");
@@ -106,6 +107,9 @@ static err dataset_check(const struct resource_check *c)
                          s->query.n ? S("spec.sources") : S("spec.query"));
     if (s->query.n)
         TRY(query_check(s->query));
+    if (s->known_at.n && !s->event_time.n)
+        return err_field(err_new(INVALID, "spec.eventTime is missing: what has no time is not known at one"),
+                         S("spec.eventTime"));
     for (size_t i = 0; i < s->expect.n; i++) {
         const struct expect_rule *r = (const struct expect_rule *)s->expect.v + i;
         const char *lacks = rule_lacks(r);

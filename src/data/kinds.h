@@ -5,7 +5,7 @@
 #include "api/api.h"
 #include "schema/schema.h"
 
-enum source_format { FORMAT_PARQUET, FORMAT_CSV, FORMAT_JSON };
+enum source_format { FORMAT_PARQUET, FORMAT_CSV, FORMAT_JSON, FORMAT_TEXT };
 extern const char *const source_formats[];
 enum rule {
     RULE_ROWS,
@@ -33,7 +33,7 @@ extern const char *const column_roles[];
 // clang-format off
 #define SOURCE_SPEC(F, O, L, T)                                                                                  \
     F(T, STR,  path,   REQUIRED | COLUMN, "File beneath the server's --sources folder.", .len_max = 1024)        \
-    F(T, ENUM, format, COLUMN, "How the file is written.", .values = source_formats, .def = "parquet")           \
+    F(T, ENUM, format, COLUMN, "How the file is written; text: a row a line, (line, text).", .values = source_formats, .def = "parquet")           \
     F(T, STR,  doc,    0, "What it is.", .len_max = 2000)
 SCHEMA(source_spec, SOURCE_SPEC);
 
@@ -56,10 +56,10 @@ SCHEMA(expect_rule, EXPECT_RULE);
 #define DATASET_SPEC(F, O, L, T)                                                                                 \
     F(T, STRS, sources,    0, "Sources that the query reads; each is a view of that name. None, and no query: versions are made by others (request logs).", .ref = "Source", .len_max = 32) \
     F(T, STR,  query,      0, "One SELECT over the sources (DuckDB's SQL); Parquet sources have file_row_number.", .len_max = 65536) \
-    F(T, STR,  id,         REQUIRED | COLUMN, "Column that names a row, unique.", .len_max = 128)                \
-    F(T, STR,  event_time, REQUIRED | COLUMN, "Column of when it happened.", .len_max = 128)                     \
+    F(T, STR,  id,         COLUMN, "Column that names a row, unique; features and outcomes need one.", .len_max = 128) \
+    F(T, STR,  event_time, COLUMN, "Column of when it happened; features and outcomes need one.", .len_max = 128) \
     F(T, STR,  known_at,   COLUMN, "Column of when it became known; else eventTime.", .len_max = 128)            \
-    F(T, STR,  order_by,   0, "Column that the rows are stored in order of; else eventTime.", .len_max = 128)    \
+    F(T, STR,  order_by,   0, "Column that the rows are stored in order of; else eventTime, else the id, else as the query gives them.", .len_max = 128)    \
     L(T, expect_rule, expect, 0, "Rules that every version meets.", .len_max = 200)                              \
     F(T, STR,  doc,        0, "What it is.", .len_max = 2000)
 SCHEMA(dataset_spec, DATASET_SPEC);

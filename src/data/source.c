@@ -86,7 +86,9 @@ err source_view(struct duck *d, struct arena *a, struct source_file *f)
     static const char *const from[] = {
         [FORMAT_PARQUET] = "SELECT *, file_row_number FROM read_parquet(%.*s)",
         [FORMAT_CSV] = "SELECT * FROM read_csv(%.*s)",
-        [FORMAT_JSON] = "SELECT * FROM read_json(%.*s)"
+        [FORMAT_JSON] = "SELECT * FROM read_json(%.*s)",
+        [FORMAT_TEXT] = "SELECT generate_subscripts(lines, 1) AS line, unnest(lines) AS text FROM "
+                        "(SELECT string_split(content, chr(10)) AS lines FROM read_text(%.*s))"
     };
     struct str file = sql_text(a, str_of(f->file)), name = sql_name(a, f->name);
     struct buf sql = buf_new(a);

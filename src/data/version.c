@@ -197,6 +197,16 @@ err version_get(struct blobs *b, struct arena *a, yyjson_val *val, struct versio
     return NULL;
 }
 
+err dataset_events(const struct dataset_spec *d, struct str name)
+{
+    if (d->id.n && d->event_time.n)
+        return NULL;
+    return err_hint(
+        err_new(INVALID, "dataset '%.*s' has no %s, so its rows are no events", STR(name),
+                d->id.n ? "eventTime" : "id"),
+        "features and outcomes are made of events; a table of other things is trained from as it is");
+}
+
 static err columns_of_rule(struct arena *a, const struct dataset_spec *spec, struct column_def **out,
                            size_t *n)
 {

@@ -111,6 +111,7 @@ static err build_prepare(struct job_context *c, const struct job *job, struct js
     TRY(resource_get(c->store, c->a, &training_set_resource, job->project, with->training_set, NULL, &set,
                      NULL));
     TRY(resource_get(c->store, c->a, &dataset_resource, job->project, set.dataset, NULL, &dataset, NULL));
+    TRY(dataset_events(&dataset, set.dataset));
     TRY(service_load(c->store, c->a, job->project, set.service, &svc));
     TRY_AS(names_check(&svc, &set, &dataset), "TrainingSet '%.*s'", STR(with->training_set));
     json_kraw(out, "set", schema_text(&training_set_spec_schema, c->a, &set, WRITE_DEFAULTS));

@@ -145,6 +145,7 @@ static err view_resolve(struct store *s, struct arena *a, struct str project, st
     struct dataset_spec dataset;
     TRY(resource_get(s, a, &entity_resource, project, spec->entity, NULL, &entity, NULL));
     TRY(resource_get(s, a, &dataset_resource, project, spec->dataset, NULL, &dataset, NULL));
+    TRY(dataset_events(&dataset, spec->dataset));
     *out = (struct resolved_view){ .name = name,
                                    .dataset = spec->dataset,
                                    .keys = entity.keys,

@@ -323,6 +323,8 @@ static err outcomes_follow(struct monitors *m, struct watch *w, struct arena *a,
     err e = resource_get(m->cfg.store, a, &dataset_resource, w->project, want->dataset, NULL, &d, NULL);
     if (e && e->code != NOT_FOUND)
         return e;
+    if (!e)
+        e = dataset_events(&d, want->dataset);
     if (e) {
         *message = str_dup(a, e->text);
         return NULL;

@@ -165,7 +165,10 @@ TEST(queries_that_are_no_single_select)
         { "SELECT id, city AS born, born AS known FROM trips_raw",
           "column 'born', its eventTime, is VARCHAR, not a time" },
         { "SELECT born, born AS known FROM trips_raw", "no column 'id', its id" },
-        { "SELECT id, born, born AS known, [price] AS p FROM trips_raw", "column 'p' is BIGINT[]" },
+        { "SELECT id, born, born AS known, [[price]] AS p FROM trips_raw", "column 'p' is BIGINT[][]" },
+        { "SELECT id, born, born AS known, [city] AS c FROM trips_raw", "column 'c' is VARCHAR[]" },
+        { "SELECT [id] AS id, born, born AS known FROM trips_raw",
+          "column 'id', its id, is BIGINT[], not a single value" },
         { "SELECT id, born, born AS known, CAST(city AS INTEGER) AS c FROM trips_raw",
           "file trips.csv: column 'city' is VARCHAR" },
     };
@@ -184,6 +187,51 @@ TEST(queries_that_are_no_single_select)
     struct dataset_spec bad = { .query = S("DROP TABLE x") };
     auto_arena struct arena *a = arena_new(0);
     CHECK_ERR(dataset_resource.check(&(struct resource_check){ .a = a, .spec = &bad }), INVALID);
+}
+
+/* Lists of numbers, no id and no time: rows stay as the query gives them. */
+TEST(rows_need_be_no_events)
+{
+    struct lab l = open_trips("", csv);
+    yyjson_val *out;
+    struct columns back;
+    NEED_DUCK(&l);
+    lab_write(&l, "song.txt", "la\n\n  lo,\"l\\\n");
+    CHECK_OK(lab_apply(
+        &l, data_resources,
+        "{apiVersion: dhow/v1, kind: Source, metadata: {name: song}, spec: {path: song.txt, format: text}}\n---\n"
+        "{apiVersion: dhow/v1, kind: Dataset, metadata: {name: song}, spec: {sources: [song], query: 'FROM song'}}\n---\n"
+        "{apiVersion: dhow/v1, kind: Dataset, metadata: {name: odd}, spec: {sources: [trips_raw], expect: [{rule: range, column: id, "
+        "max: 3, severity: warn}], query: 'SELECT [id, 7]::FLOAT[2] AS pair, id FROM trips_raw ORDER BY 2 DESC'}}\n"));
+    CHECK_OK(lab_job(&l, &data_ingest, "{\"dataset\":\"song\"}", &out));
+    struct dataset_version_spec v = version(&l, "song.1");
+    const char *path;
+    CHECK(v.rows == 4 && v.columns.n == 2);
+    CHECK_OK(blob_path(store_blobs(l.store), l.a, ((struct version_file *)v.files.v)[0].sha, &path));
+    struct str name = str_of(path);
+    CHECK_OK(parquet_load(l.a, &(struct strs){ &name, 1, 1 }, NULL, 0, &back));
+    for (size_t i = 0; i < 4; i++)
+        CHECK(back.v[0].i[i] == (int64_t)i + 1);
+    CHECK_STR(column_str(&back.v[1], 0), "la");
+    CHECK_STR(column_str(&back.v[1], 1), "");
+    CHECK_STR(column_str(&back.v[1], 2), "  lo,\"l\\");
+    CHECK_STR(column_str(&back.v[1], 3), "");
+    CHECK_OK(lab_job(&l, &data_ingest, "{\"dataset\":\"odd\"}", &out));
+    v = version(&l, "odd.1");
+    const struct version_column *c = v.columns.v;
+    const struct version_check *check = v.checks.v;
+    CHECK_STR(c[0].type, "FLOAT[2]");
+    CHECK(c[1].role == IS_VALUE && c[1].statistics.max == 4 && c[0].statistics.distinct > 2);
+    CHECK(v.checks.n == 1 && check->failed == 1 && check->examples.n == 1);
+    CHECK_STR(check->examples.v[0], "0"); /* the row's number, as it has no id */
+    CHECK_OK(blob_path(store_blobs(l.store), l.a, ((struct version_file *)v.files.v)[0].sha, &path));
+    name = str_of(path);
+    CHECK_OK(parquet_load(l.a, &(struct strs){ &name, 1, 1 }, &c[1].name, 1, &back));
+    for (size_t i = 0; i < 4; i++)
+        CHECK(back.v[0].i[i] == 4 - (int64_t)i);
+    SAYS(&l, lab_job(&l, &data_ingest, "{\"dataset\":\"odd\",\"until\":\"2021-01-01\"}", &out),
+         "has no eventTime");
+    lab_close(&l);
 }
 
 TEST(paths_stay_beneath_the_folder)
