@@ -118,6 +118,6 @@ void help_all(FILE *);
 void help_markdown(struct buf *);
 
 extern const struct cli_verb verb_serve, verb_apply, verb_diff, verb_get, verb_describe, verb_delete,
-    verb_run, verb_cancel, verb_resume, verb_logs, verb_predict, verb_model, verb_replay, verb_lineage,
-    verb_drift, verb_rollback, verb_doctor, verb_audit, verb_token, verb_completion, verb_gen, verb_explain,
-    verb_worker, verb_shim, verb_version, verb_train;
+    verb_run, verb_cancel, verb_resume, verb_logs, verb_output, verb_predict, verb_model, verb_replay,
+    verb_lineage, verb_drift, verb_rollback, verb_doctor, verb_audit, verb_token, verb_completion, verb_gen,
+    verb_explain, verb_worker, verb_shim, verb_version, verb_train;

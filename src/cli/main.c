@@ -15,10 +15,10 @@
 #include <unistd.h>
 
 const struct cli_verb *const verbs[] = {
-    &verb_serve,      &verb_apply,  &verb_diff,     &verb_get,    &verb_describe, &verb_delete, &verb_run,
-    &verb_cancel,     &verb_resume, &verb_logs,     &verb_train,  &verb_predict,  &verb_model,  &verb_replay,
-    &verb_lineage,    &verb_drift,  &verb_rollback, &verb_doctor, &verb_audit,    &verb_token,  &verb_explain,
-    &verb_completion, &verb_gen,    &verb_version,  &verb_worker, &verb_shim,     NULL,
+    &verb_serve,   &verb_apply,      &verb_diff,  &verb_get,      &verb_describe, &verb_delete,  &verb_run,
+    &verb_cancel,  &verb_resume,     &verb_logs,  &verb_output,   &verb_train,    &verb_predict, &verb_model,
+    &verb_replay,  &verb_lineage,    &verb_drift, &verb_rollback, &verb_doctor,   &verb_audit,   &verb_token,
+    &verb_explain, &verb_completion, &verb_gen,   &verb_version,  &verb_worker,   &verb_shim,    NULL,
 };
 
 /* ---- kinds ---- */

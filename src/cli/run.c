@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* run, cancel, resume, logs: pipelines and jobs at work. */
+/* run, cancel, resume, logs, output: pipelines and jobs at work. */
 #include "cli/cli.h"
 #include <stdlib.h>
 #include <unistd.h>
@@ -223,8 +223,8 @@ static err resume_run(struct cli *c)
     return run_watch(c, name, &c->exit);
 }
 
-/* The log of a job: of that name, or of a run's step (the last one begun, unless it is named). */
-static err job_find(struct cli *c, struct str *job)
+/* The job of that name, or of a run's step (the last one begun, unless it is named). */
+static err job_find(struct cli *c, const char *wanted, struct str *job)
 {
     struct str name = str_of(c->args[0]);
     yyjson_val *v, *s;
@@ -237,12 +237,12 @@ static err job_find(struct cli *c, struct str *job)
     *job = S("");
     yyjson_arr_foreach (json_at(v, "status.steps"), i, n, s) {
         struct str its = json_text_at(c->a, s, "job"), step = json_text_at(c->a, s, "name");
-        if (its.n && (c->n_args < 2 || str_eq(step, str_of(c->args[1]))))
+        if (its.n && (!wanted || str_eq(step, str_of(wanted))))
             *job = its;
     }
     if (!job->n)
-        FAIL(NOT_FOUND, "run '%.*s' has no job%s%s", STR(name), c->n_args > 1 ? " for step " : " yet",
-             c->n_args > 1 ? c->args[1] : "");
+        FAIL(NOT_FOUND, "run '%.*s' has no job%s%s", STR(name), wanted ? " for step " : " yet",
+             wanted ? wanted : "");
     return NULL;
 }
 
@@ -250,7 +250,7 @@ static err logs_run(struct cli *c)
 {
     struct str job;
     size_t shown = 0;
-    TRY(job_find(c, &job));
+    TRY(job_find(c, c->n_args > 1 ? c->args[1] : NULL, &job));
     for (bool more = true; more;) {
         struct http_reply r;
         yyjson_val *v;
@@ -268,6 +268,20 @@ static err logs_run(struct cli *c)
     return NULL;
 }
 
+static err output_run(struct cli *c)
+{
+    struct str job;
+    struct http_reply r;
+    const char *file = cli_option(c, "file");
+    TRY(job_find(c, cli_option(c, "step"), &job));
+    struct str action = fmt(c->a, "outputs/%.*s", STR(url_encode(c->a, str_of(c->args[1]))));
+    TRY(cli_call_raw(c, M_GET, run_path(c, "jobs", job, str_z(c->a, action)), S(""), &r));
+    if (file)
+        return file_write(file, r.body);
+    output_put(r.body);
+    return NULL;
+}
+
 static const struct option run_options[] = {
     { "param", 0, "KEY=VALUE", "A parameter of the pipeline; may be given again.", NULL, true },
     { "detach", 'd', NULL, "Start it and print its name; do not wait.", NULL, false },
@@ -276,6 +290,11 @@ static const struct option run_options[] = {
 static const struct option resume_options[] = { { "detach", 'd', NULL, "Do not wait.", NULL, false }, { 0 } };
 static const struct option logs_options[] = { { "follow", 'f', NULL, "Go on until it ends.", NULL, false },
                                               { 0 } };
+static const struct option output_options[] = {
+    { "step", 0, "NAME", "Of a run: the step whose job is meant; else the last one begun.", NULL, false },
+    { "file", 'f', "FILE", "Where it goes; else to standard output.", NULL, false },
+    { 0 },
+};
 const struct cli_verb verb_run = {
     .name = "run",
     .args = "PIPELINE | -- COMMAND...",
@@ -316,5 +335,17 @@ const struct cli_verb verb_logs = {
     .args_min = 1,
     .args_max = 2,
     .run = logs_run,
+    .client = true,
+};
+const struct cli_verb verb_output = {
+    .name = "output",
+    .args = "RUN|JOB NAME",
+    .doc = "Fetch a file that a job left: of a training onnx, native, baseline, profile.",
+    .examples =
+        "  dhow output digits-x7 profile -f profile.json\n  dhow output late-1 onnx --step train > late.onnx",
+    .options = output_options,
+    .args_min = 2,
+    .args_max = 2,
+    .run = output_run,
     .client = true,
 };

@@ -80,12 +80,13 @@ const struct resource job_resource = {
     .actions = job_actions,
 };
 
-/* ---- logs and metrics ---- */
+/* ---- logs, metrics, files ---- */
 
-static err job_status_of(struct sched *s, struct req *r, struct meta *m, struct job_status *st)
+static err job_of(struct sched *s, struct req *r, struct meta *m, struct job_spec *spec,
+                  struct job_status *st)
 {
     return resource_get(s->cfg.store, r->a, &job_resource, req_param(r, S("project")),
-                        req_param(r, S("name")), m, NULL, st);
+                        req_param(r, S("name")), m, spec, st);
 }
 
 /* Output from ?offset= on, at most 1 MiB; a follower asks again with what it has. */
@@ -96,7 +97,7 @@ static err job_logs(struct req *r)
     struct job_status st;
     struct str text = S(""), from;
     int64_t offset = 0;
-    TRY(job_status_of(s, r, &m, &st));
+    TRY(job_of(s, r, &m, NULL, &st));
     if (req_query(r, S("offset"), &from) && (!str_i64(from, &offset) || offset < 0))
         FAIL(INVALID, "offset: '%.*s' is not a number of bytes", STR(from));
     const char *path = fmtz(r->a, "%s/out.log", job_attempt_dir(s, r->a, m.id, st.attempts));
@@ -115,7 +116,7 @@ static err job_metrics(struct req *r)
     struct meta m;
     struct job_status st;
     struct str text = S(""), line;
-    TRY(job_status_of(s, r, &m, &st));
+    TRY(job_of(s, r, &m, NULL, &st));
     const char *path = fmtz(r->a, "%s/metrics.jsonl", job_attempt_dir(s, r->a, m.id, st.attempts));
     if (file_exists(path))
         TRY(file_read(r->a, path, 64 << 20, &text));
@@ -130,11 +131,44 @@ static err job_metrics(struct req *r)
     return req_reply_json(r, 200, &j);
 }
 
+/* A blob that the job's type says is among its outputs. */
+static err job_output(struct req *r)
+{
+    struct sched *s = (struct sched *)r->route->self;
+    struct job_spec spec;
+    struct job_status st;
+    struct str key = req_param(r, S("output")), sha = { 0 }, bytes;
+    struct strs names = { 0 };
+    yyjson_val *result = NULL;
+    TRY(job_of(s, r, NULL, &spec, &st));
+    const struct worker_type *type = sched_type(s, spec.type);
+    if (st.result.n)
+        TRY(json_parse(r->a, st.result, &result));
+    for (const char *const *b = type ? type->blobs : NULL; b && *b; b++) {
+        yyjson_val *v = yyjson_obj_get(result, *b);
+        struct str text = { yyjson_get_str(v), yyjson_get_len(v) };
+        if (text.n)
+            push(r->a, &names, str_of(*b));
+        if (text.n && str_eq(key, str_of(*b)))
+            sha = text;
+    }
+    if (!sha.n)
+        return err_hint(
+            err_new(NOT_FOUND, "job '%.*s' left no file '%.*s'", STR(req_param(r, S("name"))), STR(key)),
+            "it left %.*s", STR(names.n ? str_join(r->a, names.v, names.n, S(", ")) : S("none")));
+    TRY(blob_get(store_blobs(s->cfg.store), r->a, sha, &bytes));
+    return req_reply(r, 200, "application/octet-stream", bytes);
+}
+
 static const struct route rows[] = {
     { M_GET, "/api/v1/projects/{project}/jobs/{name}/logs", job_logs, .may = "jobs.read", .tag = "jobs",
       .doc = "The job's output from ?offset= on, at most 1 MiB." },
     { M_GET, "/api/v1/projects/{project}/jobs/{name}/metrics", job_metrics, .may = "jobs.read", .tag = "jobs",
       .doc = "What the job measured, one object {name, step, value, time} a line of its record." },
+    { M_GET, "/api/v1/projects/{project}/jobs/{name}/outputs/{output}", job_output, .may = "jobs.export",
+      .tag = "jobs",
+      .doc =
+          "A file that the job left: of a training onnx, native, baseline, and profile where its form asks for it." },
 };
 
 const struct route *sched_routes(struct sched *s, struct arena *a)

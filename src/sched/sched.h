@@ -103,6 +103,8 @@ struct worker_type {
     const char *name, *doc;
     /* What ${steps.NAME.…} finds, for people: "version: the new version; rows: its rows"; may be NULL. */
     const char *outputs;
+    const char *const
+        *blobs; /* those of them that name blobs: files for clients; NULL-terminated, may be NULL */
     const struct schema *with; /* may be NULL */
     err (*prepare)(struct job_context *, const struct job *,
                    struct json *spec); /* adds keys to the open object; may be NULL */
@@ -144,5 +146,5 @@ void sched_set_control(struct sched *, struct control *);
 const struct worker_type *sched_type(struct sched *, struct str name);
 /* `dhow worker --dir DIR`: runs the type named in spec.json in this process. Exit code. */
 int sched_worker_main(const struct worker_type *const *types, const char *dir);
-/* GET /api/v1/projects/{project}/jobs/{name}/logs?follow=1 and …/metrics: .self is the sched. */
+/* GET /api/v1/projects/{project}/jobs/{name}/logs?follow=1, …/metrics and …/outputs/{output}: .self is the sched. */
 const struct route *sched_routes(struct sched *, struct arena *a);
