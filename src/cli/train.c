@@ -449,6 +449,7 @@ static err server_train(struct cli *c, struct train_form *f)
 {
     struct str name = fmt(c->a, "%.*s-%.*s", STR(str_sub(f->name, 0, 30)), STR(id_new(c->a)));
     yyjson_val *v;
+    TRY(train_job_check(c->a, &f->with, S("")));
     TRY(job_submit(c, f, name));
     fprintf(stderr, "job %.*s\n", STR(name));
     if (cli_has(c, "detach")) {

@@ -42,9 +42,14 @@ err fit_trees(struct arena *a, const struct rows *, const struct rows_split *, c
               int threads, const struct fit_watch *, struct fit *out);
 struct train_listener;
 struct train_result;
-/* The job for networks, in the worker; chosen: of with->model. */
-err train_net_run(struct worker *, const struct field *chosen, int threads, int64_t memory,
-                  const struct train_listener *, struct train_result *out);
+/* Whether a version says itself what its label and times are, as those of training sets do. */
+bool version_labelled(const struct dataset_version_spec *);
+/* What a form says of the version that it is to learn from: INVALID names the field, as train_job_check() does. */
+err version_check(struct arena *a, const struct train_with *, const struct dataset_version_spec *,
+                  struct str at);
+/* The job for networks, and for trees on what is no training set, in the worker; chosen: of with->model. */
+err train_version_run(struct worker *, const struct version_in *, const struct field *chosen, int threads,
+                      int64_t memory, const struct train_listener *, struct train_result *out);
 /* Trees on rows that are read and split; their x is forgotten on the way. */
 err train_trees_rows(struct arena *a, const struct train_with *, struct rows *, const struct rows_split *,
                      int threads, const struct train_listener *, struct train_result *out);

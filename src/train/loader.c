@@ -18,8 +18,8 @@ static err kind_check(const struct loader_input *in, bool table)
         why = "a group is one column of a table, as categories";
     else if (in->kind == KIND_CATEGORIES && !table)
         why = "an array's categories are ids: say array, with ids";
-    else if (in->kind == KIND_TOKENS && (table || in->length < 1 || in->length > 1 << 24))
-        why = table ? "tokens are a stream in a file of their own" : "tokens need a length";
+    else if (in->kind == KIND_TOKENS && (in->length < 1 || in->length > 1 << 24))
+        why = "tokens need a length";
     else if (in->kind != KIND_NUMBERS && in->kind != KIND_CATEGORIES && !one)
         why = "it needs one column";
     else if (!table && !one)
@@ -59,7 +59,8 @@ static err split_check(const struct loader_spec *s, bool table)
         FAIL(INVALID, "shares of %g and %g for validation and test leave nothing to learn from", p->valid,
              p->test);
     if (!table && (p->at.n || p->group.n))
-        FAIL(INVALID, "arrays have no column '%.*s' to split by", STR(p->at.n ? p->at : p->group));
+        FAIL(INVALID, "arrays and streams have no column '%.*s' to split by",
+             STR(p->at.n ? p->at : p->group));
     if (p->at.n && (p->holdout_ms <= 0 || p->valid > 0 || p->test > 0 || p->group.n))
         FAIL(INVALID, "a split by time needs a holdout, and no shares or group");
     return NULL;
@@ -132,6 +133,9 @@ static err files_take(struct loader *l)
     if (!s->n_files)
         FAIL(INVALID, "there are no files to read");
     l->files = NEW_N(l->a, struct loader_file, s->n_files);
+    bool stream = false;
+    for (size_t i = 0; i < s->n_inputs; i++)
+        stream |= s->inputs[i].kind == KIND_TOKENS;
     for (size_t i = 0; i < s->n_files; i++) {
         struct loader_file *f = &l->files[i];
         *f = s->files[i];
@@ -139,10 +143,10 @@ static err files_take(struct loader *l)
         f->column = str_dup(l->a, f->column);
         TRY(format_find(f));
         bool table = f->format == FILE_PARQUET || f->format == FILE_CSV;
-        if (i && table != l->table)
+        if (i && !stream && table != l->table)
             FAIL(INVALID, "'%.*s' is %s, '%.*s' is not: read one or the other", STR(f->path),
                  table ? "a table" : "an array", STR(l->files[0].path));
-        l->table = table;
+        l->table = table && !stream;
         if (table)
             TRY(path_absolute(l->a, &f->path)); /* DuckDB is let to these files alone, by name */
     }

@@ -28,7 +28,8 @@ enum loader_kind {
                         1: missing (null, empty), 2 …: the vocabulary of the training part, the most frequent first */
     KIND_ARRAY, /* one column of arrays of a fixed size (lists, images) → F32 or, with ids, I64 [shape] */
     KIND_CLASS, /* one column of whole numbers 0 … C−1, or of text (C names in order) → I64 [], a label */
-    KIND_TOKENS, /* a stream of ids or characters, cut into windows → I64 [length]; as label: one place further on */
+    KIND_TOKENS, /* a stream of ids or characters, cut into windows → I64 [length]; as label: one place further on. Of a table:
+                    a column, row after row */
 };
 enum loader_norm {
     NORM_NONE,
@@ -87,6 +88,7 @@ struct loader_spec {
     size_t n_files;
     const struct loader_input *inputs;
     size_t n_inputs;
+    struct strs aside; /* columns that are no inputs unless an input names them: ids of rows */
     struct loader_split split;
     int64_t memory_max;  /* bytes of kept rows, or of both windows; 0: 2 GiB */
     int64_t window_rows; /* at most, if rows are not kept; 0: what memory_max gives */

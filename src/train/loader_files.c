@@ -5,7 +5,7 @@
 
 /* ---- one file → one array ---- */
 
-static err text_codes(struct loader *l, struct slot *s, struct str text, struct array *out)
+err text_codes(struct loader *l, struct slot *s, struct str text, struct array *out)
 {
     int64_t n = 0;
     uint16_t *to = malloc(text.n * sizeof *to + 1);
@@ -29,6 +29,12 @@ static err text_codes(struct loader *l, struct slot *s, struct str text, struct 
 static err array_load(struct loader *l, struct slot *s, const struct loader_file *f, struct array *out)
 {
     struct str bytes;
+    if (f->format == FILE_PARQUET || f->format == FILE_CSV) {
+        if (s->in->kind != KIND_TOKENS)
+            FAIL(INVALID, "input '%.*s' is no stream of tokens, and a table that is one gives nothing else",
+                 STR(s->in->name));
+        return stream_load(l, s, f, out);
+    }
     TRY(file_map(l->a, str_z(l->a, f->path), &bytes));
     if (bytes.n >= 2 && !memcmp(bytes.p, "\x1f\x8b", 2))
         TRY(gunzip(l->a, bytes, (size_t)l->spec.memory_max, &bytes));
@@ -395,12 +401,19 @@ static err look(struct loader *l, struct slot *s, const struct held *h, const st
 
 /* ---- opening ---- */
 
-static bool is_text(const struct loader *l, struct str column)
+static err is_text(struct loader *l, struct str column, bool *out)
 {
-    for (size_t f = 0; f < l->spec.n_files; f++)
-        if (file_is_of(&l->files[f], column) && l->files[f].format == FILE_TEXT)
-            return true;
-    return false;
+    *out = false;
+    for (size_t f = 0; !*out && f < l->spec.n_files; f++) {
+        enum loader_format format = l->files[f].format;
+        if (!file_is_of(&l->files[f], column))
+            continue;
+        if (format == FILE_PARQUET || format == FILE_CSV)
+            TRY_AS(stream_is_text(l, &l->files[f], column, out), "reading '%.*s'", STR(l->files[f].path));
+        else
+            *out = format == FILE_TEXT;
+    }
+    return NULL;
 }
 
 /* Columns that several inputs name (a stream is input and label) are held once. */
@@ -415,7 +428,10 @@ static err slot_hold(struct loader *l, size_t i, struct held *held, bool *again)
             *again = true;
             return kind_take(l, s, &held[i].arrays[0]);
         }
-    if (s->in->kind == KIND_TOKENS && is_text(l, s->in->columns.v[0])) {
+    bool text = false;
+    if (s->in->kind == KIND_TOKENS)
+        TRY(is_text(l, s->in->columns.v[0], &text));
+    if (text) {
         s->codes = NEW(l->a, struct codes);
         s->codes->dict.a = l->a;
     }

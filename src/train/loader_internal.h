@@ -1,6 +1,6 @@
 /* loader, inside.
  * Parts    loader.c (what is asked for, checked; opening), loader_table.c (Parquet and CSV → kept rows), loader_files.c (arrays
- *          and streams), loader_statistics.c (moments, vocabularies, the state as JSON), loader_feed.c (order, windows, the ring). */
+ *          and streams), loader_stream.c (columns of tables that are streams), loader_statistics.c (moments, vocabularies, the state as JSON), loader_feed.c (order, windows, the ring). */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include "data/data.h"
@@ -90,6 +90,7 @@ err table_open(struct loader *);
 err table_block(const struct loader *, struct duck *, const struct block *, enum loader_part,
                 struct store *to);
 err table_duck(const struct loader *, struct arena *a, struct duck **out);
+err table_sources(struct loader *, struct duck *); /* each file as SQL reads it */
 /* Room for `rows` rows; TOO_LARGE. */
 err store_room(const struct loader *, struct store *, size_t rows);
 void store_show(const struct loader *, struct store *); /* gathers see its rows */
@@ -97,7 +98,14 @@ void store_free(struct store *);
 
 /* ---- loader_files.c ---- */
 err files_open(struct loader *);
+/* Characters as codes of the slot's dict. */
+err text_codes(struct loader *, struct slot *, struct str text, struct array *out);
 enum loader_part part_of_row(const struct loader_split *, int64_t row, const struct str *group);
+
+/* ---- loader_stream.c ---- */
+/* Whether its tokens are characters; false, too, for a column that is not there, which stream_load() refuses. */
+err stream_is_text(struct loader *, const struct loader_file *, struct str column, bool *out);
+err stream_load(struct loader *, struct slot *, const struct loader_file *, struct array *out);
 
 /* ---- loader_statistics.c ---- */
 err statistics_make(struct loader *); /* from moments and counts, or spec.state → tensors, tables */

@@ -548,7 +548,7 @@ static err csv_sql(struct duck *d, struct arena *a, struct str path, struct str 
     return NULL;
 }
 
-static err sources_find(struct loader *l, struct duck *d)
+err table_sources(struct loader *l, struct duck *d)
 {
     l->sources = NEW_N(l->a, struct str, l->spec.n_files);
     for (size_t i = 0; i < l->spec.n_files; i++) {
@@ -648,6 +648,9 @@ static bool named(const struct loader *l, struct str name)
     const struct loader_split *p = &l->spec.split;
     if (str_eq(name, p->at) || str_eq(name, p->known) || str_eq(name, p->group))
         return true;
+    for (size_t i = 0; i < l->spec.aside.n; i++)
+        if (str_eq(name, l->spec.aside.v[i]))
+            return true;
     for (size_t i = 0; i < l->n; i++)
         for (size_t c = 0; c < l->slots[i].in->columns.n; c++)
             if (str_eq(name, l->slots[i].in->columns.v[c]))
@@ -959,7 +962,7 @@ err table_open(struct loader *l)
     struct duck_columns have;
     int64_t rows;
     TRY(table_duck(l, a, &d));
-    TRY(sources_find(l, d));
+    TRY(table_sources(l, d));
     TRY_AS(duck_describe(d, a, fmt(a, "SELECT * FROM %.*s", STR(l->sources[0])), &have), "reading '%.*s'",
            STR(l->files[0].path));
     TRY(columns_rest(l, d, &have));

@@ -89,15 +89,21 @@ void form_put(yyjson_mut_doc *form, struct str path, yyjson_val *value)
 
 err train_job_check(struct arena *a, const struct train_with *with, struct str at)
 {
+    static const char make[] =
+        "a Source and a Dataset of them (dhow apply), a job of type ingest, then rows: NAME.1";
+    if (with->data.path.n || with->data.files.n)
+        return err_field(
+            err_hint(err_new(INVALID, "%.*sdata: a server does not see these files", STR(at)), make),
+            fmt(a, "%.*sdata", STR(at)));
     if (!with->rows.n)
+        return err_field(err_hint(err_new(INVALID, "%.*srows: what to learn from is not said", STR(at)),
+                                  "rows: late.3, a version of a Dataset or a TrainingSet"),
+                         fmt(a, "%.*srows", STR(at)));
+    if (with->model.onnx.file.n)
         return err_field(
-            err_hint(err_new(INVALID, "%.*s.rows: a job learns from a version of a training set", STR(at)),
-                     "rows: late.3; files are for `dhow train` without a server"),
-            fmt(a, "%.*s.rows", STR(at)));
-    if (!with->holdout)
-        return err_field(
-            err_hint(err_new(INVALID, "%.*s.holdout: what is held out is not said", STR(at)), "holdout: 14d"),
-            fmt(a, "%.*s.holdout", STR(at)));
+            err_hint(err_new(INVALID, "%.*smodel.onnx.file: a server does not see this file", STR(at)),
+                     "blob: what `dhow get modelversion late.1 -o yaml` shows as spec.onnx"),
+            fmt(a, "%.*smodel.onnx.file", STR(at)));
     return NULL;
 }
 

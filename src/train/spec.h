@@ -177,13 +177,13 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     F(T, I64,  cpu,    0, "Cores of the job that a pipeline makes of this step; a Job says it in its own spec.", .def = "0", .min = 0, .max = 4096) \
     F(T, SIZE, memory, 0, "Memory of that job.", .def = "0", .min = 0, .max = 1e15)
 #define TRAIN_WITH(F, O, L, T)                                                                                            \
-    F(T, REF,      rows,    0, "The training set's version to learn from.", .ref = "DatasetVersion")                      \
-    F(T, DURATION, holdout, 0, "The last part of it, by event time, that is held out for validation.", .min = 0, .max = 1e12) \
+    F(T, REF,      rows,    0, "The version to learn from, of a TrainingSet or of any Dataset.", .ref = "DatasetVersion")                      \
+    F(T, DURATION, holdout, 0, "The last part, by event time, that is held out: of a training set, and where split.at says the time.", .min = 0, .max = 1e12) \
     O(T, train_model, model, REQUIRED, "What to train: one of them.")                                                     \
     O(T, train_resources, resources, 0, "What it may use.")                                                               \
-    O(T, train_data, data,  0, "Files to learn from, where no server is.")                                                \
+    O(T, train_data, data,  0, "Files to learn from, where no server is; and how.")                                                \
     L(T, train_input, inputs, 0, "What the model sees; none: all columns of numbers, the images, the text.", .len_max = 30) \
-    F(T, STR,      label,   0, "Column that is to be predicted.", .len_max = 200)                                         \
+    F(T, STR,      label,   0, "Column that is to be predicted; a training set has its own.", .len_max = 200)             \
     F(T, STR,      weight,  0, "Column of the rows' weights.", .len_max = 200)                                            \
     F(T, ENUM,     task,    0, "auto: by the model and the loss, else classification.", .values = train_tasks, .def = "auto") \
     F(T, ENUM,     loss,    0, "auto: crossEntropy for classes and tokens, mse for numbers, pairwise for ranking, triplet for embedding.", .values = train_losses, .def = "auto") \
@@ -210,10 +210,11 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
 
 /* What a run gives, in Job.status.result: texts, some of them JSON. */
 #define TRAIN_OUTPUTS(F, O, L, T)                                                                                         \
-    F(T, STR, rows,      REQUIRED, "The training set's version it learned from.")                                         \
+    F(T, STR, rows,      REQUIRED, "The version it learned from.")                                         \
     F(T, STR, onnx,      REQUIRED, "Blob: the model as ONNX.", .len_max = 64)                                             \
     F(T, STR, native,    0, "Blob: the model as XGBoost's JSON; empty for networks.", .len_max = 64)                      \
     F(T, STR, baseline,  REQUIRED, "Blob: baseline.json of the training rows (engine/baseline.h).", .len_max = 64)        \
+    F(T, STR, profile,   0, "Blob: profile.json, where the form asks for it.", .len_max = 64)                             \
     F(T, STR, signature, REQUIRED, "JSON: {inputs, outputs: [{name, type, shape}], features: [names in order], categories: [names of the texts]}.", .len_max = 1048576) \
     F(T, STR, params,    REQUIRED, "JSON: parameters of the model, defaults included.", .len_max = 65536)                 \
     F(T, STR, metrics,   REQUIRED, "JSON: auc, logLoss, calibrationError, … on the rows held out; trainLogLoss.", .len_max = 65536) \
@@ -248,7 +249,8 @@ SCHEMA(train_outputs, TRAIN_OUTPUTS);
 err train_model_chosen(struct arena *a, yyjson_val *model, const struct field **out);
 /* Another value at a dotted path of a form ("optimizer.rate"); objects on the way are made where there are none. */
 void form_put(yyjson_mut_doc *form, struct str path, yyjson_val *value);
-/* What a form needs so that a job can train it, beyond what its fields say: INVALID names the field, at is where the form lies. */
+/* What a form needs so that a job can train it, beyond what its fields say: INVALID names the field, at is where the form lies,
+ * with its dot ("spec.with."). */
 err train_job_check(struct arena *a, const struct train_with *, struct str at);
 /* A JSON list of whole numbers from 1 to max. what: the path, for the error. */
 err spec_sizes(struct arena *a, struct str json, const char *what, int64_t max, int64_t **v, size_t *n);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The kind Sweep: what may be written, and the action cancel. */
-#include "train/train.h"
+#include "train/internal.h"
 
 struct sweep_plan sweep_plan_of(const struct sweep_spec *s)
 {
@@ -16,17 +16,34 @@ struct sweep_plan sweep_plan_of(const struct sweep_spec *s)
                                 .jobs = true };
 }
 
-/* The rows are there (empty: they are among what the trials set), and no job of an earlier sweep would be taken for its own. */
-static err first_check(const struct resource_check *c, struct str rows)
+/* The rows of each trial are there, and have what its form names. */
+static err rows_check(const struct resource_check *c, const struct sweep_plan *plan)
+{
+    struct dataset_version_spec v;
+    struct str text, known = { 0 };
+    for (size_t i = 0; i < plan->n; i++) {
+        struct train_with with;
+        TRY(sweep_form(c->a, plan, &plan->trials[i], &text, &with));
+        err e = str_eq(with.rows, known) ? NULL
+                                         : resource_get(c->store, c->a, &dataset_version_resource, c->project,
+                                                        with.rows, NULL, &v, NULL);
+        if (e && e->code == NOT_FOUND)
+            return err_field(
+                err_new(INVALID, "spec.with.rows: there is no DatasetVersion '%.*s'", STR(with.rows)),
+                S("spec.with.rows"));
+        TRY(e);
+        known = with.rows;
+        TRY(version_check(c->a, &with, &v, S("spec.with.")));
+    }
+    return NULL;
+}
+
+/* No job of an earlier sweep would be taken for its own. */
+static err first_check(const struct resource_check *c)
 {
     struct object o;
     struct str job = fmt(c->a, "%.*s-t1", STR(c->name));
-    err e = rows.n ? object_get(c->store, c->a, S("DatasetVersion"), c->project, rows, &o) : NULL;
-    if (e && e->code == NOT_FOUND)
-        return err_field(err_new(INVALID, "spec.with.rows: there is no DatasetVersion '%.*s'", STR(rows)),
-                         S("spec.with.rows"));
-    TRY(e);
-    e = object_get(c->store, c->a, S("Job"), c->project, job, &o);
+    err e = object_get(c->store, c->a, S("Job"), c->project, job, &o);
     if (!e)
         return err_hint(err_new(CONFLICT,
                                 "there is a job '%.*s' already, as the sweep's first would be called",
@@ -40,7 +57,6 @@ static err sweep_check(const struct resource_check *c)
 {
     const struct sweep_spec *spec = c->spec;
     struct sweep_plan plan = sweep_plan_of(spec);
-    struct train_with with;
     if (c->before)
         return NULL;
     if (c->name.n > SWEEP_NAME_MAX)
@@ -51,8 +67,8 @@ static err sweep_check(const struct resource_check *c)
                 SWEEP_NAME_MAX),
             S("metadata.name"));
     TRY(sweep_draw(c->a, &plan));
-    TRY(schema_read_text(&train_with_schema, c->a, S("spec.with"), spec->with, 0, &with));
-    return first_check(c, with.rows);
+    TRY(rows_check(c, &plan));
+    return first_check(c);
 }
 
 struct cancel {

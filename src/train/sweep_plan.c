@@ -318,7 +318,7 @@ static err trial_check(struct arena *a, const struct sweep_plan *p, struct sweep
     if (e)
         return err_field(err_wrap(e, "%.*s: a trial with %.*s", STR(over_at(p)), STR(t->set)), over_at(p));
     t->epochs = with.epochs;
-    return p->jobs ? train_job_check(a, &with, S("spec.with")) : NULL;
+    return p->jobs ? train_job_check(a, &with, S("spec.with.")) : NULL;
 }
 
 /* More epochs are what the better ones are given. */

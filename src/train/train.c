@@ -11,7 +11,11 @@ static err prepare(struct job_context *ctx, const struct job *job, struct json *
     const struct field *chosen;
     TRY(json_parse(ctx->a, job->spec.with, &form));
     TRY(train_model_chosen(ctx->a, yyjson_obj_get(form, "model"), &chosen));
-    TRY(train_job_check(ctx->a, with, S("with")));
+    struct dataset_version_spec v;
+    TRY(train_job_check(ctx->a, with, S("with.")));
+    TRY(resource_get(ctx->store, ctx->a, &dataset_version_resource, job->project, with->rows, NULL, &v,
+                     NULL));
+    TRY(version_check(ctx->a, with, &v, S("with.")));
     json_ki64(spec, "memory", job->spec.memory);
     return rows_prepare(ctx, job->project, with->rows, spec);
 }
@@ -91,6 +95,11 @@ static err result_write(struct worker *w, const struct train_result *r)
     if (r->native.n)
         TRY(blob_put(w->blobs, w->a, r->native, &out.native));
     TRY(blob_put(w->blobs, w->a, r->baseline, &out.baseline));
+    if (r->profile.n) {
+        struct str trace;
+        TRY(file_map(w->a, fmtz(w->a, "%s/profile.json", w->dir), &trace));
+        TRY(blob_put(w->blobs, w->a, trace, &out.profile));
+    }
     return worker_result(w, schema_text(&train_outputs_schema, w->a, &out, 0));
 }
 
@@ -99,18 +108,23 @@ static err run(struct worker *w)
     struct train_listener l = { on_say, on_metric, on_progress, on_stopped, w };
     struct train_result r;
     const struct field *chosen;
+    struct version_in v;
     int threads = threads_of(w);
+    TRY(version_get(w->blobs, w->a, yyjson_obj_get(w->spec, "rows"), &v));
     TRY(train_model_chosen(w->a, yyjson_obj_get(yyjson_obj_get(w->spec, "with"), "model"), &chosen));
-    TRY(str_is(chosen->name, "trees") ? trees_run(w, threads, &l, &r)
-                                      : train_net_run(w, chosen, threads, spec_number(w, "memory"), &l, &r));
+    TRY(str_is(chosen->name, "trees") && version_labelled(&v.spec)
+            ? trees_run(w, threads, &l, &r)
+            : train_version_run(w, &v, chosen, threads, spec_number(w, "memory"), &l, &r));
     return result_write(w, &r);
 }
 
+static const char *const blobs[] = { "onnx", "native", "baseline", "profile", NULL };
 const struct worker_type train_worker = {
     .name = "train",
-    .doc = "Learns a model from a training set's version and exports it as ONNX.",
-    .outputs = "job: what register wants as its run; onnx, native, baseline: blobs; "
+    .doc = "Learns a model from the version of a training set or a dataset and exports it as ONNX.",
+    .outputs = "job: what register wants as its run; onnx, native, baseline, profile: blobs; "
                "signature, params, metrics, facts: JSON texts; rows: the version it learned from",
+    .blobs = blobs,
     .with = &train_with_schema,
     .prepare = prepare,
     .run = run,

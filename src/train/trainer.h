@@ -41,7 +41,9 @@ struct train_job {
     /* Of a training set's version; else empty, and the form says them. */
     struct strs features, texts; /* of numbers; of text, which are categories */
     struct str label, at, known;
-    int64_t until;
+    struct strs
+        aside; /* of another version: columns that name its rows, learned from only where an input names them */
+    int64_t until;   /* of a version; 0: just after the newest row */
     struct str onnx; /* model bytes for onnx: {…} */
     const char *dir;
     int threads;

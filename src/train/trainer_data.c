@@ -271,10 +271,9 @@ static err form_read(struct form *f)
     }
     for (size_t i = 0; i < f->job->n_files; i++) {
         const struct train_source *s = &f->job->files[i];
-        struct str column = s->column.n || f->wants != WANTS_STREAM ? s->column : S("text");
         push(f->a, &f->files,
              ((struct loader_file){ s->path, (enum loader_format)s->format, (enum loader_part)s->part,
-                                    column }));
+                                    s->column }));
     }
     return NULL;
 }
@@ -294,6 +293,7 @@ static struct loader_spec loader_words(const struct form *f, const struct train_
                                  .n_files = f->files.n,
                                  .inputs = f->inputs.v,
                                  .n_inputs = f->inputs.n,
+                                 .aside = j->aside,
                                  .split = { .valid = by_time ? 0 : w->split.valid,
                                             .test = by_time ? 0 : w->split.test,
                                             .seed = (uint64_t)w->seed,

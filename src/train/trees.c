@@ -246,8 +246,9 @@ static bool among(const struct strs *list, struct str name)
     return false;
 }
 
-static enum column_role role_of(const struct train_with *w, const struct duck_column *c)
+static enum column_role role_of(const struct train_job *job, const struct duck_column *c)
 {
+    const struct train_with *w = job->with;
     const struct train_input *in = w->inputs.v;
     enum column_type type;
     bool number = column_type_of(c->type, &type) && type != COL_STR && type != COL_TIME;
@@ -259,7 +260,7 @@ static enum column_role role_of(const struct train_with *w, const struct duck_co
         return IS_KNOWN_AT;
     if (w->inputs.n == 1 && in->columns.n > 0)
         return among(&in->columns, c->name) ? IS_FEATURE : IS_VALUE;
-    return number && !str_eq(c->name, w->split.group) ? IS_FEATURE : IS_VALUE;
+    return number && !str_eq(c->name, w->split.group) && !among(&job->aside, c->name) ? IS_FEATURE : IS_VALUE;
 }
 
 /* What a version of these files would say of its columns. */
@@ -277,8 +278,7 @@ static err files_describe(struct arena *a, const struct strs *paths, const struc
     struct version_column *v = NEW_N(a, struct version_column, columns.n + 1);
     size_t found = 0;
     for (size_t i = 0; i < columns.n; i++) {
-        v[i] = (struct version_column){ .name = columns.v[i].name,
-                                        .role = role_of(job->with, &columns.v[i]) };
+        v[i] = (struct version_column){ .name = columns.v[i].name, .role = role_of(job, &columns.v[i]) };
         found += v[i].role == IS_FEATURE;
     }
     if (job->with->inputs.n == 1 && found < ((const struct train_input *)job->with->inputs.v)->columns.n)

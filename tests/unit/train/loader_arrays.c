@@ -246,7 +246,7 @@ TEST(arrays_that_do_not_fit_each_other_are_refused)
     refuses(&f, "no file is column 'picture'");
     f.in[0].columns = names_of(a, "image");
     f.spec.split.at = S("ts");
-    refuses(&f, "arrays have no column 'ts' to split by");
+    refuses(&f, "arrays and streams have no column 'ts' to split by");
     images(&f, a);
     file_put(&f, 1, "cut", "label", LOADER_TRAIN,
              str_sub(idx_text(a, 8, 1, (uint32_t[]){ 40 }, y, 40), 0, 30));
@@ -394,6 +394,84 @@ TEST(ids_are_a_stream_too)
         CHECK(y[i] == x[i] + 600);
     f.in[0].classes = 1000;
     refuses(&f, "must be from 0 to 999");
+}
+
+static void stream_of(struct files *f, const char *sql)
+{
+    f->file[0] = (struct loader_file){ .path = table_write(f->a, f->dir, "stream.parquet", "", sql) };
+    f->spec.n_files = 1;
+    for (size_t i = 0; i < 2; i++)
+        f->in[i] = (struct loader_input){ .name = i ? S("next") : S("tokens"),
+                                          .role = i ? ROLE_LABEL : ROLE_INPUT,
+                                          .kind = KIND_TOKENS,
+                                          .columns = names_of(f->a, "x"),
+                                          .length = 3 };
+    f->spec.n_inputs = 2;
+}
+
+TEST(a_column_of_a_table_is_a_stream)
+{
+    static const struct {
+        const char *sql;
+        int64_t want[6]; /* the first two windows; text: a is the smallest after the line break */
+    } rows[] = {
+        { "SELECT * FROM (VALUES ('ab'), (''), ('ca'), ('b')) AS t(x)", { 2, 3, 1, 1, 4, 2 } },
+        { "SELECT * FROM (VALUES (2), (3), (1), (1), (4), (2), (9)) AS t(x)", { 2, 3, 1, 1, 4, 2 } },
+        { "SELECT * FROM (VALUES (2::UTINYINT), (3), (1), (1), (4), (2), (9)) AS t(x)",
+          { 2, 3, 1, 1, 4, 2 } },
+        { "SELECT * FROM (VALUES ([2, 3]), ([]), ([1, 1, 4, 2, 9])) AS t(x)", { 2, 3, 1, 1, 4, 2 } },
+    };
+    NEED_DUCKDB();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        auto_arena struct arena *a = arena_new(0);
+        struct files f;
+        struct loader *l;
+        struct feed *feed;
+        struct feed_batch b;
+        files_set(&f, a);
+        stream_of(&f, rows[i].sql);
+        CHECK_OK(loader_open(a, &f.spec, &l));
+        CHECK(loader_facts(l).rows[LOADER_TRAIN] == 2);
+        CHECK_OK(feed_open(l, a, &(struct feed_options){ .rows = 2, .once = true }, &feed));
+        CHECK_OK(feed_next(feed, &b));
+        CHECK(memcmp(b.data[0], rows[i].want, sizeof rows[i].want) == 0);
+        CHECK(memcmp(b.data[1], rows[i].want + 1, 5 * sizeof *rows[i].want) == 0);
+    }
+}
+
+TEST(a_column_that_is_no_stream_is_refused)
+{
+    static const struct {
+        const char *sql, *says;
+    } rows[] = {
+        { "SELECT 'ab' AS x UNION ALL SELECT NULL", "column 'x' is null in row 1 (from 0)" },
+        { "SELECT * FROM (VALUES (1), (NULL)) AS t(x)", "column 'x' is null in row 1 (from 0)" },
+        { "SELECT [1, NULL] AS x", "column 'x'[1] is null in row 0 (from 0)" },
+        { "SELECT 0.5 AS x", "column 'x' holds numbers that are not whole" },
+        { "SELECT [0.5::FLOAT] AS x", "column 'x' holds numbers that are not whole" },
+        { "SELECT DATE '2001-01-01' AS x", "column 'x' is DATE, no number" },
+        { "SELECT [['a']] AS x", "column 'x' is VARCHAR[][], no number" },
+        { "SELECT 'ab' AS xs", "there is no column 'x'" },
+        { "SELECT -1 AS x FROM range(10)", "column 'x' is -1 in row 0" },
+    };
+    NEED_DUCKDB();
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        auto_arena struct arena *a = arena_new(0);
+        struct files f;
+        files_set(&f, a);
+        stream_of(&f, rows[i].sql);
+        refuses(&f, rows[i].says);
+    }
+    auto_arena struct arena *a = arena_new(0);
+    struct files f;
+    files_set(&f, a);
+    stream_of(&f, "SELECT repeat('a', 100) AS x FROM range(1000)");
+    f.spec.memory_max = 20000;
+    refuses(&f, "does not fit into 20000 bytes");
+    stream_of(&f, "SELECT 'abcdefgh' AS x, 1 AS y");
+    f.spec.memory_max = 0;
+    f.in[1] = (struct loader_input){ .name = S("y"), .role = ROLE_LABEL, .columns = names_of(a, "y") };
+    refuses(&f, "input 'y' is no stream of tokens");
 }
 
 TEST(fashion_mnist_is_read)

@@ -95,7 +95,7 @@ TEST(what_is_wrong_is_said_with_its_field_before_anything_begins)
         { "{\"over\":{\"optimizer.rate\":{\"min\":0,\"max\":1,\"scale\":\"log\"}}}", "spec.over", INVALID },
         { "{\"kind\":\"grid\",\"over\":{\"optimizer.rate\":{\"min\":0.1,\"max\":1}}}", "spec.over", INVALID },
         { "{\"kind\":\"halving\",\"over\":{\"epochs\":[1,2]}}", "spec.over", INVALID },
-        { "{\"over\":{\"holdout\":[\"0s\"]}}", "spec.with.holdout", INVALID },
+        { "{\"over\":{\"data.path\":[\"late.csv\"]}}", "spec.with.data", INVALID },
         { "{\"trials\":1001,\"over\":{\"seed\":[1]}}", "spec.trials", TOO_LARGE },
         { "{\"metric\":\"beauty\",\"over\":{\"seed\":[1]}}", "spec.metric", INVALID },
     };
