@@ -34,28 +34,28 @@ static struct str cookie_give(struct infer *c)
     return value;
 }
 
-static struct str key_of(struct infer *c)
+static struct str key_of(struct infer *c, const struct entry *e)
 {
-    const struct entry *e = c->entry;
     struct str key = e->header.n ? req_header(c->r, e->header) : S("");
     if (!key.n && e->cookie.n) {
         key = cookie_value(req_header(c->r, S("cookie")), e->cookie);
-        return key.n ? key : cookie_give(c);
+        if (key.n || e == c->entry)
+            return key.n ? key : cookie_give(c);
     }
     return key.n ? key : c->id.n ? c->id : c->row_ids_n ? c->row_ids[0] : c->r->id;
 }
 
 /* The same key meets the same version while the shares stay; a share that grows takes nobody away from the version. */
-static const struct served *by_share(struct infer *c)
+const struct served *served_by_traffic(struct infer *c, const struct entry *e)
 {
     const struct served *most = NULL;
-    if (!c->entry->n)
+    if (!e->n)
         return NULL;
-    if (c->entry->n == 1 && !c->entry->cookie.n)
-        return c->entry->v[0].share > 0 ? c->entry->v : NULL;
-    double at = (double)(hash64(key_of(c)) >> 11) * 0x1p-53;
-    for (size_t i = 0; i < c->entry->n; i++) {
-        const struct served *v = &c->entry->v[i];
+    if (e->n == 1 && !e->cookie.n)
+        return e->v[0].share > 0 ? e->v : NULL;
+    double at = (double)(hash64(key_of(c, e)) >> 11) * 0x1p-53;
+    for (size_t i = 0; i < e->n; i++) {
+        const struct served *v = &e->v[i];
         if (v->share > 0 && at < v->share)
             return v;
         at -= v->share;
@@ -70,7 +70,7 @@ err version_choose(struct infer *c)
     struct str version = c->p.version;
     if (c->entry->state == ENTRY_SUSPENDED)
         FAIL(UNAVAILABLE, "'%.*s' is not loaded", STR(c->entry->name));
-    c->to = version.n ? version_at(c->entry, version) : by_share(c);
+    c->to = version.n ? version_at(c->entry, version) : served_by_traffic(c, c->entry);
     if (c->to)
         return NULL;
     if (version.n)

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Ensembles: a graph of deployments and look-ups of features behind the face of one model: a session whose run is its
- * steps, so that all that knows models (metadata, queue, counts, protocols) knows ensembles. A step asks the version
- * that answers most of its deployment at that moment, which may be an ensemble itself; tensors go from step to step by
- * pointer. */
+ * steps, so that all that knows models (metadata, queue, counts, protocols) knows ensembles. A step is a request of its
+ * own to its deployment, which may be an ensemble itself: traffic chooses its version, and it is counted, logged and
+ * observed there. Tensors go from step to step by pointer. */
 #include "serve/policy.h"
 #include <stdlib.h>
 
-enum { STEPS_MAX = 32, NAMES_MAX = 256, DEEP_MAX = 8 /* ensembles in one another */ };
+enum {
+    STEPS_MAX = 32,
+    NAMES_MAX = 256,
+    DEEP_MAX = 8,     /* ensembles in one another */
+    PICKS_MAX = 1024, /* models that one request asks */
+};
 
 /* ---- the graph ---- */
 
@@ -156,7 +161,8 @@ struct ensemble_session {
     struct session base; /* first member */
     struct serve *s;
     struct arena *a;
-    struct str project, name, text; /* name: the deployment's; text: of what it was made */
+    struct str project, name; /* the deployment's */
+    struct str graph, text;   /* the spec it was made of; that and the versions it was made for */
     int64_t made_ns;
     int deep; /* 1: no step of it is an ensemble; else one more than any of these */
     struct wiring g;
@@ -190,39 +196,6 @@ static const struct ensemble_session *composed(const struct model *m)
     return m->composed ? (const struct ensemble_session *)m->session : NULL;
 }
 
-/* A version runs on the step's tensors. Ensembles go down by `deep`, so that no run is without end, whatever the steps'
- * deployments have become since this one was made. */
-static err model_ask(const struct step *step, int deep, const struct served *v, struct run_control *control,
-                     struct arena *a, struct tensor *t)
-{
-    const struct session_info *info = v->model->info;
-    struct tensor *in = NEW_N(a, struct tensor, info->n_inputs + 1);
-    struct tensor *out = NEW_N(a, struct tensor, step->out_n);
-    if (composed(v->model) && composed(v->model)->deep >= deep)
-        FAIL(UNAVAILABLE, "'%.*s' has other steps now, and this ensemble is not made anew yet",
-             STR(step->deployment));
-    if (step->in_n != info->n_inputs)
-        FAIL(INVALID, "the model takes %zu inputs, the step gives %zu", info->n_inputs, step->in_n);
-    for (size_t i = 0; i < step->in_n; i++) {
-        const struct tensor_spec *spec = spec_of(info->inputs, info->n_inputs, step->in[i].theirs);
-        if (!spec)
-            FAIL(INVALID, "the model has no input '%.*s'", STR(step->in[i].theirs));
-        TRY(tensor_fits(step->in[i].theirs, &t[step->in[i].at], spec));
-        in[i] = t[step->in[i].at];
-        in[i].slot = (size_t)(spec - info->inputs);
-    }
-    for (size_t i = 0; i < step->out_n; i++) {
-        const struct tensor_spec *spec = spec_of(info->outputs, info->n_outputs, step->out[i].theirs);
-        if (!spec)
-            FAIL(INVALID, "the model has no output '%.*s'", STR(step->out[i].theirs));
-        out[i].slot = (size_t)(spec - info->outputs);
-    }
-    TRY(session_run_until(v->model->session, control, a, in, step->in_n, out, step->out_n));
-    for (size_t i = 0; i < step->out_n; i++)
-        t[step->out[i].at] = out[i];
-    return NULL;
-}
-
 static const struct served *served_most(const struct entry *e)
 {
     const struct served *most = NULL;
@@ -232,16 +205,107 @@ static const struct served *served_most(const struct entry *e)
     return most;
 }
 
-static err deployment_ask(struct ensemble_session *e, const struct step *step, struct run_control *control,
-                          struct arena *a, struct tensor *t)
+/* ---- who runs the steps ---- */
+
+struct picks {
+    VEC(struct pick) v;
+};
+
+static err picks_add(struct infer *c, const struct ensemble_session *e, struct picks *to,
+                     const struct entry **asleep);
+
+/* Ensembles go down by `deep`, so that no run is without end, whatever the steps' deployments have become since this one
+ * was made. */
+static err pick_add(struct infer *c, const struct ensemble_session *e, const struct step *step,
+                    struct picks *to, const struct entry **asleep)
 {
-    unsigned slot;
-    const struct snap *snap = snap_enter(e->s, &slot);
-    const struct served *v = served_most(snap_find(snap, e->project, step->deployment));
-    err failed = v ? model_ask(step, e->deep, v, control, a, t)
-                   : err_new(UNAVAILABLE, "'%.*s' has no version ready", STR(step->deployment));
-    snap_leave(e->s, slot);
-    return failed;
+    const struct entry *entry = snap_find(c->snap, e->project, step->deployment);
+    if (entry && entry->state == ENTRY_IDLE) {
+        *asleep = entry;
+        return NULL;
+    }
+    const struct served *v = entry ? served_by_traffic(c, entry) : NULL;
+    const struct ensemble_session *below = v ? composed(v->model) : NULL;
+    if (!v)
+        FAIL(UNAVAILABLE, "'%.*s' has no version ready", STR(step->deployment));
+    if (below && below->deep >= e->deep)
+        FAIL(UNAVAILABLE, "'%.*s' has other steps now, and this ensemble is not made anew yet",
+             STR(step->deployment));
+    if (to->v.n == PICKS_MAX)
+        FAIL(TOO_LARGE, "it is more than %d models that a request asks", PICKS_MAX);
+    size_t at = to->v.n;
+    push(c->a, &to->v, (struct pick){ .entry = entry, .to = v });
+    if (below)
+        TRY(picks_add(c, below, to, asleep));
+    to->v.v[at].below = to->v.n - at - 1;
+    return NULL;
+}
+
+static err picks_add(struct infer *c, const struct ensemble_session *e, struct picks *to,
+                     const struct entry **asleep)
+{
+    for (size_t i = 0; i < e->g.steps_n && !*asleep; i++) {
+        const struct step *step = &e->g.step[e->g.order[i]];
+        if (!step->plan)
+            TRY_AS(pick_add(c, e, step, to, asleep), "step '%.*s'", STR(step->name));
+    }
+    return NULL;
+}
+
+err ensemble_enter(struct infer *c, const struct entry **asleep)
+{
+    struct picks to = { 0 };
+    TRY(picks_add(c, composed(c->entry->v->model), &to, asleep));
+    c->picks = to.v.v;
+    return NULL;
+}
+
+/* ---- a step ---- */
+
+struct asking {
+    struct infer *c;
+    struct run_control *control;
+    int64_t until;
+    struct arena *a;
+    const struct pick *next;
+    struct tensor *t;
+    bool alone; /* c is no batch */
+};
+
+static err deployment_ask(struct asking *k, const struct step *step)
+{
+    const struct pick *pick = k->next;
+    struct infer *c = NEW(k->a, struct infer);
+    k->next += 1 + pick->below;
+    *c = (struct infer){ .s = k->c->s,
+                         .r = k->c->r,
+                         .a = k->a,
+                         .project = pick->entry->project,
+                         .deployment = pick->entry->name,
+                         .id = k->alone ? k->c->id : S(""),
+                         .row_ids = k->alone ? k->c->row_ids : NULL,
+                         .row_ids_n = k->alone ? k->c->row_ids_n : 0,
+                         .inputs = NEW_N(k->a, struct named, step->in_n),
+                         .inputs_n = step->in_n,
+                         .asked = NEW_N(k->a, struct asked, step->out_n),
+                         .asked_n = step->out_n,
+                         .snap = k->c->snap,
+                         .slot = k->c->slot,
+                         .entry = pick->entry,
+                         .to = pick->to,
+                         .now = k->c->now,
+                         .at.arrived = mono_ns(),
+                         .picks = pick + 1,
+                         .within = k->control,
+                         .until = k->until };
+    for (size_t i = 0; i < step->in_n; i++)
+        c->inputs[i] = (struct named){ step->in[i].theirs, k->t[step->in[i].at] };
+    for (size_t i = 0; i < step->out_n; i++)
+        c->asked[i].name = step->out[i].theirs;
+    TRY(infer_step(c));
+    for (size_t i = 0; i < step->out_n; i++)
+        k->t[step->out[i].at] = c->out[i];
+    return NULL;
 }
 
 /* ---- features ---- */
@@ -295,9 +359,10 @@ static err columns_make(const struct step *step, struct arena *a, const struct t
     return NULL;
 }
 
-static err features_look_up(struct ensemble_session *e, const struct step *step, struct arena *a,
-                            struct tensor *t)
+static err features_look_up(struct asking *k, const struct step *step)
 {
+    struct arena *a = k->a;
+    struct tensor *t = k->t;
     const struct str *names;
     struct columns cols = { 0 };
     struct plan_binding binding;
@@ -310,10 +375,9 @@ static err features_look_up(struct ensemble_session *e, const struct step *step,
     struct plan_row row = { NEW_N(a, double, width), NEW_N(a, uint8_t, views + 1),
                             NEW_N(a, int64_t, views + 1) };
     float *x = NEW_N(a, float, cols.rows *width);
-    int64_t now = now_us();
-    TRY(kv_snap_begin(store_kv(e->s->store), &kv));
+    TRY(kv_snap_begin(store_kv(k->c->s->store), &kv));
     for (size_t r = 0; r < cols.rows; r++) {
-        feature_plan_row(step->plan, kv, &cols, &binding, r, now, &row);
+        feature_plan_row(step->plan, kv, &cols, &binding, r, k->c->now, &row);
         for (size_t f = 0; f < width; f++)
             x[r * width + f] = (float)row.features[f];
     }
@@ -328,44 +392,47 @@ static err features_look_up(struct ensemble_session *e, const struct step *step,
 
 /* ---- the run ---- */
 
-static err ensemble_run(struct session *session, struct run_control *control, struct arena *a,
-                        const struct tensor *in, size_t n_in, struct tensor *out, size_t n_out)
+err ensemble_run(struct infer *c, struct run_control *control, int64_t until, struct arena *a,
+                 const struct tensor *in, struct tensor *out, size_t out_n)
 {
-    struct ensemble_session *e = (struct ensemble_session *)session;
-    struct wiring *g = &e->g;
-    struct tensor *t = NEW_N(a, struct tensor, g->names_n);
-    for (size_t i = 0; i < n_in; i++)
-        for (size_t k = 0; k < g->names_n; k++)
-            if (g->maker[k] < 0 && str_eq(g->names[k], e->info.inputs[in[i].slot].name))
-                t[k] = in[i];
+    const struct ensemble_session *e = composed(c->to->model);
+    const struct wiring *g = &e->g;
+    struct asking k = { c, control, until, a, c->picks, NEW_N(a, struct tensor, g->names_n), in == c->in };
+    for (size_t i = 0; i < e->info.n_inputs; i++)
+        for (size_t n = 0; n < g->names_n; n++)
+            if (g->maker[n] < 0 && str_eq(g->names[n], e->info.inputs[in[i].slot].name))
+                k.t[n] = in[i];
     for (size_t i = 0; i < g->steps_n; i++) {
         const struct step *step = &g->step[g->order[i]];
-        err failed = step->plan ? features_look_up(e, step, a, t) : deployment_ask(e, step, control, a, t);
-        if (failed)
-            return err_wrap(failed, "step '%.*s'", STR(step->name));
+        TRY_AS(step->plan ? features_look_up(&k, step) : deployment_ask(&k, step), "step '%.*s'",
+               STR(step->name));
     }
-    for (size_t i = 0; i < n_out; i++) {
+    for (size_t i = 0; i < out_n; i++) {
         size_t slot = out[i].slot;
-        out[i] = t[g->answer[slot]];
+        out[i] = k.t[g->answer[slot]];
         out[i].slot = slot;
     }
     return NULL;
 }
 
+/* It is no session by itself: a run belongs to a request. */
 static const struct runtime_ops runtime_ensemble = {
     .name = "ensemble",
     .describe = ensemble_describe,
-    .run = ensemble_run,
     .unload = ensemble_unload,
 };
 
 /* ---- making one: the faces of its steps are its own ---- */
 
-static const struct model *model_now(struct serve *s, struct str project, struct str deployment, bool *comes)
+/* comes: it is being loaded, or asleep, which ends when wakes is set. */
+static const struct model *model_now(struct serve *s, struct str project, struct str deployment, bool wakes,
+                                     bool *comes)
 {
-    const struct depl *d = depl_find(s, project, deployment);
+    struct depl *d = depl_find(s, project, deployment);
+    if (d && d->asleep && wakes)
+        (void)depl_wake(s, d); /* nobody waits for one that is asleep */
     const struct served *v = d ? served_most(&d->now) : NULL;
-    *comes = d && !d->settled;
+    *comes = d && (!d->settled || d->asleep || d->waking);
     return v ? v->model : NULL;
 }
 
@@ -485,7 +552,7 @@ static err session_make(struct ensemble_session *e, const struct ensemble *spec)
             TRY(look_up_open(e, step));
             continue;
         }
-        models[i] = model_now(e->s, e->project, step->deployment, &comes);
+        models[i] = model_now(e->s, e->project, step->deployment, true, &comes);
         if (!models[i])
             FAIL(comes ? UNAVAILABLE : INVALID, "step '%.*s': '%.*s' has no version ready", STR(step->name),
                  STR(step->deployment));
@@ -498,30 +565,49 @@ static err session_make(struct ensemble_session *e, const struct ensemble *spec)
     return faces_find(e, models);
 }
 
-/* What it is made of: equal texts, equal faces. */
-static struct str parts_of(struct serve *s, struct arena *a, struct str project, const struct ensemble *spec)
+/* What it is made of: equal texts, equal faces. *partly: a step has no version in memory now, and gets one when it is asked. */
+static struct str parts_of(struct serve *s, struct arena *a, struct str project, struct str graph,
+                           const struct ensemble *spec, bool *partly)
 {
     const struct ensemble_step *step = spec->steps.v;
     struct buf b = buf_new(a);
-    buf_str(&b, schema_text(&ensemble_schema, a, spec, 0));
+    buf_str(&b, graph);
+    *partly = false;
     for (size_t i = 0; i < spec->steps.n; i++) {
-        bool comes;
-        const struct model *m = step[i].deployment.n ? model_now(s, project, step[i].deployment, &comes)
-                                                     : NULL;
+        bool comes = false;
+        const struct model *m = step[i].deployment.n
+                                    ? model_now(s, project, step[i].deployment, false, &comes)
+                                    : NULL;
         const struct ensemble_session *below = m ? composed(m) : NULL;
+        *partly = *partly || (!m && comes);
         buf_fmt(&b, " %.*s %lld", STR(m ? m->name : S("-")), below ? (long long)below->made_ns : 0);
     }
     return buf_get(&b);
 }
 
-static struct model *model_of(struct serve *s, struct str project, struct str name, struct str text,
-                              bool ready)
+static bool is_of(const struct model *m, struct str project, struct str name, bool ready)
+{
+    return m->composed && (m->state == MODEL_READY) == ready && str_eq(m->project, project) &&
+           str_eq(m->name, name);
+}
+
+/* The one that is there, if it was made of the same; while a step sleeps, of the same graph. */
+static struct model *model_good(struct serve *s, struct str project, struct str name, struct str graph,
+                                struct str text, bool partly)
 {
     for (struct model *m = s->models; m; m = m->next)
-        if (m->composed && (m->state == MODEL_READY) == ready && str_eq(m->project, project) &&
-            str_eq(m->name, name) && (!ready || str_eq(((struct ensemble_session *)m->session)->text, text)))
+        if (is_of(m, project, name, true) &&
+            (partly ? str_eq(composed(m)->graph, graph) : str_eq(composed(m)->text, text)))
             return m;
     return NULL;
+}
+
+static struct model *model_unmade(struct serve *s, struct str project, struct str name)
+{
+    struct model *m = s->models;
+    while (m && !is_of(m, project, name, false))
+        m = m->next;
+    return m;
 }
 
 static struct model *model_new(struct serve *s, struct str project, struct str name)
@@ -539,13 +625,14 @@ static struct model *model_new(struct serve *s, struct str project, struct str n
     return m;
 }
 
-static void model_fill(struct serve *s, struct model *m, struct str name, struct str text,
+static void model_fill(struct serve *s, struct model *m, struct str name, struct str graph, struct str text,
                        const struct ensemble *spec)
 {
     struct arena *a = arena_new(0);
     struct ensemble_session *e = NEW(a, struct ensemble_session);
     *e = (struct ensemble_session){ .base = { &runtime_ensemble }, .s = s, .a = a, .project = m->project };
     e->name = str_dup(a, name);
+    e->graph = str_dup(a, graph);
     e->text = str_dup(a, text);
     e->made_ns = mono_ns();
     err failed = session_make(e, spec);
@@ -567,13 +654,15 @@ struct model *ensemble_want(struct serve *s, struct arena *a, struct str project
 {
     struct depl *d = depl_find(s, project, name);
     struct str own = fmt(a, "%.*s:ensemble", STR(name)); /* no version has such a name */
-    struct str text = parts_of(s, a, project, &spec->ensemble);
-    struct model *m = d->plan_stale ? NULL : model_of(s, project, own, text, true);
+    struct str graph = schema_text(&ensemble_schema, a, &spec->ensemble, 0);
+    bool partly;
+    struct str text = parts_of(s, a, project, graph, &spec->ensemble, &partly);
+    struct model *m = d->plan_stale ? NULL : model_good(s, project, own, graph, text, partly);
     d->plan_stale = false;
     if (!m) {
-        m = model_of(s, project, own, text, false);
+        m = model_unmade(s, project, own);
         m = m ? m : model_new(s, project, own);
-        model_fill(s, m, name, text, &spec->ensemble);
+        model_fill(s, m, name, graph, text, &spec->ensemble);
     }
     m->refs++;
     return m;

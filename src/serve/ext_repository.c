@@ -15,11 +15,14 @@ static void line_write(struct json *j, const struct depl *d, struct str number, 
     json_obj_end(j);
 }
 
-static bool answers(const struct depl *d, struct str version)
+/* An ensemble that is to be made anew has the number of the one that answers. */
+static bool answers(const struct depl *d, const struct wanted *w)
 {
-    for (size_t i = 0; i < d->now.n; i++)
-        if (str_eq(d->now.v[i].model->name, version))
+    for (size_t i = 0; i < d->now.n; i++) {
+        const struct model *m = d->now.v[i].model;
+        if (m == w->model || m->composed || str_eq(m->name, w->version))
             return true;
+    }
     return false;
 }
 
@@ -45,7 +48,7 @@ static void depl_write(struct json *j, const struct depl *d, bool ready_only)
     for (size_t i = 0; i < d->now.n; i++)
         line_write(j, d, d->now.v[i].model->number, "READY", S(""));
     for (size_t i = 0; i < d->wanted_n && !ready_only; i++)
-        if (!answers(d, d->wanted[i].version)) {
+        if (!answers(d, &d->wanted[i])) {
             wanted_write(j, d, &d->wanted[i]);
             n++;
         }

@@ -37,7 +37,7 @@ static void cold_start_note(struct serve *s, struct str project, struct str name
 static void woke_go(struct serve *s, struct infer *c)
 {
     auto_arena struct arena *a = arena_new(0); /* c's is gone with its answer */
-    struct str project = str_dup(a, c->project), name = str_dup(a, c->deployment);
+    struct str project = str_dup(a, c->project), name = str_dup(a, c->wakes);
     int64_t arrived = c->at.arrived;
     infer_again(c);
     cold_start_note(s, project, name, mono_ns() - arrived);
@@ -86,7 +86,7 @@ static bool loading(const struct depl *d)
     return false;
 }
 
-static struct infer *wake(struct serve *s, struct depl *d)
+struct infer *depl_wake(struct serve *s, struct depl *d)
 {
     auto_arena struct arena *a = arena_new(0);
     d->asleep = false;
@@ -102,11 +102,11 @@ static struct infer *wake(struct serve *s, struct depl *d)
 static err wait_in(struct serve *s, struct infer *c, struct infer **go)
 {
     LOCKED(&s->m);
-    struct depl *d = depl_find(s, c->project, c->deployment);
+    struct depl *d = depl_find(s, c->project, c->wakes);
     bool open = !d || (!d->asleep && !d->waking);
     if (!open && d->waiters_n == WAITERS_MAX)
         return err_hint(err_new(UNAVAILABLE, "'%.*s' is being loaded, and %d requests wait for it",
-                                STR(str_sub(c->deployment, 0, 64)), WAITERS_MAX),
+                                STR(str_sub(c->wakes, 0, 64)), WAITERS_MAX),
                         "try again in a second");
     c->next = NULL;
     if (!c->waits)
@@ -120,7 +120,7 @@ static err wait_in(struct serve *s, struct infer *c, struct infer **go)
     *(d->waiters_last ? &d->waiters_last->next : &d->waiters) = c;
     d->waiters_last = c;
     d->waiters_n++;
-    *go = d->asleep ? wake(s, d) : NULL;
+    *go = d->asleep ? depl_wake(s, d) : NULL;
     return NULL;
 }
 

@@ -138,11 +138,16 @@ static void observe(const struct infer *c)
 
 /* ---- the whole way ---- */
 
-static err prepare(struct infer *c)
+static void tensors_room(struct infer *c)
 {
     const struct session_info *info = c->to->model->info;
     c->in = NEW_N(c->a, struct tensor, info->n_inputs + 1);
     c->out = NEW_N(c->a, struct tensor, info->n_outputs + 1);
+}
+
+static err prepare(struct infer *c)
+{
+    tensors_room(c);
     if (c->fit)
         TRY(c->fit(c));
     TRY(sequence_enter(c));
@@ -211,6 +216,26 @@ static err refuse(struct infer *c, err e)
     return over(c, e);
 }
 
+err infer_step(struct infer *c)
+{
+    infer_arrive(c);
+    tensors_room(c);
+    err e = tensors_take(c);
+    if (!e)
+        e = outputs_take(c);
+    c->at.ready = mono_ns();
+    if (c->row_ids_n != c->n) /* its rows are not the request's */
+        c->row_ids = NULL, c->row_ids_n = 0;
+    if (!e && !cache_get(c))
+        e = infer_run(c);
+    if (!e && c->keyed)
+        cache_put(c);
+    infer_count(c, e, false);
+    if (!e)
+        observe(c);
+    return e;
+}
+
 static err unknown(const struct infer *c)
 {
     return err_new(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(c->deployment, 0, 64)));
@@ -225,23 +250,31 @@ err infer_unread(struct infer *c, err e)
     return known ? e : unknown(c);
 }
 
+/* Until the deployment, its own or a step's, is loaded. */
+static err doze(struct infer *c, const struct entry *asleep)
+{
+    c->wakes = asleep == c->entry ? c->deployment : str_dup(c->a, asleep->name);
+    leave(c);
+    return wake_wait(c);
+}
+
 static err begin(struct infer *c)
 {
     c->entry = snap_find(c->snap, c->project, c->deployment);
     if (!c->entry)
         return refuse(c, unknown(c));
-    if (c->entry->state == ENTRY_IDLE) {
-        leave(c);
-        return wake_wait(c);
-    }
-    err e = limit_enter(c);
-    if (!e)
-        e = version_choose(c);
+    const struct entry *asleep = c->entry->state == ENTRY_IDLE ? c->entry : NULL;
+    err steps = !asleep && c->entry->n && c->entry->v->model->composed ? ensemble_enter(c, &asleep) : NULL;
+    if (asleep)
+        return doze(c, asleep);
+    err e = version_choose(c);
     if (e)
         return refuse(c, e);
-    c->count = &c->to->tally->stripe[c->slot % STRIPES];
     infer_arrive(c);
-    e = prepare(c);
+    trace_take(c);
+    e = steps ? steps : limit_enter(c); /* after its arrival, so that who is refused is counted */
+    if (!e)
+        e = prepare(c);
     if (e)
         return refuse(c, e);
     c->at.ready = mono_ns();

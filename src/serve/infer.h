@@ -33,6 +33,13 @@ struct infer_times {
     int64_t arrived, ready, started, ran;
 };
 
+/* Who runs a step of an ensemble. Those of an ensemble that is itself a step come right after it. */
+struct pick {
+    const struct entry *entry;
+    const struct served *to;
+    size_t below; /* picks of its own steps, and of theirs */
+};
+
 struct infer {
     /* by the adapter */
     struct serve *s;
@@ -55,8 +62,9 @@ struct infer {
     /* by infer_start */
     const struct snap *snap;
     unsigned slot;
-    bool waits; /* infer_wait or wake_wait was called */
-    bool woke;  /* it is the one whose coming had its deployment loaded */
+    bool waits;       /* infer_wait or wake_wait was called */
+    struct str wakes; /* the deployment that wake_wait waits for: its own, or a step's */
+    bool woke;        /* it is the one whose coming had that loaded */
     const struct entry *entry;
     const struct served *to;
     struct stripe *count;
@@ -79,6 +87,10 @@ struct infer {
     bool seq_turn; /* it is the one of seq that runs */
     bool keyed;    /* the answer is to be kept under: */
     uint8_t key[32];
+    /* of ensembles */
+    const struct pick *picks;   /* who runs its steps; NULL: it has none */
+    struct run_control *within; /* for a step: of the run that it is a part of; NULL: that has no end */
+    int64_t until;              /* for a step: mono_ns() when that run is ended; 0: never */
 };
 
 /* ---- infer.c ---- */
@@ -92,6 +104,8 @@ void infer_again(struct infer *);
 void infer_wait(struct infer *c);
 /* Runs c's tensors through its model on this thread; fills c->out. */
 err infer_run(struct infer *c);
+/* A step of an ensemble: c, with entry and to, its inputs and asked, as a request of its own that runs here and now. */
+err infer_step(struct infer *c);
 /* Is t of spec's type and shape? INVALID that names it. */
 err tensor_fits(struct str name, const struct tensor *t, const struct tensor_spec *spec);
 /* Memory in a for an output of n rows, where its size is known before the run: nothing is copied then. */
@@ -109,13 +123,15 @@ bool infer_light_named(struct serve *, struct req *, struct str name, size_t tex
 /* ---- choose.c ---- */
 /* Which version answers: c->to. NOT_FOUND, UNAVAILABLE. */
 err version_choose(struct infer *c);
+/* The version of e, which may be a step's, that c meets by e's traffic; NULL: none is ready. */
+const struct served *served_by_traffic(struct infer *c, const struct entry *e);
 
 /* ---- keys.c ---- */
 /* Rows of features by entity keys, as the model's one input. */
 err keys_take(struct infer *c);
 
 /* ---- metrics.c ---- */
-/* A request has reached its version (c->count). */
+/* A request, or a step, has reached its version (c->to). */
 void infer_arrive(struct infer *c);
 /* Counts an ended request in its version's tally: e says how it ended, made_by_us that the fault is not the client's. */
 void infer_count(struct infer *c, err e, bool made_by_us);

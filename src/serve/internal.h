@@ -284,8 +284,10 @@ struct infer *depl_publish(struct serve *, struct arena *a, struct depl *, struc
 struct depl *depl_find(struct serve *, struct str project, struct str name);
 
 /* ---- idle.c ---- */
-/* Lets c, which has let its snapshot go, wait until its deployment is loaded; loading begins. Result as infer_start(). */
+/* Lets c, which has let its snapshot go, wait until c->wakes is loaded; loading begins. Result as infer_start(). */
 err wake_wait(struct infer *c);
+/* With m held: one that sleeps is loaded. Those whose time has come, for waiters_go() without m. */
+struct infer *depl_wake(struct serve *, struct depl *);
 /* Answers those that waited, on this thread, and notes how long the first one took. */
 void waiters_go(struct serve *, struct infer *);
 /* The same on the lane. */

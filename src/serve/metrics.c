@@ -101,7 +101,8 @@ static _Atomic int64_t *reason_of(struct infer *c, err e)
 /* What a request asks for wrongly is the client's fault, but for what we made ourselves of its keys. */
 static void failure_count(struct infer *c, err e, bool made_by_us, int64_t now)
 {
-    bool theirs = !made_by_us && (e->code == INVALID || e->code == TOO_LARGE || e->code == NOT_FOUND);
+    bool theirs = e->code == LIMIT ||
+                  (!made_by_us && (e->code == INVALID || e->code == TOO_LARGE || e->code == NOT_FOUND));
     add(theirs ? &c->count->refused : &c->count->failed, 1);
     add(reason_of(c, e), 1);
     add(&c->count->fail_ns, now - c->at.arrived);
@@ -109,8 +110,8 @@ static void failure_count(struct infer *c, err e, bool made_by_us, int64_t now)
 
 void infer_arrive(struct infer *c)
 {
+    c->count = &c->to->tally->stripe[c->slot % STRIPES];
     add(&c->count->in_flight, 1);
-    trace_take(c);
 }
 
 void infer_count(struct infer *c, err e, bool made_by_us)

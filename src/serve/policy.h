@@ -144,5 +144,11 @@ void cache_put(struct infer *c);
 
 /* ---- ensemble.c ---- */
 err ensemble_check(struct arena *a, const struct ensemble *);
+/* Who runs the steps of the ensemble that c asks, by their deployments' traffic: c->picks. *asleep: one of them that is to
+ * be loaded first. UNAVAILABLE. */
+err ensemble_enter(struct infer *c, const struct entry **asleep);
+/* The steps run, one after the other, on this thread; control (may be NULL) ends them, no later than until (0: any time). */
+err ensemble_run(struct infer *c, struct run_control *control, int64_t until, struct arena *a,
+                 const struct tensor *in, struct tensor *out, size_t out_n);
 /* Its steps, as Triton's "ensemble_scheduling". */
 void ensemble_write(struct json *, struct session *);

@@ -124,6 +124,19 @@ static void versions_put(struct serve *s, struct arena *a, struct depl *d, struc
         served_add(s, a, d, out, stand_in, left, trouble);
 }
 
+/* Ensembles that ask it are looked at: their faces are those of its versions. */
+static void ensembles_poke(struct serve *s, const struct depl *asked)
+{
+    for (struct depl *d = s->depls; d && s->control; d = d->next) {
+        const struct ensemble_step *step = d->spec.ensemble.steps.v;
+        for (size_t i = 0; i < d->spec.ensemble.steps.n; i++)
+            if (str_eq(step[i].deployment, asked->name) && str_eq(d->project, asked->project)) {
+                control_poke(s->control, S("Deployment"), d->project, d->name);
+                break;
+            }
+    }
+}
+
 struct infer *depl_publish(struct serve *s, struct arena *a, struct depl *d, struct str *trouble)
 {
     struct lacking lacking = lacking_of(a, d, trouble);
@@ -141,7 +154,9 @@ struct infer *depl_publish(struct serve *s, struct arena *a, struct depl *d, str
     d->now = next;
     d->settled = d->settled || !lacking.loading;
     d->changed = false;
-    if (!same)
+    if (!same) {
         snap_publish(s);
+        ensembles_poke(s, d);
+    }
     return next.state == ENTRY_IDLE ? NULL : waiters_take(d);
 }

@@ -214,7 +214,8 @@ static bool is_due(struct policy *p, int64_t due, int64_t now)
 /* When c's client stops waiting, as it told. */
 static int64_t deadline_of(const struct infer *c)
 {
-    return c->r->deadline_ns > 0 ? c->r->deadline_ns : INT64_MAX;
+    int64_t at = c->r->deadline_ns > 0 ? c->r->deadline_ns : INT64_MAX;
+    return c->until && c->until < at ? c->until : at;
 }
 
 /* Those whose time is up: runs are stopped, who waits goes out, or behind all others. */
@@ -494,23 +495,23 @@ static void *runner(void *arg)
 /* ---- runs that may take only so long ---- */
 
 /* No longer than the spec allows, nor than one of those that wait for it (c, and what hangs on it) still waits. */
-static void run_enter(struct policy *p, struct run *r, const struct infer *c)
+static int64_t run_enter(struct policy *p, struct run *r, const struct infer *c)
 {
-    int64_t last = 0;
+    int64_t last = 0, due = mono_ns() + p->run_ns_max;
     for (; c; c = c->next)
         last = deadline_of(c) > last ? deadline_of(c) : last;
-    r->due = mono_ns() + p->run_ns_max;
-    r->due = last < r->due ? last : r->due;
+    r->due = due = last < due ? last : due;
     pthread_mutex_lock(&p->m);
     r->next = p->runs;
     r->link = &p->runs;
     if (r->next)
         r->next->link = &r->next;
     p->runs = r;
-    p->next_due = r->due < p->next_due ? r->due : p->next_due;
+    p->next_due = due < p->next_due ? due : p->next_due;
     struct sleeper *other = call(p);
     pthread_mutex_unlock(&p->m);
     shake(other);
+    return due;
 }
 
 static void run_leave(struct policy *p, struct run *r)
@@ -521,17 +522,26 @@ static void run_leave(struct policy *p, struct run *r)
         r->next->link = r->link;
 }
 
+static err model_run(struct infer *c, struct run_control *control, int64_t until, struct arena *a,
+                     const struct tensor *in, struct tensor *out, size_t out_n)
+{
+    const struct model *m = c->to->model;
+    if (m->composed)
+        return ensemble_run(c, control, until, a, in, out, out_n);
+    return session_run_until(m->session, control, a, in, m->info->n_inputs, out, out_n);
+}
+
 err policy_run(struct infer *c, struct arena *a, const struct tensor *in, struct tensor *out, size_t out_n)
 {
     struct policy *p = c->entry->policy;
-    const struct model *m = c->to->model;
-    if ((!p || !p->run_ns_max) && in == c->in && bound_fits(c))
+    bool timed = p && p->run_ns_max;
+    if (!timed && !c->within && in == c->in && bound_fits(c))
         return bound_run(c);
-    if (!p || !p->run_ns_max)
-        return session_run(m->session, a, in, m->info->n_inputs, out, out_n);
+    if (!timed)
+        return model_run(c, c->within, c->until, a, in, out, out_n);
     struct run r = { .control = RUN_CONTROL_INIT };
-    run_enter(p, &r, c);
-    err e = session_run_until(m->session, &r.control, a, in, m->info->n_inputs, out, out_n);
+    int64_t due = run_enter(p, &r, c);
+    err e = model_run(c, &r.control, due, a, in, out, out_n);
     run_leave(p, &r);
     pthread_mutex_destroy(&r.control.lock);
     return e;

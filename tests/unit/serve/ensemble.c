@@ -232,3 +232,111 @@ TEST(the_steps_version_of_the_moment_answers)
     CHECK(has(want(w, M_POST, "/v2/models/all/infer", body, 200).body, "[0.880797"));
     world_free(w);
 }
+
+/* ---- a step is a request to its deployment ---- */
+
+#define ONE_STEP ALL("{deployment: late, inputs: {features: x}, outputs: {probability: y}}")
+#define ROW_BODY "{\"inputs\":[" ROW("x", "1") "]}"
+#define LATE "/api/v1/projects/default/deployments/late"
+
+static void late_put(struct world *w, const char *spec)
+{
+    want(
+        w, M_PUT, LATE,
+        fmtz(
+            w->l.a,
+            "{\"apiVersion\":\"dhow/v1\",\"kind\":\"Deployment\",\"metadata\":{\"name\":\"late\"},\"spec\":%s}",
+            spec),
+        200);
+}
+
+static struct str metrics(struct world *w)
+{
+    struct buf b = buf_new(w->l.a);
+    serve_metrics(w->serve, &b);
+    return buf_get(&b);
+}
+
+/* The member of late's statistics of that version, as JSON. */
+static struct str stats(struct world *w, const char *version)
+{
+    return want(w, M_GET, fmtz(w->l.a, "/v2/models/late/versions/%s/stats", version), "", 200).body;
+}
+
+TEST(steps_are_counted_where_they_run)
+{
+    struct world *w = world_with(ONE_STEP);
+    wait_ready(w);
+    for (int i = 0; i < 5; i++)
+        want(w, M_POST, "/v2/models/all/infer", ROW_BODY, 200);
+    CHECK(has(stats(w, "1"),
+              "\"inference_count\":5,\"execution_count\":5,\"inference_stats\":{\"success\":{\"count\":5,"));
+    CHECK(has(metrics(w),
+              "nv_inference_request_success{project=\"default\",model=\"late\",version=\"1\"} 5\n"));
+    CHECK(has(metrics(w), "nv_inference_exec_count{project=\"default\",model=\"late\",version=\"1\"} 5\n"));
+    CHECK(has(metrics(w),
+              "dhow_inference_in_flight{project=\"default\",deployment=\"late\",version=\"1\"} 0\n"));
+    world_free(w);
+}
+
+TEST(traffic_chooses_the_version_of_a_step)
+{
+    struct world *w = world_with(ONE_STEP);
+    int hits[3] = { 0 };
+    version_made(&w->l, 2, step_model(w->l.a, 0.5f, -2, 2), true);
+    late_put(
+        w,
+        "{\"model\":\"late\",\"traffic\":[{\"version\":\"late.1\",\"share\":1},{\"version\":\"late.2\",\"share\":1}]}");
+    wait_ready(w);
+    for (int i = 0; i < 2000 && !has(ask(w, M_GET, "/v2/models/late", S("")).body, "[\"1\",\"2\"]"); i++)
+        nap();
+    for (int i = 0; i < 100; i++) {
+        struct str id = fmt(w->l.a, "r%d", i);
+        for (int again = 0; again < 2; again++) { /* the same id meets the same version */
+            struct str body = want(w, M_POST, "/v2/models/all/infer",
+                                   fmtz(w->l.a, "{\"id\":\"%.*s\",\"inputs\":[" ROW("x", "1") "]}", STR(id)),
+                                   200)
+                                  .body;
+            hits[has(body, "[0.7310586]") ? 1 : has(body, "[0.880797") ? 2 : 0]++;
+            CHECK(has(want(w, M_POST, "/v2/models/late/infer",
+                           fmtz(w->l.a, "{\"id\":\"%.*s\",\"inputs\":[" ROW("features", "1") "]}", STR(id)),
+                           200)
+                          .body,
+                      has(body, "[0.7310586]") ? "\"model_version\":\"1\"" : "\"model_version\":\"2\""));
+        }
+    }
+    CHECK(hits[0] == 0 && hits[1] > 40 && hits[2] > 40);
+    world_free(w);
+}
+
+/* A step that sleeps is loaded for the ensemble's request, however often; asking the ensemble keeps it awake. */
+TEST(a_step_that_sleeps_is_woken)
+{
+    struct world *w = world_with(ONE_STEP);
+    wait_ready(w);
+    late_put(w, "{\"model\":\"late\",\"version\":\"late.1\",\"idle\":\"300ms\"}");
+    for (int round = 0; round < 2; round++) {
+        CHECK(says(w, "late", "\"phase\":\"idle\""));
+        want(w, M_GET, "/v2/models/all/ready", "", 200);
+        CHECK(has(want(w, M_POST, "/v2/models/all/infer", ROW_BODY, 200).body, "[0.7310586]"));
+    }
+    for (int i = 0; i < 150; i++, nap())
+        want(w, M_POST, "/v2/models/all/infer", ROW_BODY, 200);
+    CHECK(!has(ask(w, M_GET, LATE, S("")).body, "\"phase\":\"idle\""));
+    struct str index = want(w, M_POST, "/v2/repository/default/index", "{}", 200).body;
+    CHECK(has(index, "{\"name\":\"all\",\"version\":\"1\",\"state\":\"READY\"}"));
+    CHECK(!has(index, "UNAVAILABLE"));
+    world_free(w);
+}
+
+TEST(an_ensemble_is_made_over_a_step_that_sleeps)
+{
+    struct world *w = world_with("");
+    late_put(w, "{\"model\":\"late\",\"version\":\"late.1\",\"idle\":\"50ms\"}");
+    CHECK(says(w, "late", "\"phase\":\"idle\""));
+    CHECK_OK(lab_apply(&w->l, serve_resources, ONE_STEP));
+    wait_ready(w);
+    CHECK(says(w, "late", "\"phase\":\"idle\""));
+    CHECK(has(want(w, M_POST, "/v2/models/all/infer", ROW_BODY, 200).body, "[0.7310586]"));
+    world_free(w);
+}
