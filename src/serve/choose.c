@@ -4,6 +4,26 @@
  * gave it. */
 #include "serve/infer.h"
 
+/* ---- what is not there ---- */
+
+err model_unknown(struct str name)
+{
+    return err_new(NOT_FOUND, "Request for unknown model: '%.*s' is not found", STR(str_sub(name, 0, 64)));
+}
+
+err version_unknown(struct str name, struct str version)
+{
+    return err_new(NOT_FOUND, "Request for unknown model: '%.*s' version %.*s is not found", STR(name),
+                   STR(str_sub(version, 0, 64)));
+}
+
+err versions_none(struct str name)
+{
+    return err_new(UNAVAILABLE, "Request for unknown model: '%.*s' has no available versions", STR(name));
+}
+
+/* ---- the version ---- */
+
 /* "3" or "late.3" */
 static const struct served *version_at(const struct entry *e, struct str version)
 {
@@ -69,12 +89,11 @@ err version_choose(struct infer *c)
 {
     struct str version = c->p.version;
     if (c->entry->state == ENTRY_SUSPENDED)
-        FAIL(UNAVAILABLE, "'%.*s' is not loaded", STR(c->entry->name));
+        return err_hint(versions_none(c->entry->name), "it was unloaded");
     c->to = version.n ? version_at(c->entry, version) : served_by_traffic(c, c->entry);
     if (c->to)
         return NULL;
     if (version.n)
-        FAIL(NOT_FOUND, "version '%.*s' of '%.*s' is not loaded", STR(str_sub(version, 0, 64)),
-             STR(c->entry->name));
-    FAIL(UNAVAILABLE, "'%.*s' has no version ready", STR(c->entry->name));
+        return version_unknown(c->entry->name, version);
+    return versions_none(c->entry->name);
 }

@@ -105,7 +105,7 @@ err model_config(struct call *c)
     snap_leave(c->s, slot);
     TRY(failed);
     if (!v)
-        FAIL(UNAVAILABLE, "'%.*s' has no version ready", STR(c->name));
+        return versions_none(c->name);
     TRY(json_parse(c->a, json_get(&c->j), &given));
     c->j = json_new(c->a);
     proto_fill(proto_message(&proto_inference, S("ModelConfig")), given, &c->j);

@@ -2,33 +2,83 @@
 /* The core: which version, do the tensors fit, run, end. Nothing here takes a lock or asks the database. */
 #include "serve/policy.h"
 
-/* ---- inputs ---- */
+/* ---- inputs: what is wrong with them is said as Triton says it, for clients that look for its words ---- */
 
-err tensor_fits(struct str name, const struct tensor *t, const struct tensor_spec *spec)
+static bool tensor_fits(const struct tensor *t, const struct tensor_spec *spec)
 {
-    if (t->type != spec->type)
-        FAIL(INVALID, "input '%.*s' is %.*s, the model takes %.*s", STR(name),
-             STR(tensor_protocol_name(t->type)), STR(tensor_protocol_name(spec->type)));
     bool fits = !spec->shaped || spec->rank == t->rank;
     for (size_t i = 0; fits && spec->shaped && i < spec->rank; i++)
         fits = spec->dims[i] < 0 || spec->dims[i] == t->dims[i];
-    if (!fits)
-        FAIL(INVALID, "input '%.*s': its shape does not fit the model's", STR(name));
-    return NULL;
+    return fits;
+}
+
+static struct str dims_text(struct arena *a, const int64_t *dims, size_t rank)
+{
+    struct buf b = buf_new(a);
+    for (size_t i = 0; i < rank; i++)
+        buf_fmt(&b, "%s%lld", i ? "," : "", (long long)(dims[i] < 0 ? -1 : dims[i]));
+    return buf_get(&b);
+}
+
+static err misshapen(const struct infer *c, const struct named *in, const struct tensor_spec *spec)
+{
+    return err_new(INVALID,
+                   "unexpected shape for input '%.*s' for model '%.*s'. Expected [%.*s], got [%.*s].",
+                   STR(in->name), STR(c->entry->name), STR(dims_text(c->a, spec->dims, spec->rank)),
+                   STR(dims_text(c->a, in->t.dims, in->t.rank)));
+}
+
+static bool is_given(const struct infer *c, struct str name)
+{
+    for (size_t i = 0; i < c->inputs_n; i++)
+        if (str_eq(c->inputs[i].name, name))
+            return true;
+    return false;
+}
+
+/* filled: bits of the inputs that the client need not give. */
+static err miscounted(const struct infer *c, uint64_t filled)
+{
+    const struct session_info *info = c->to->model->info;
+    struct buf got = buf_new(c->a), lacking = buf_new(c->a);
+    size_t wanted = info->n_inputs;
+    for (size_t i = 0; i < c->inputs_n; i++)
+        buf_fmt(&got, "%s'%.*s'", got.n ? "," : "", STR(str_sub(c->inputs[i].name, 0, 64)));
+    for (size_t i = 0; i < info->n_inputs; i++) {
+        bool given = is_given(c, info->inputs[i].name);
+        wanted -= !given && filled >> i & 1;
+        if (!given && !(filled >> i & 1))
+            buf_fmt(&lacking, "%s'%.*s'", lacking.n ? "," : "", STR(info->inputs[i].name));
+    }
+    return err_new(
+        INVALID,
+        "expected %zu inputs but got %zu inputs for model '%.*s'. Got input(s) [%.*s], but missing "
+        "required input(s) [%.*s]. Please provide all required input(s).",
+        wanted, c->inputs_n, STR(c->entry->name), STR(buf_get(&got)), STR(buf_get(&lacking)));
 }
 
 static err input_take(struct infer *c, const struct named *in, uint64_t *seen)
 {
     const struct session_info *info = c->to->model->info;
+    const struct tensor_spec *spec = info->inputs;
     size_t slot = 0;
-    while (slot < info->n_inputs && !str_eq(info->inputs[slot].name, in->name))
+    while (slot < info->n_inputs && !str_eq(spec[slot].name, in->name))
         slot++;
+    if (slot == info->n_inputs && c->inputs_n != info->n_inputs && !c->seq)
+        return miscounted(c, 0);
     if (slot == info->n_inputs)
-        FAIL(INVALID, "the model has no input '%.*s'", STR(str_sub(in->name, 0, 64)));
+        FAIL(INVALID, "unexpected inference input '%.*s' for model '%.*s'", STR(str_sub(in->name, 0, 64)),
+             STR(c->entry->name));
     if (*seen >> slot & 1)
-        FAIL(INVALID, "input '%.*s' is given twice", STR(in->name));
+        FAIL(INVALID, "input '%.*s' already exists in request", STR(in->name));
     *seen |= (uint64_t)1 << slot;
-    TRY(tensor_fits(in->name, &in->t, &info->inputs[slot]));
+    spec += slot;
+    if (in->t.type != spec->type)
+        FAIL(INVALID, "inference input '%.*s' data-type is '%.*s', but model '%.*s' expects '%.*s'",
+             STR(in->name), STR(tensor_protocol_name(in->t.type)), STR(c->entry->name),
+             STR(tensor_protocol_name(spec->type)));
+    if (!tensor_fits(&in->t, spec))
+        return misshapen(c, in, spec);
     c->in[slot] = in->t;
     c->in[slot].slot = slot;
     return NULL;
@@ -44,7 +94,7 @@ static err tensors_take(struct infer *c)
     TRY(sequence_inputs(c, &seen));
     for (size_t i = 0; i < info->n_inputs; i++)
         if (!(seen >> i & 1))
-            FAIL(INVALID, "input '%.*s' is missing", STR(info->inputs[i].name));
+            return miscounted(c, seen);
     if (c->to->model->by_rows) {
         c->x = c->in[0].data;
         c->features = (size_t)c->in[0].dims[1];
@@ -61,7 +111,8 @@ static err output_take(struct infer *c, const struct asked *want, uint64_t *seen
     while (slot < info->n_outputs && !str_eq(info->outputs[slot].name, want->name))
         slot++;
     if (slot == info->n_outputs)
-        FAIL(INVALID, "the model has no output '%.*s'", STR(str_sub(want->name, 0, 64)));
+        FAIL(INVALID, "unexpected inference output '%.*s' for model '%.*s'", STR(str_sub(want->name, 0, 64)),
+             STR(c->entry->name));
     if (*seen >> slot & 1)
         FAIL(INVALID, "output '%.*s' is asked for twice", STR(want->name));
     *seen |= (uint64_t)1 << slot;
@@ -236,18 +287,13 @@ err infer_step(struct infer *c)
     return e;
 }
 
-static err unknown(const struct infer *c)
-{
-    return err_new(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(c->deployment, 0, 64)));
-}
-
 err infer_unread(struct infer *c, err e)
 {
     unsigned slot;
     const struct snap *snap = snap_enter(c->s, &slot);
     bool known = snap_find(snap, c->project, c->deployment) != NULL;
     snap_leave(c->s, slot);
-    return known ? e : unknown(c);
+    return known ? e : model_unknown(c->deployment);
 }
 
 /* Until the deployment, its own or a step's, is loaded. */
@@ -262,7 +308,7 @@ static err begin(struct infer *c)
 {
     c->entry = snap_find(c->snap, c->project, c->deployment);
     if (!c->entry)
-        return refuse(c, unknown(c));
+        return refuse(c, model_unknown(c->deployment));
     const struct entry *asleep = c->entry->state == ENTRY_IDLE ? c->entry : NULL;
     err steps = !asleep && c->entry->n && c->entry->v->model->composed ? ensemble_enter(c, &asleep) : NULL;
     if (asleep)

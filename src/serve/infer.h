@@ -106,8 +106,6 @@ void infer_wait(struct infer *c);
 err infer_run(struct infer *c);
 /* A step of an ensemble: c, with entry and to, its inputs and asked, as a request of its own that runs here and now. */
 err infer_step(struct infer *c);
-/* Is t of spec's type and shape? INVALID that names it. */
-err tensor_fits(struct str name, const struct tensor *t, const struct tensor_spec *spec);
 /* Memory in a for an output of n rows, where its size is known before the run: nothing is copied then. */
 void output_place(const struct model *, struct arena *a, size_t n, struct tensor *out);
 /* After the run (e: it failed): replies, counts, tells observers. For who waited it is the last touch of c. */
@@ -121,6 +119,10 @@ size_t infer_lead(const struct req *);
 bool infer_light_named(struct serve *, struct req *, struct str name, size_t text);
 
 /* ---- choose.c ---- */
+/* What clients of Triton look for in a text: NOT_FOUND twice, UNAVAILABLE. */
+err model_unknown(struct str name);
+err version_unknown(struct str name, struct str version);
+err versions_none(struct str name);
 /* Which version answers: c->to. NOT_FOUND, UNAVAILABLE. */
 err version_choose(struct infer *c);
 /* The version of e, which may be a step's, that c meets by e's traffic; NULL: none is ready. */

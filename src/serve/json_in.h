@@ -51,5 +51,7 @@ err json_in_scalar(struct json_in *, struct scalar *out);
 bool scalar_is_whole(const struct scalar *);
 /* Passes any value: its brackets and texts are whole, but what is between them is not looked at. */
 err json_in_skip(struct json_in *, struct str *out);
+/* Passes a member that nobody knows: any value that is JSON. For json_in_object's `other`. */
+err json_in_pass(void *self, struct json_in *, struct str key);
 /* A value as a document, for who reads one. */
 err json_in_tree(struct json_in *, yyjson_val **out);

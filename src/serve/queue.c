@@ -184,7 +184,7 @@ struct str policy_unfit(const struct policy *p, struct arena *a, const struct mo
 
 static err late(void)
 {
-    return err_new(TIMEOUT, "the request waited longer than it may");
+    return err_new(TIMEOUT, "Request timeout expired");
 }
 
 static void count(_Atomic int64_t *to)
@@ -604,7 +604,7 @@ static err enqueue(struct policy *p, struct infer *c)
     shake(runner);
     snap_unref(snap);
     if (full)
-        e = err_hint(err_new(UNAVAILABLE, "too many requests wait for '%.*s'", STR(c->entry->name)),
+        e = err_hint(err_new(UNAVAILABLE, "Exceeds maximum queue size of '%.*s'", STR(c->entry->name)),
                      "try again in a second");
     return e ? refused(c, e) : NULL;
 }

@@ -83,10 +83,12 @@ static err param_read(void *self, struct json_in *in, struct str key)
     struct request_params *p = self;
     struct scalar v;
     size_t i = 0;
-    TRY(json_in_scalar(in, &v));
     while (i < PARAM_ROWS && !(param_rows[i].whose & p->whose && str_eq(param_rows[i].name, key)))
         i++;
     if (i < PARAM_ROWS) {
+        TRY(json_in_scalar(in, &v));
+        if (v.kind == SCALAR_NULL)
+            return NULL;
         p->given |= (uint32_t)1 << i;
         return param_set((char *)p + param_rows[i].offset, param_rows[i].kind, key, &v);
     }
@@ -94,7 +96,7 @@ static err param_read(void *self, struct json_in *in, struct str key)
         FAIL(INVALID,
              "parameter keys starting with 'triton_' are reserved for Triton usage and should not be "
              "specified.");
-    return NULL;
+    return json_in_pass(p, in, key);
 }
 
 static err params_read(struct json_in *in, unsigned whose, struct request_params *out)
@@ -250,7 +252,7 @@ static err input_read(void *self, struct json_in *in, size_t i)
     struct input x = { .c = c, .i = i, .to = &c->inputs[i] };
     *x.to = (struct named){ 0 };
     TRY(json_in_object(in, S("an element of inputs"), input_members,
-                       sizeof input_members / sizeof *input_members, &x, NULL, &seen));
+                       sizeof input_members / sizeof *input_members, &x, json_in_pass, &seen));
     return input_end(&x, in);
 }
 
@@ -288,7 +290,7 @@ static err output_read(void *self, struct json_in *in, size_t i)
     uint32_t seen;
     if (i == TENSORS_MAX)
         FAIL(INVALID, "outputs is a list of at most %d objects", TENSORS_MAX);
-    TRY(json_in_object(in, S("an element of outputs"), output_members, 2, &x, NULL, &seen));
+    TRY(json_in_object(in, S("an element of outputs"), output_members, 2, &x, json_in_pass, &seen));
     if (!x.name.n)
         FAIL(INVALID, "outputs[%zu] is an object with a name", i);
     c->asked = arena_grow(c->a, c->asked, i * sizeof *c->asked, (i + 1) * sizeof *c->asked, 16);
@@ -311,17 +313,12 @@ static err outputs_read(void *self, struct json_in *in)
 
 static err id_read(void *self, struct json_in *in)
 {
-    if (json_in_peek(in) != '"')
-        FAIL(INVALID, "Unable to parse 'id': it is a text");
-    return json_in_text(in, &((struct infer *)self)->id);
-}
-
-/* What clients send and nobody needs. */
-static err name_read(void *self, struct json_in *in)
-{
     struct scalar v;
-    (void)self;
-    return json_in_scalar(in, &v);
+    TRY(json_in_scalar(in, &v));
+    if (v.kind != SCALAR_TEXT && v.kind != SCALAR_NULL)
+        FAIL(INVALID, "Unable to parse 'id': it is a text");
+    ((struct infer *)self)->id = v.text; /* null: empty */
+    return NULL;
 }
 
 static err entities_read(void *self, struct json_in *in)
@@ -355,16 +352,11 @@ static err ids_read(void *self, struct json_in *in)
 }
 
 static const struct member body_members[] = {
-    { S_INIT("id"), id_read },
-    { S_INIT("model_name"), name_read },
-    { S_INIT("model_version"), name_read },
-    { S_INIT("inputs"), inputs_read },
-    { S_INIT("outputs"), outputs_read },
-    { S_INIT("entities"), entities_read },
-    { S_INIT("ids"), ids_read },
-    { S_INIT("parameters"), parameters_read },
+    { S_INIT("id"), id_read },           { S_INIT("inputs"), inputs_read },
+    { S_INIT("outputs"), outputs_read }, { S_INIT("entities"), entities_read },
+    { S_INIT("ids"), ids_read },         { S_INIT("parameters"), parameters_read },
 };
-enum { BODY_INPUTS = 3, BODY_MEMBERS = sizeof body_members / sizeof *body_members };
+enum { BODY_INPUTS = 1, BODY_MEMBERS = sizeof body_members / sizeof *body_members };
 
 static err body_read(struct infer *c, struct str text)
 {
@@ -373,7 +365,7 @@ static err body_read(struct infer *c, struct str text)
     uint32_t seen;
     if (form_take(c, text))
         return NULL;
-    TRY(json_in_object(&in, S("the body"), body_members, BODY_MEMBERS, c, NULL, &seen));
+    TRY(json_in_object(&in, S("the body"), body_members, BODY_MEMBERS, c, json_in_pass, &seen));
     TRY(json_in_end(&in));
     if (!c->entities == !(seen >> BODY_INPUTS & 1))
         FAIL(INVALID, "the body has either inputs (tensors) or entities (keys)");

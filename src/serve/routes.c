@@ -25,7 +25,7 @@ err served_find(const struct call *c, const struct snap *snap, const struct entr
     const struct entry *e = snap_find(snap, c->project, c->name);
     *out = NULL;
     if (!e)
-        FAIL(NOT_FOUND, "there is no deployment '%.*s'", STR(str_sub(c->name, 0, 64)));
+        return model_unknown(c->name);
     *entry = e;
     for (size_t i = 0; i < e->n; i++) {
         const struct served *v = &e->v[i];
@@ -34,8 +34,7 @@ err served_find(const struct call *c, const struct snap *snap, const struct entr
             *out = v;
     }
     if (!*out && c->version.n)
-        FAIL(NOT_FOUND, "version '%.*s' of '%.*s' is not loaded", STR(str_sub(c->version, 0, 64)),
-             STR(e->name));
+        return version_unknown(e->name, c->version);
     return NULL;
 }
 
@@ -52,11 +51,10 @@ static err server_metadata(struct call *c)
         S_INIT("statistics"),
         S_INIT("model_configuration"),
         S_INIT("model_repository"),
+        S_INIT("model_repository(unload_dependents)"),
         S_INIT("trace"),
         S_INIT("logging"),
         S_INIT("parameters"),
-        S_INIT("sequence"),
-        S_INIT("schedule_policy"),
     };
     json_obj(&c->j);
     json_kstr(&c->j, "name", S("dhow"));
@@ -203,7 +201,7 @@ static err model_metadata(struct call *c)
     snap_leave(c->s, slot);
     TRY(failed);
     if (!v)
-        FAIL(UNAVAILABLE, "'%.*s' has no version ready", STR(c->name));
+        return versions_none(c->name);
     return NULL;
 }
 

@@ -271,6 +271,35 @@ def test_a_missing_input_and_an_unknown_output_are_refused(client):
     assert "nothing" in told and status in ("400", "StatusCode.INVALID_ARGUMENT")
 
 
+ONE, A = np.ones((1, 4), np.float32), np.array([5], np.int32)
+WORDS = {
+    "model": ("nobody", [("x", "FP32", ONE)], {}, "Request for unknown model: 'nobody' is not found"),
+    "version": ("linear", [("x", "FP32", ONE)], {"model_version": "77"},
+                "Request for unknown model: 'linear' version 77 is not found"),
+    "input": ("linear", [("z", "FP32", ONE)], {}, "unexpected inference input 'z' for model 'linear'"),
+    "none": ("linear", [], {}, "expected 1 inputs but got 0 inputs for model 'linear'. Got input(s) [], but missing required "
+             "input(s) ['x']. Please provide all required input(s)."),
+    "few": ("pair", [("a", "INT32", A)], {}, "expected 2 inputs but got 1 inputs for model 'pair'. Got input(s) ['a'], but "
+            "missing required input(s) ['b']."),
+    "many": ("linear", [("x", "FP32", ONE), ("z", "FP32", ONE)], {}, "expected 1 inputs but got 2 inputs for model 'linear'."),
+    "other": ("pair", [("a", "INT32", A), ("c", "INT32", A)], {}, "unexpected inference input 'c' for model 'pair'"),
+    "datatype": ("linear", [("x", "INT32", ONE.astype(np.int32))], {},
+                 "inference input 'x' data-type is 'INT32', but model 'linear' expects 'FP32'"),
+    "size": ("linear", [("x", "FP32", ONE[:, :3])], {}, "unexpected shape for input 'x' for model 'linear'. Expected [-1,4], got [1,3]."),
+    "rank": ("linear", [("x", "FP32", ONE[0])], {}, "unexpected shape for input 'x' for model 'linear'. Expected [-1,4], got [4]."),
+    "output": ("linear", [("x", "FP32", ONE)], {"outputs": ["nothing"]}, "unexpected inference output 'nothing' for model 'linear'"),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_what_is_wrong_is_said_in_tritons_words(client, case):
+    """Clients and dashboards look for these sentences; a real Triton is asked the same by `make test-peers`."""
+    model, inputs, more, words = WORDS[case]
+    more = {**more, "outputs": [client.output(name) for name in more["outputs"]]} if "outputs" in more else more
+    status, told = refused(client.infer, model, [client.input(*one) for one in inputs], **more)
+    assert words in told, (status, told)
+
+
 def test_after_refusals_the_connection_goes_on(client):
     for _ in range(3):
         refused(client.linear, X[:, :2])

@@ -198,7 +198,7 @@ def test_a_stream_outlives_its_errors(client, headers):
     first, second, third = (seen.get(timeout=10) for _ in range(3))
     client.stop_stream()
     assert first[0].get_response().id == "1" and np.allclose(first[0].as_numpy("y"), WANT)
-    assert second[0] is None and "there is no deployment 'none'" in str(second[1])
+    assert second[0] is None and "Request for unknown model: 'none' is not found" in str(second[1])
     assert third[0].get_response().parameters["triton_final_response"].bool_param
 
 

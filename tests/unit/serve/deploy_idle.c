@@ -220,7 +220,7 @@ TEST(a_suspended_one_refuses_and_comes_back)
     wait_version(w, "1");
     CHECK_OK(deployment_suspend(w->serve, &r, S("default"), S("late"), true));
     struct http_reply got = ask(w, M_POST, "/v2/models/late/infer", S("{\"inputs\":[]}"));
-    CHECK(got.status == 503 && has(got.body, "'late' is not loaded"));
+    CHECK(got.status == 503 && has(got.body, "'late' has no available versions"));
     want(w, M_GET, "/v2/models/late/ready", "", 503);
     wait_phase(w, DEPLOYMENT_SUSPENDED);
     wait_empty(w);

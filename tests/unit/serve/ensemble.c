@@ -106,7 +106,7 @@ TEST(a_look_up_feeds_a_model)
               "\"model_version\":\"1\",\"outputs\":[{\"name\":\"late\",\"datatype\":\"FP32\",\"shape\":[2,1],"
               "\"data\":[0.26894143,0.7310586]}]"));
     CHECK(has(want(w, M_POST, "/v2/models/all/infer", "{\"inputs\":[" VALUES("d", "0.2,0.7") "]}", 400).body,
-              "input 'f' is missing"));
+              "Got input(s) ['d'], but missing required input(s) ['f']"));
     world_free(w);
 }
 
@@ -150,8 +150,9 @@ TEST(what_does_not_fit_is_told_with_its_step)
     w = world_with(ALL("{name: p, deployment: late, inputs: {features: x}, outputs: {probability: y}}, "
                        "{name: q, deployment: late, inputs: {features: y}, outputs: {probability: z}}"));
     wait_ready(w); /* [N, 1] for [N, 2]: known when it runs */
-    CHECK(has(want(w, M_POST, "/v2/models/all/infer", "{\"inputs\":[" ROW("x", "1") "]}", 400).body,
-              "step 'q': input 'features': its shape does not fit"));
+    CHECK(
+        has(want(w, M_POST, "/v2/models/all/infer", "{\"inputs\":[" ROW("x", "1") "]}", 400).body,
+            "step 'q': unexpected shape for input 'features' for model 'late'. Expected [-1,2], got [1,1]."));
     world_free(w);
     w = world_with(ALL("{name: p, deployment: all, inputs: {features: x}, outputs: {probability: y}}"));
     want(w, M_POST, "/v2/models/all/infer", "{\"inputs\":[" ROW("x", "1") "]}", 503);
@@ -338,5 +339,32 @@ TEST(an_ensemble_is_made_over_a_step_that_sleeps)
     wait_ready(w);
     CHECK(says(w, "late", "\"phase\":\"idle\""));
     CHECK(has(want(w, M_POST, "/v2/models/all/infer", ROW_BODY, 200).body, "[0.7310586]"));
+    world_free(w);
+}
+
+/* ---- loaded and unloaded together ---- */
+
+static bool loaded(struct world *w, const char *name)
+{
+    return ask(w, M_GET, fmtz(w->l.a, "/v2/models/%s/ready", name), S("")).status == 200;
+}
+
+TEST(an_ensemble_may_be_unloaded_with_its_steps)
+{
+    struct world *w = world_with(ONE_STEP "---\n" NAMED("other", ASKS("late", "probability")));
+    static const char *const with = "{\"parameters\":{\"unload_dependents\":true}}";
+    wait_ready(w);
+    CHECK(says(w, "other", "\"phase\":\"serving\""));
+    want(w, M_POST, "/v2/repository/models/all/unload", "{\"parameters\":{\"unload_dependents\":\"yes\"}}",
+         400);
+    want(w, M_POST, "/v2/repository/models/all/unload", with, 200);
+    CHECK(!loaded(w, "all") && loaded(w, "late")); /* the other one asks it */
+    want(w, M_POST, "/v2/repository/models/other/unload", with, 200);
+    CHECK(!loaded(w, "other") && !loaded(w, "late"));
+    want(w, M_POST, "/v2/repository/models/all/load", "{}", 200); /* its steps first */
+    CHECK(loaded(w, "all") && loaded(w, "late") && !loaded(w, "other"));
+    want(w, M_POST, "/v2/models/all/infer", ROW_BODY, 200);
+    want(w, M_POST, "/v2/repository/models/all/unload", "{}", 200);
+    CHECK(!loaded(w, "all") && loaded(w, "late"));
     world_free(w);
 }

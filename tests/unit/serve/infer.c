@@ -57,7 +57,7 @@ TEST(what_breaks_a_rule_is_refused)
         IN("\"x\"", "FP32", "[1,2]"),
         "{\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\"}]}",
         "{\"inputs\":[{\"name\":\"nothing\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]}]}",
-        "{\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2],\"x\":1}]}",
+        "{\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2],\"x\":01}]}",
         "{\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]},"
         "{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]}]}",
         "{\"inputs\":[{\"name\":\"features\",\"shape\":[1,2],\"datatype\":\"FP32\",\"data\":[1,2]}],"

@@ -94,7 +94,7 @@ TEST(time_is_up_while_all_runs_take_long)
 {
     int first;
     struct asks *k = held(DEPLOYMENT(ONE ", batching: {timeout: 1h}"), &first);
-    CHECK(has(answer_to(k, "x=2&timeout=20000", 504), "waited longer"));
+    CHECK(has(answer_to(k, "x=2&timeout=20000", 504), "Request timeout expired"));
     CHECK(asks_totals(k).expired == 1 && k->toy.runs == 1);
     toy_hold(k, false);
     answer(k, first, 200);
@@ -156,7 +156,7 @@ TEST(nothing_waits_or_runs_past_its_clients_deadline)
     int first;
     struct asks *k = held(
         DEPLOYMENT(ONE ", batching: {timeout: 1h, timeoutOverride: false, timeoutAction: delay}"), &first);
-    CHECK(has(answer_to(k, "x=2&deadline=20", 504), "waited longer"));
+    CHECK(has(answer_to(k, "x=2&deadline=20", 504), "Request timeout expired"));
     CHECK(asks_totals(k).expired == 1 && k->toy.runs == 1);
     toy_hold(k, false);
     answer(k, first, 200);

@@ -161,8 +161,14 @@ TEST(bodies_that_are_not_the_protocols)
         "{" X ",\"parameters\":{\"a\":1,\"a\":2}}",
         "{" X ",\"parameters\":{\"priority\":1,\"priority\":1}}",
         "{" X ",\"parameters\":[]}",
-        "{" X ",\"parameters\":{\"a\":{}}}",
-        "{" X ",\"parameters\":{\"a\":[1]}}",
+        "{" X ",\"parameters\":{\"a\":{]}}",
+        "{" X ",\"parameters\":{\"a\":[1,]}}",
+        "{" X ",\"parameters\":{\"triton_x\":[1]}}",
+        "{" X ",\"parameters\":{\"priority\":[1]}}",
+        "{" X ",\"what\":tru}",
+        "{" X ",\"what\":{\"a\" 1}}",
+        "{" X ",\"what\":1,\"what\":1}",
+        "{" X ",\"id\":7}",
         "{" X ",\"parameters\":{\"triton_final_response\":true}}",
         "{" X ",\"parameters\":{\"priority\":-1}}",
         "{" X ",\"parameters\":{\"priority\":\"1\"}}",
@@ -178,7 +184,7 @@ TEST(bodies_that_are_not_the_protocols)
         "{" X ",\"outputs\":[{}]}",
         "{" X ",\"outputs\":[{\"name\":\"\"}]}",
         "{" X ",\"outputs\":[{\"name\":\"y\",\"name\":\"y\"}]}",
-        "{" X ",\"outputs\":[{\"name\":\"y\",\"shape\":[1]}]}",
+        "{" X ",\"outputs\":[{\"name\":\"y\",\"shape\":[01]}]}",
         "{" X ",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"classification\":-1}}]}",
         "{" X ",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"binary_data\":1}}]}",
         "{" X ",\"outputs\":[{\"name\":\"y\",\"parameters\":{\"shared_memory_region\":\"r\"}}]}",
@@ -235,6 +241,22 @@ TEST(parameters_say_what_the_protocol_says)
     CHECK_OK(rest_json(a, "{" X ",\"parameters\":{\"sequence_id\":0}}", &c));
     CHECK(!c->p.sequence.n && !c->row_ids && !c->asked_n);
     CHECK_OK(rest_json(a, "{" X ",\"parameters\":null,\"ids\":null,\"outputs\":null}", &c));
+}
+
+/* Clients of other servers send more than the protocol has. */
+TEST(what_nobody_knows_is_passed_over)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct infer *c;
+    CHECK_OK(rest_json(
+        a,
+        "{\"id\":null,\"more\":{\"a\":[1,{\"b\":null}]},\"parameters\":{\"content_type\":{\"of\":[\"np\"]},\"headers\":[],"
+        "\"priority\":null,\"timeout\":7},\"inputs\":[{\"name\":\"x\",\"shape\":[1],\"datatype\":\"FP32\",\"tags\":[\"a\"],"
+        "\"parameters\":{\"content_type\":\"np\",\"n\":{}},\"data\":[1]}],"
+        "\"outputs\":[{\"name\":\"y\",\"datatype\":\"FP32\",\"shape\":[1],\"parameters\":{\"k\":[]}}]}",
+        &c));
+    CHECK(!c->id.n && !c->p.priority && c->p.timeout_us == 7 && c->inputs_n == 1);
+    CHECK(c->asked_n == 1 && !c->asked[0].binary);
 }
 
 TEST(depth_and_number_of_things_have_limits)
