@@ -73,14 +73,16 @@ err repository_index(struct call *c)
 
 /* Triton's clients may send a model's file or configuration along. Here a version enters by the registry, where its
  * gates judge it, and a deployment is configured by its resource. */
-static err parameters_check(const struct call *c)
+static err parameters_read(const struct call *c, bool *dependents)
 {
     yyjson_val *parameters, *k, *v;
     size_t i, max;
     TRY(call_parameters(c, &parameters));
     yyjson_obj_foreach (parameters, i, max, k, v) {
         struct str key = { yyjson_get_str(k), yyjson_get_len(k) };
-        if (!str_is(key, "unload_dependents"))
+        if (str_is(key, "unload_dependents") && yyjson_is_bool(v))
+            *dependents = yyjson_get_bool(v);
+        else
             return err_hint(
                 err_new(INVALID, "'%.*s' is not taken with a model to load", STR(str_sub(key, 0, 64))),
                 "a version enters by the registry, a deployment is configured by `dhow apply`");
@@ -88,20 +90,72 @@ static err parameters_check(const struct call *c)
     return NULL;
 }
 
-static err suspend(struct call *c, bool suspended)
+static bool listed(const struct strs *list, struct str name)
 {
-    TRY(parameters_check(c));
-    TRY(deployment_suspend(c->s, c->r, c->project, c->name, suspended));
+    for (size_t i = 0; i < list->n; i++)
+        if (str_eq(list->v[i], name))
+            return true;
+    return false;
+}
+
+static bool asks(const struct depl *d, struct str name)
+{
+    const struct ensemble_step *step = d->spec.ensemble.steps.v;
+    for (size_t i = 0; i < d->spec.ensemble.steps.n; i++)
+        if (str_eq(step[i].deployment, name))
+            return true;
+    return false;
+}
+
+/* Does an ensemble that is not unloaded, other than those of the list, ask it? */
+static bool asked_by_others(const struct call *c, const struct strs *list, struct str name)
+{
+    for (const struct depl *d = c->s->depls; d; d = d->next)
+        if (str_eq(d->project, c->project) && !d->suspended && !listed(list, d->name) && asks(d, name))
+            return true;
+    return false;
+}
+
+/* The ensemble c->name, then the deployments that its steps ask, and those that these ask. Unloading leaves out whom
+ * another one asks, loading who is loaded. */
+static struct strs dependents(const struct call *c, bool suspended)
+{
+    struct strs list = { 0 };
+    LOCKED(&c->s->m);
+    push(c->a, &list, c->name);
+    for (size_t i = 0; i < list.n; i++) {
+        const struct depl *d = depl_find(c->s, c->project, list.v[i]);
+        const struct ensemble_step *step = d ? d->spec.ensemble.steps.v : NULL;
+        for (size_t k = 0; d && k < d->spec.ensemble.steps.n; k++) {
+            struct str name = step[k].deployment;
+            const struct depl *to = depl_find(c->s, c->project, name);
+            if (to && to->suspended != suspended && !listed(&list, name) &&
+                !(suspended && asked_by_others(c, &list, name)))
+                push(c->a, &list, str_dup(c->a, name));
+        }
+    }
+    return list;
+}
+
+/* An ensemble's steps are loaded with it, before it. */
+err repository_load(struct call *c)
+{
+    bool ignored;
+    TRY(parameters_read(c, &ignored));
+    struct strs list = dependents(c, false);
+    for (size_t i = list.n; i-- > 0;)
+        TRY(deployment_suspend(c->s, c->r, c->project, list.v[i], false));
     json_raw(&c->j, S("{}"));
     return NULL;
 }
 
-err repository_load(struct call *c)
-{
-    return suspend(c, false);
-}
-
 err repository_unload(struct call *c)
 {
-    return suspend(c, true);
+    bool all = false;
+    TRY(parameters_read(c, &all));
+    struct strs list = dependents(c, true);
+    for (size_t i = 0; i < (all ? list.n : 1); i++)
+        TRY(deployment_suspend(c->s, c->r, c->project, list.v[i], true));
+    json_raw(&c->j, S("{}"));
+    return NULL;
 }
