@@ -137,7 +137,7 @@ def test_a_version_is_chosen(served):
 def test_another_project_is_asked(served):
     project = served.project("elsewhere")
     done = served.cli("predict", "lin", "-i", "x=[1,2,3,4]", project=project)
-    assert done.code == 1 and "Request for unknown model: 'lin' is not found" in done.err
+    assert done.code == 1 and "'lin' is not found" in done.err
     assert served.ok("model", "list", "-o", "csv", project=project).out.splitlines() == ["NAME,VERSION,STATE,REASON"]
 
 
