@@ -231,6 +231,8 @@ static struct str result_text(struct arena *a, const struct train_form *f, const
     json_kstr(&j, "dir", str_of(f->dir));
     json_kstr(&j, "model", str_of(fmtz(a, "%s/model.onnx", f->dir)));
     json_kraw(&j, "metrics", r->metrics);
+    if (r->test.n)
+        json_kraw(&j, "test", r->test);
     json_kraw(&j, "facts", r->facts);
     json_kraw(&j, "params", r->params);
     json_kraw(&j, "signature", r->signature);
@@ -238,16 +240,25 @@ static struct str result_text(struct arena *a, const struct train_form *f, const
     return json_get(&j);
 }
 
+static void report_measures(struct arena *a, struct buf *b, const char *where, struct str measures)
+{
+    yyjson_val *m, *key, *v;
+    size_t i, n;
+    if (json_parse(a, measures, &m))
+        return;
+    buf_fmt(b, "\n| measure | %s |\n|---|---|\n", where);
+    yyjson_obj_foreach (m, i, n, key, v)
+        buf_fmt(b, "| %s | %.6g |\n", yyjson_get_str(key), yyjson_is_num(v) ? yyjson_get_num(v) : NAN);
+}
+
 static struct str report_text(struct cli *c, const struct train_form *f, const struct train_result *r,
                               const struct curves *curves)
 {
     struct buf b = buf_new(c->a);
-    yyjson_val *m, *key, *v;
-    size_t i, n;
-    buf_fmt(&b, "# %.*s\n\n| measure | on the rows held out |\n|---|---|\n", STR(f->name));
-    if (!json_parse(c->a, r->metrics, &m))
-        yyjson_obj_foreach (m, i, n, key, v)
-            buf_fmt(&b, "| %s | %.6g |\n", yyjson_get_str(key), yyjson_is_num(v) ? yyjson_get_num(v) : NAN);
+    buf_fmt(&b, "# %.*s\n", STR(f->name));
+    report_measures(c->a, &b, "on the rows held out", r->metrics);
+    if (r->test.n)
+        report_measures(c->a, &b, "on the rows of the test", r->test);
     struct str plot = curves_text(c->a, curves);
     if (plot.n)
         buf_fmt(&b, "\n```\n%.*s```\n", STR(plot));
@@ -268,17 +279,23 @@ static err results_write(struct cli *c, const struct train_form *f, const struct
     return file_write(fmtz(c->a, "%s/result.json", f->dir), result_text(c->a, f, r));
 }
 
+static void measures_cells(struct arena *a, struct table *t, const char *prefix, yyjson_val *measures)
+{
+    yyjson_val *key, *one;
+    size_t i, n;
+    yyjson_obj_foreach (measures, i, n, key, one) {
+        table_cell(t, fmt(a, "%s%s", prefix, yyjson_get_str(key)));
+        table_cell(t, yyjson_is_num(one) ? fmt(a, "%.6g", yyjson_get_num(one)) : S("-"));
+    }
+}
+
 static void metrics_table(struct cli *c, yyjson_val *v)
 {
     struct table t = table_new(c->a, 2);
-    yyjson_val *key, *one;
-    size_t i, n;
     table_heading(&t, S("measure"));
     table_heading(&t, S("value"));
-    yyjson_obj_foreach (yyjson_obj_get(v, "metrics"), i, n, key, one) {
-        table_cell(&t, str_of(yyjson_get_str(key)));
-        table_cell(&t, yyjson_is_num(one) ? fmt(c->a, "%.6g", yyjson_get_num(one)) : S("-"));
-    }
+    measures_cells(c->a, &t, "", yyjson_obj_get(v, "metrics"));
+    measures_cells(c->a, &t, "test.", yyjson_obj_get(v, "test"));
     table_cell(&t, S("model"));
     table_cell(&t, json_text_at(c->a, v, "model"));
     cli_table(c, &t);

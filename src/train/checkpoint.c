@@ -261,7 +261,19 @@ static err settled(struct checkpoints *c)
     return e;
 }
 
-static err snapshot_take(struct snapshot *s, const struct checkpoint_tensors *t)
+/* What stands for infinity and NaN has an exponent of ones. Whole numbers, as a compiler makes vectors of their tests. */
+static bool all_finite(const float *p, size_t n)
+{
+    const uint32_t ones = 0x7f800000;
+    uint32_t found = 0, bits;
+    for (size_t i = 0; i < n; i++) {
+        memcpy(&bits, p + i, sizeof bits);
+        found |= (bits & ones) == ones;
+    }
+    return !found;
+}
+
+static err snapshot_take(struct snapshot *s, int64_t step, const struct checkpoint_tensors *t)
 {
     size_t need = 0, at = 0;
     for (size_t i = 0; i < t->v.n; i++)
@@ -286,6 +298,9 @@ static err snapshot_take(struct snapshot *s, const struct checkpoint_tensors *t)
             memcpy(copy.dims, one->dims, sizeof copy.dims);
             push(s->a, &s->tensors[part].v, copy);
             size_t n = floats_of(one) * sizeof(float);
+            if (!one->optim && !all_finite(one->p, n / sizeof(float)))
+                FAIL(INVALID, "'%.*s' has numbers that are NaN or infinite after step %lld", STR(one->name),
+                     (long long)step);
             if (n)
                 memcpy(s->bytes + at, one->p, n);
             at += n;
@@ -301,7 +316,7 @@ err checkpoints_save(struct checkpoints *c, int64_t step, const struct checkpoin
     LOCKED(&c->lock);
     TRY(settled(c));
     arena_reset(c->snap.a);
-    TRY(snapshot_take(&c->snap, t));
+    TRY(snapshot_take(&c->snap, step, t));
     c->snap.step = step;
     c->snap.state = str_dup(c->snap.a, state);
     c->snap.best = best;

@@ -27,7 +27,8 @@ struct checkpoint_tensors {
 struct checkpoints;
 /* Makes the folder, removes what a killed writer left half done. keep: the last so many stay, at least 1. */
 err checkpoints_open(const char *dir, int keep, struct checkpoints **out);
-/* state: a JSON object. best: this one is the best so far. If the one before is still being written: waits for it. */
+/* state: a JSON object. best: this one is the best so far. If the one before is still being written: waits for it. INVALID, and
+ * nothing is written, if what the model learned is no number any more: names the tensor and the step. */
 err checkpoints_save(struct checkpoints *, int64_t step, const struct checkpoint_tensors *, struct str state,
                      bool best);
 /* Until all that was saved is on the disk. */

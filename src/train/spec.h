@@ -218,6 +218,7 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     F(T, STR, signature, REQUIRED, "JSON: {inputs, outputs: [{name, type, shape}], features: [names in order], categories: [names of the texts]}.", .len_max = 1048576) \
     F(T, STR, params,    REQUIRED, "JSON: parameters of the model, defaults included.", .len_max = 65536)                 \
     F(T, STR, metrics,   REQUIRED, "JSON: auc, logLoss, calibrationError, … on the rows held out; trainLogLoss.", .len_max = 65536) \
+    F(T, STR, test,      0, "JSON: the same on the rows of split.test, which nothing was decided by; empty: there are none.", .len_max = 65536) \
     F(T, STR, facts,     REQUIRED, "JSON: rounds, bestRound, trainSeconds, trainRows, validRows, notYetKnownRows, from, split, until, xgboost; networks: steps, epochs, precision, batchSize, parameters, parityMaxRelative, ….", .len_max = 65536)
 // clang-format on
 SCHEMA(trees_with, TREES_WITH);

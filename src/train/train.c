@@ -90,6 +90,7 @@ static err result_write(struct worker *w, const struct train_result *r)
                                  .signature = r->signature,
                                  .params = r->params,
                                  .metrics = r->metrics,
+                                 .test = r->test,
                                  .facts = r->facts };
     TRY(blob_put(w->blobs, w->a, r->onnx, &out.onnx));
     if (r->native.n)
@@ -123,7 +124,7 @@ const struct worker_type train_worker = {
     .name = "train",
     .doc = "Learns a model from the version of a training set or a dataset and exports it as ONNX.",
     .outputs = "job: what register wants as its run; onnx, native, baseline, profile: blobs; "
-               "signature, params, metrics, facts: JSON texts; rows: the version it learned from",
+               "signature, params, metrics, test, facts: JSON texts; rows: the version it learned from",
     .blobs = blobs,
     .with = &train_with_schema,
     .prepare = prepare,

@@ -101,27 +101,29 @@ static err program_make(struct training_net *t)
     return program_new(t->a, t->net.g, t->params, &o, &t->program);
 }
 
-/* Of the rows held out: batches of one size, and one for the rest. */
 static err eval_make(struct training_net *t)
 {
-    int64_t rows = t->set.facts.rows[LOADER_VALID], batch = t->batch < EVAL_MAX ? t->batch : EVAL_MAX;
-    struct program_options o = { .team = t->team, .rows = batch, .loss = -1 };
     TRY(net_build(t->a, &t->with->model, t->job->chosen, t->set.in, t->set.n_in, &t->set.task, NET_EVAL,
                   (uint64_t)t->with->seed, &t->eval_net));
     TRY(params_under(t->a, t->params, t->eval_net.g, &t->eval_params));
     if (t->optim->ema)
         t->eval_params->w = t->optim->ema;
+    return NULL;
+}
+
+static err held_make(const struct training_net *t, struct arena *a, enum loader_part part, struct held *out)
+{
+    int64_t rows = t->set.facts.rows[part], batch = t->batch < EVAL_MAX ? t->batch : EVAL_MAX;
+    *out = (struct held){ 0 };
     if (rows == 0)
         return NULL;
-    if (rows < batch)
-        batch = o.rows = rows;
-    TRY(program_new(t->a, t->eval_net.g, t->eval_params, &o, &t->eval));
-    t->rest_rows = rows % batch;
-    o.rows = t->rest_rows;
-    if (t->rest_rows)
-        TRY(program_new(t->a, t->eval_net.g, t->eval_params, &o, &t->eval_rest));
-    struct feed_options f = { .part = LOADER_VALID, .rows = batch, .once = true };
-    return feed_open(t->set.loader, t->a, &f, &t->valid);
+    struct program_options o = { .team = t->team, .rows = rows < batch ? rows : batch, .loss = -1 };
+    struct feed_options f = { .part = part, .rows = o.rows, .once = true };
+    TRY(program_new(a, t->eval_net.g, t->eval_params, &o, &out->program));
+    o.rows = out->rest_rows = rows % f.rows;
+    if (o.rows)
+        TRY(program_new(a, t->eval_net.g, t->eval_params, &o, &out->rest));
+    return feed_open(t->set.loader, a, &f, &out->feed);
 }
 
 static void team_end(void *team)
@@ -173,6 +175,8 @@ static err set_up(struct training_net *t)
     TRY(net_build(t->a, &t->with->model, t->job->chosen, t->set.in, t->set.n_in, &t->set.task, NET_TRAIN,
                   (uint64_t)t->with->seed, &t->net));
     TRY(params_new(t->a, &device_cpu, t->net.g, team_size(t->team), (uint64_t)t->with->seed, &t->params));
+    for (size_t i = 0; i < t->net.g->notes.n; i++)
+        train_say(t->listener, "note: %.*s", STR(t->net.g->notes.v[i]));
     net_freeze(&t->with->model, t->job->chosen, t->params);
     if (t->job->resume)
         TRY(resume_find(t));
@@ -186,6 +190,7 @@ static err set_up(struct training_net *t)
     TRY(optim_new(t->a, t->params, &t->optim_spec, &t->optim));
     TRY_AS(program_make(t), "model %.*s", STR(t->net.g->name));
     TRY(eval_make(t));
+    TRY(held_make(t, t->a, LOADER_VALID, &t->valid));
     size_t numbers = 0;
     for (size_t i = 0; i < t->params->n_states; i++)
         numbers += t->params->states[i].n;
@@ -292,17 +297,6 @@ static struct str graph_hash(const struct training_net *t, struct arena *a)
     return sha256_hex(a, buf_get(&b));
 }
 
-static void measures_write(struct json *j, const char *key, const struct measures *m)
-{
-    json_key(j, str_of(key));
-    json_obj(j);
-    for (size_t i = 0; i < m->n; i++) {
-        json_key(j, m->name[i]);
-        json_f64(j, m->value[i]);
-    }
-    json_obj_end(j);
-}
-
 static struct str state_text(const struct course *c, struct arena *a)
 {
     const struct training_net *t = c->t;
@@ -332,8 +326,8 @@ static struct str state_text(const struct course *c, struct arena *a)
     json_ki64(&j, "bestStep", c->best_step);
     json_kf64(&j, "best", c->best);
     json_ki64(&j, "stale", c->stale);
-    measures_write(&j, "measures", &c->measures);
-    measures_write(&j, "bestMeasures", &c->best_measures);
+    json_kraw(&j, "measures", measures_text(a, &c->measures));
+    json_kraw(&j, "bestMeasures", measures_text(a, &c->best_measures));
     json_obj_end(&j);
     return json_get(&j);
 }
@@ -443,20 +437,71 @@ static void batch_inputs(const struct training_net *t, const struct feed_batch *
         in[i] = b->data[t->set.tensor[i]];
 }
 
-static err evaluate(struct training_net *t, struct measures *out)
+/* ---- indices that a table does not have ---- */
+
+/* The input of the graph whose elements a value has, one by one; −1: it is made of more than that. */
+static int input_behind(const struct graph *g, int id)
+{
+    static const int same[] = { OP_Cast, OP_Reshape, OP_Squeeze, OP_Unsqueeze, OP_Flatten, OP_Identity };
+    enum { SAME = sizeof same / sizeof *same };
+    while (value_at(g, id)->node >= 0) {
+        const struct node *n = &g->nodes.v[value_at(g, id)->node];
+        int i = 0;
+        while (i < SAME && n->op != &op_table[same[i]])
+            i++;
+        if (i == SAME)
+            return -1;
+        id = n->in[0];
+    }
+    for (size_t i = 0; i < g->inputs.n; i++)
+        if (g->inputs.v[i] == id)
+            return (int)i;
+    return -1;
+}
+
+/* The engine only counts them, and they read as zeros: which it was is looked for where one was met. */
+static err bad_index(const struct training_net *t, const struct graph *g, const struct feed_batch *b,
+                     struct str where, int64_t count)
+{
+    for (size_t i = 0; i < g->nodes.n; i++) {
+        const struct node *n = &g->nodes.v[i];
+        int k = n->op == &op_table[OP_Gather] ? input_behind(g, n->in[1]) : -1;
+        if (k < 0)
+            continue;
+        const struct loader_tensor *x = &t->set.t[t->set.tensor[k]];
+        const struct value *table = value_at(g, n->in[0]);
+        int64_t axis = attr_i(n, "axis", 0),
+                size = table->shape.d[axis < 0 ? axis + table->shape.rank : axis];
+        for (int64_t e = 0; e < b->rows * x->n; e++) {
+            const void *from = b->data[x - t->set.t];
+            double v = x->type == TENSOR_I64 ? (double)((const int64_t *)from)[e] : ((const float *)from)[e];
+            if (size >= 0 && !(v >= (double)-size && v < (double)size))
+                FAIL(INVALID,
+                     "input '%.*s' has %.0f in row %lld of a batch %.*s, its table '%.*s' has %lld rows",
+                     STR(x->name), v, (long long)(e / x->n + 1), STR(where), STR(table->name),
+                     (long long)size);
+        }
+    }
+    FAIL(INVALID, "%lld indices in a batch %.*s are outside of what they point into", (long long)count,
+         STR(where));
+}
+
+static err evaluate(struct training_net *t, struct held *h, struct str what, struct measures *out)
 {
     struct feed_batch b;
     const void *in[LOADER_TENSORS_MAX];
     struct run_report r;
     measuring_reset(t->measuring);
-    TRY(feed_rewind(t->valid));
+    TRY(feed_rewind(h->feed));
     for (;;) {
-        TRY(feed_next(t->valid, &b));
+        TRY(feed_next(h->feed, &b));
         if (!b.rows)
             break;
-        struct program *p = b.rows == t->rest_rows && t->eval_rest ? t->eval_rest : t->eval;
+        struct program *p = b.rows == h->rest_rows && h->rest ? h->rest : h->program;
         batch_inputs(t, &b, t->set.n_in, in);
         program_run(p, in, (uint64_t)t->with->seed, 0, &r);
+        if (r.bad_indices)
+            return bad_index(t, t->eval_net.g, &b, what, r.bad_indices);
         TRY(measuring_add(t->measuring, program_output(p, 0, NULL, NULL), b.data, b.rows));
         if (t->listener->stopped && t->listener->stopped(t->listener->arg))
             FAIL(CANCELLED, "stopped at step %lld", (long long)t->step);
@@ -489,10 +534,9 @@ static err look(struct course *c, bool *better)
 {
     struct training_net *t = c->t;
     auto_arena struct arena *a = arena_new(0);
-    *better = !t->valid;
-    if (!t->valid)
+    if (!t->valid.feed)
         return NULL;
-    TRY(evaluate(t, &c->measures));
+    TRY(evaluate(t, &t->valid, S("of the rows held out"), &c->measures));
     struct buf b = buf_new(a);
     for (size_t i = 0; i < c->measures.n; i++) {
         tell(t, told_name(a, "valid", c->measures.name[i]), c->measures.value[i]);
@@ -521,14 +565,12 @@ static err look(struct course *c, bool *better)
 
 /* ---- the loop ---- */
 
-static err bad_loss(const struct course *c, double loss)
+/* What to do where numbers ran away. */
+static err with_hint(const struct course *c, err e)
 {
-    auto_arena struct arena *a = arena_new(0);
     const struct training_net *t = c->t;
     (void)checkpoints_wait(c->checkpoints);
     int64_t last = checkpoints_last(c->checkpoints);
-    err e = err_new(INVALID, "the loss became %s at step %lld", isnan(loss) ? "NaN" : "infinite",
-                    (long long)t->step + 1);
     if (last < 0)
         return err_hint(
             e,
@@ -539,9 +581,17 @@ static err bad_loss(const struct course *c, double loss)
         t->job->dir, (long long)last);
 }
 
-static err step_judge(struct course *c, const struct run_report *r)
+static err bad_loss(const struct course *c, double loss)
+{
+    return with_hint(c, err_new(INVALID, "the loss became %s at step %lld", isnan(loss) ? "NaN" : "infinite",
+                                (long long)c->t->step + 1));
+}
+
+static err step_judge(struct course *c, const struct feed_batch *b, const struct run_report *r)
 {
     struct training_net *t = c->t;
+    if (r->bad_indices)
+        return bad_index(t, t->net.g, b, fmt(t->a, "at step %lld", (long long)t->step + 1), r->bad_indices);
     if (r->bad_label > 0)
         FAIL(INVALID, "step %lld: row %lld of its batch has a label that is no class of the model",
              (long long)t->step + 1, (long long)r->bad_label);
@@ -600,7 +650,8 @@ static err save(struct course *c, bool best)
 {
     auto_arena struct arena *a = arena_new(0);
     struct checkpoint_tensors all = tensors_of(c->t);
-    return checkpoints_save(c->checkpoints, c->t->step, &all, state_text(c, a), best);
+    err e = checkpoints_save(c->checkpoints, c->t->step, &all, state_text(c, a), best);
+    return e && e->code == INVALID ? with_hint(c, e) : e;
 }
 
 /* Running statistics start from numbers that no batch had, and momentum lets these fade slowly. So at first they are the plain
@@ -642,7 +693,7 @@ static err step_make(struct course *c)
     t->optim->last = b.last || t->step + 1 == t->steps;
     program_train(t->program, in, (uint64_t)t->with->seed, (uint64_t)t->step, t->optim, &r);
     statistics_mean(t);
-    TRY(step_judge(c, &r));
+    TRY(step_judge(c, &b, &r));
     c->trained_ns += mono_ns() - then;
     c->waited += (double)b.waited_ns / 1e9;
     c->rows_done += b.rows;
@@ -686,7 +737,7 @@ static err best_take(struct course *c)
     const char *path;
     struct str text;
     yyjson_val *state;
-    if (!t->valid || c->best_step == t->step || c->best_step == 0)
+    if (!t->valid.feed || c->best_step == t->step || c->best_step == 0)
         return NULL;
     TRY(checkpoint_best(t->a, folder_of(t), &path));
     TRY(checkpoint_state(t->a, path, &text));
@@ -696,6 +747,25 @@ static err best_take(struct course *c)
     TRY(checkpoint_load(path, &all));
     train_say(t->listener, "the model of step %lld is kept: %.*s %.6g", (long long)c->best_step,
               STR(c->metric), c->best);
+    return NULL;
+}
+
+/* Rows that nothing was decided by, once, by the weights that are exported. */
+static err test_look(struct training_net *t, struct measures *out)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct held test;
+    struct buf b = buf_new(a);
+    TRY(held_make(t, a, LOADER_TEST, &test));
+    if (!test.feed)
+        return NULL;
+    TRY(evaluate(t, &test, S("of the rows of the test"), out));
+    for (size_t i = 0; i < out->n; i++) {
+        tell(t, told_name(a, "test", out->name[i]), out->value[i]);
+        buf_fmt(&b, ", %.*s %.5g", STR(out->name[i]), out->value[i]);
+    }
+    train_say(t->listener, "test: %lld rows%.*s", (long long)t->set.facts.rows[LOADER_TEST],
+              STR(buf_get(&b)));
     return NULL;
 }
 
@@ -721,6 +791,7 @@ static void facts_write(const struct course *c, struct json *j)
     json_kf64(j, "gflopPerSecond", seconds > 0 ? f.flops * (double)(t->step - c->began) / seconds / 1e9 : 0);
     json_ki64(j, "trainRows", t->set.facts.rows[LOADER_TRAIN]);
     json_ki64(j, "validRows", t->set.facts.rows[LOADER_VALID]);
+    json_ki64(j, "testRows", t->set.facts.rows[LOADER_TEST]);
     json_ki64(j, "notYetKnownRows", t->set.facts.unknown);
     json_ki64(j, "parameters", learned);
     json_ki64(j, "batchSize", t->batch);
@@ -761,7 +832,9 @@ err train_network(struct arena *a, const struct train_job *job, const struct tra
     tell(&t, "profile.memoryPeak", (double)rss_peak_bytes());
     if (t.with->profile)
         TRY(train_profile(&t, seconds, c.waited, out));
+    struct measures test = { 0 };
     TRY(best_take(&c));
+    TRY(test_look(&t, &test));
     struct json j = json_new(a);
     json_obj(&j);
     facts_write(&c, &j);
@@ -772,5 +845,5 @@ err train_network(struct arena *a, const struct train_job *job, const struct tra
     out->until = t.set.facts.until;
     out->train_rows = t.set.facts.rows[LOADER_TRAIN];
     out->valid_rows = t.set.facts.rows[LOADER_VALID];
-    return train_export(&t, c.best_measures.n ? &c.best_measures : &c.measures, out);
+    return train_export(&t, c.best_measures.n ? &c.best_measures : &c.measures, &test, out);
 }

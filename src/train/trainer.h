@@ -51,8 +51,10 @@ struct train_job {
     bool resume;    /* go on from the newest whole checkpoint in dir, if there is one */
 };
 struct train_result {
-    struct str onnx, native, baseline, signature, params, metrics, facts,
-        profile;                                        /* profile: a table for people */
+    struct str onnx, native, baseline, signature, params, facts;
+    struct str metrics,
+        test; /* on the rows held out; on those of split.test, by the best weights: empty if there are none */
+    struct str profile;                                 /* a table for people */
     int64_t from, split, until, train_rows, valid_rows; /* of a split by time: µs */
 };
 err train_network(struct arena *a, const struct train_job *, const struct train_listener *,

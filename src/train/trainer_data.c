@@ -284,6 +284,16 @@ static bool stopped(void *arg)
     return l->stopped && l->stopped(l->arg);
 }
 
+/* Rows that are split by time have no share for a test. */
+static err test_check(const struct form *f)
+{
+    if (f->with->split.test > 0 && (f->job->at.n || f->with->split.at.n))
+        return err_hint(
+            err_new(INVALID, "split.test is a share of the rows, and these are split by time"),
+            "data.files: [{path: FILE, part: test}] names rows that are looked at only at the end");
+    return NULL;
+}
+
 static struct loader_spec loader_words(const struct form *f, const struct train_listener *l)
 {
     const struct train_with *w = f->with;
@@ -516,6 +526,7 @@ err train_set_open(struct arena *a, const struct train_job *job, const struct tr
     struct train_set s = { 0 };
     TRY(fit_check(&f));
     TRY(form_read(&f));
+    TRY(test_check(&f));
     struct loader_spec words = loader_words(&f, l);
     TRY(loader_open(a, &words, &s.loader));
     s.facts = loader_facts(s.loader);
@@ -537,6 +548,7 @@ err train_set_numbers(struct arena *a, const struct train_job *job, const struct
     struct form f = { .a = a, .job = job, .with = job->with, .wants = WANTS_TABLE, .task = TASK_REGRESSION };
     f.label = job->with->label;
     TRY(form_read(&f));
+    TRY(test_check(&f));
     for (size_t i = 0; i < f.inputs.n; i++) {
         struct loader_input *in = &f.inputs.v[i];
         if (in->kind != KIND_NUMBERS)

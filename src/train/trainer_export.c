@@ -201,7 +201,7 @@ static err parity(struct training_net *t, struct str onnx, double *out, int64_t 
     struct feed_batch b;
     struct run_report r;
     const void *in[LOADER_TENSORS_MAX];
-    enum loader_part part = t->valid ? LOADER_VALID : LOADER_TRAIN;
+    enum loader_part part = t->valid.feed ? LOADER_VALID : LOADER_TRAIN;
     *rows = t->set.facts.rows[part] < PARITY_ROWS ? t->set.facts.rows[part] : PARITY_ROWS;
     TRY(runtime_open(&(struct runtime_config){ 0 }, &rt));
     arena_defer(a, runtime_end, rt);
@@ -389,16 +389,24 @@ static err parity_judge(struct training_net *t, struct train_result *out)
     return NULL;
 }
 
-err train_export(struct training_net *t, const struct measures *m, struct train_result *out)
+struct str measures_text(struct arena *a, const struct measures *m)
 {
-    struct json j = json_new(t->a);
+    struct json j = json_new(a);
     json_obj(&j);
     for (size_t i = 0; i < m->n; i++) {
         json_key(&j, m->name[i]);
         json_f64(&j, m->value[i]);
     }
     json_obj_end(&j);
-    out->metrics = json_get(&j);
+    return json_get(&j);
+}
+
+err train_export(struct training_net *t, const struct measures *valid, const struct measures *test,
+                 struct train_result *out)
+{
+    out->metrics = measures_text(t->a, valid);
+    if (test->n)
+        out->test = measures_text(t->a, test);
     TRY_AS(model_write(t, &out->onnx), "exporting the model");
     TRY_AS(baseline_make_text(t, &out->baseline), "making the baseline");
     out->signature = signature_text(t);

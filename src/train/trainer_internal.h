@@ -51,6 +51,12 @@ double measure_of(const struct measures *, struct str name);
 struct str measure_watched(const struct train_set *, struct str name, bool *more);
 
 /* ---- trainer.c ---- */
+/* Rows that nothing is learned from: batches of one size, and one for the rest. */
+struct held {
+    struct feed *feed; /* NULL: there are none */
+    struct program *program, *rest;
+    int64_t rest_rows;
+};
 struct training_net {
     struct arena *a;
     const struct train_job *job;
@@ -64,9 +70,8 @@ struct training_net {
     struct program *program;
     struct net eval_net;
     struct params *eval_params; /* the same numbers (or their average) under the ids of eval_net */
-    struct program *eval, *eval_rest;
-    int64_t rest_rows;
-    struct feed *feed, *valid;
+    struct feed *feed;
+    struct held valid;
     int64_t batch, steps, epochs, step, epoch, per_epoch; /* step: batches done */
     enum precision precision;
     double rate;
@@ -82,6 +87,10 @@ err params_under(struct arena *a, const struct params *, const struct graph *, s
 /* ---- trainer_auto.c: batch size and precision by trial ---- */
 err train_choose(struct training_net *);
 /* ---- trainer_export.c ---- */
-err train_export(struct training_net *, const struct measures *, struct train_result *out);
+/* test: n is 0 if there are no rows for it. */
+err train_export(struct training_net *, const struct measures *valid, const struct measures *test,
+                 struct train_result *out);
+/* {"auc":0.97, …} */
+struct str measures_text(struct arena *a, const struct measures *);
 /* ---- profile.c ---- */
 err train_profile(const struct training_net *, double seconds, double waited, struct train_result *out);

@@ -145,6 +145,29 @@ def test_more_can_be_measured(bench):
     bench.train(bench.form("trees", **cancer(metrics=["auc"], model={"trees": {"rounds": 3}})), "-q")
 
 
+def test_rows_of_the_test_are_looked_at_once_at_the_end(bench):
+    """Those of a file that is for it, or a share: by the model that is exported, and nothing is decided by them."""
+    for part, where in (("rest", "i % 5 > 0"), ("test", "i % 5 = 0")):
+        duckdb.execute(f"copy (select * exclude i from (select *, row_number() over () as i from '{bench.folder}/cancer.parquet') where {where}) "
+                       f"to '{bench.folder}/cancer-{part}.parquet' (format parquet)")
+    form = cancer(epochs=12, optimizer={"rate": 0.01}, earlyStop={"metric": "auc"})
+    files = [{"path": "cancer-rest.parquet"}, {"path": "cancer-test.parquet", "part": "test"}]
+    out, err = bench.train(bench.form("tested", **{**form, "data": {"files": files}}), "-o", "json")
+    run = result(out)
+    assert run["facts"]["testRows"] == 113 and set(run["test"]) >= {"auc", "logLoss", "accuracy"} and "test: 113 rows" in err
+    session = onnxruntime.InferenceSession(str(bench.folder / run["model"]))
+    rows = duckdb.execute(f"select * from '{bench.folder}/cancer-test.parquet'").fetchnumpy()
+    p = session.run(None, {"features": np.stack([rows[c] for c in columns()], 1).astype(np.float32)})[0][:, 0]
+    assert run["test"]["accuracy"] == pytest.approx(((p > 0.5) == rows["benign"]).mean())
+    told = [json.loads(line) for line in (bench.folder / run["dir"] / "metrics.jsonl").read_text().splitlines()]
+    assert [t["value"] for t in told if t["name"] == "test.auc"] == [run["test"]["auc"]]
+    assert "on the rows of the test" in (bench.folder / run["dir"] / "report.md").read_text()
+    out, _ = bench.train(bench.form("share", **{**form, "split": {"valid": 0.1, "test": 0.3}}))
+    assert re.search(r"^test\.auc +0\.9", out, re.M), out
+    out, _ = bench.train(bench.form("none", **form), "-o", "json")
+    assert "test" not in result(out)
+
+
 def test_a_sweep_is_by_any_measure_of_its_task(bench):
     sweep = {"kind": "grid", "over": {"optimizer.rate": [1e-6, 0.01]}, "metric": "f1"}
     told = result(bench.train(bench.form("by", **cancer(epochs=5, sweep=sweep)), "-o", "json")[0])
@@ -255,6 +278,20 @@ def test_a_new_last_layer_for_another_task(bench):
     assert "nothing" in err and "value" in err
 
 
+def test_what_is_odd_in_a_given_model_is_said_once(bench):
+    h, r = onnx.helper, np.random.default_rng(1)
+    shapes = {"k1": (4, 1, 3, 3), "k2": (4, 4, 3, 3), "w": (64, 10)}
+    weights = [onnx.numpy_helper.from_array((r.normal(size=s) * 0.3).astype(np.float32), n) for n, s in shapes.items()]
+    nodes = [h.make_node("Conv", ["x", "k1"], ["a"], kernel_shape=[3, 3]), h.make_node("Relu", ["a"], ["b"]),
+             h.make_node("Conv", ["b", "k2"], ["c"], kernel_shape=[3, 3]), h.make_node("Flatten", ["c"], ["f"]), h.make_node("MatMul", ["f", "w"], ["y"])]
+    graph = h.make_graph(nodes, "convs", [h.make_tensor_value_info("x", 1, ["N", 1, 8, 8])], [h.make_tensor_value_info("y", 1, ["N", 10])], weights)
+    onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), bench.folder / "convs.onnx")
+    form = bench.form("convs", data={"path": "digits.parquet"}, label="digit", steps=2, model={"onnx": {"file": "convs.onnx"}},
+                      inputs=[{"name": "x", "kind": "array", "columns": ["image"], "shape": [1, 8, 8]}])
+    _, err = bench.train(form)
+    assert len(re.findall("^note: 2 convolutions and no normalisation", err, re.M)) == 1, err
+
+
 # ---- choices, by trial or by the form ----
 
 
@@ -331,6 +368,7 @@ def test_ranking_puts_the_better_of_a_query_first(bench):
     ({"inputs": [{"name": "n", "columns": ["f0", "benign"]}]}, "benign"),
     ({"classWeights": [1, 2, 3]}, "classWeights"),
     ({"rows": "late.1"}, "server"),
+    ({"split": {"at": "mean_radius", "test": 0.1}, "holdout": "1h"}, "split.test"),
     ({"memory": "1Mi", "model": {"mlp": {"hidden": [2048, 2048]}}}, "needs"),
 ])
 def test_a_form_that_cannot_be_is_refused_with_one_error(bench, change, says):
@@ -414,6 +452,36 @@ def test_a_loss_that_is_no_number_names_the_step(bench):
     form.update(loss="mse", optimizer={"kind": "sgd", "rate": 100, "momentum": 0}, schedule={"kind": "constant", "warmup": 0})
     err = bench.fails(bench.form("large", **form))
     assert re.search(r"the loss became (NaN|infinite) at step \d+", err) and "checkpoint" in err
+
+
+def test_an_index_that_its_table_does_not_have_names_both(bench):
+    h, r = onnx.helper, np.random.default_rng(1)
+    weights = [onnx.numpy_helper.from_array(r.normal(size=s).astype(np.float32), n) for n, s in (("table", (5, 4)), ("w", (12, 1)))]
+    nodes = [h.make_node("Gather", ["table", "ids"], ["e"]), h.make_node("Flatten", ["e"], ["f"]), h.make_node("MatMul", ["f", "w"], ["y"])]
+    graph = h.make_graph(nodes, "words", [h.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["N", 3])],
+                         [h.make_tensor_value_info("y", 1, ["N", 1])], weights)
+    onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), bench.folder / "words.onnx")
+    form = {"data": {"path": "words.parquet"}, "label": "y", "loss": "mse", "epochs": 2, "model": {"onnx": {"file": "words.onnx"}},
+            "inputs": [{"name": "ids", "kind": "array", "columns": ["words"], "ids": True}]}
+    for part, says in (("train", "of a batch at step 1, its table"), ("valid", "in row 2 of a batch of the rows held out, its table")):
+        for name, bad in (("words", 7 if part == "train" else 2), ("held", 7)):
+            duckdb.execute(f"copy (select [case when i % 8 = 7 then {bad} else i % 5 end, 3, 4] as words, i::double as y from range(6, 206) r(i)) "
+                           f"to '{bench.folder}/{name}.parquet'")
+        files = [{"path": "words.parquet"}, {"path": "held.parquet", "part": "valid"}]
+        err = bench.fails(bench.form("words", **{**form, "data": {"files": files}, "split": {"valid": 0}}))
+        assert "error: input 'ids' has 7 in row" in err and f"{says} 'table' has 5 rows" in err, err
+
+
+def test_no_checkpoint_has_weights_that_are_no_numbers(bench):
+    """Decay alone makes them a thousand times as large with each step, and what they say stays the same."""
+    form = csv(bench, "still.csv", [(3, i % 2) for i in range(200)])
+    form.update(loss="mae", optimizer={"kind": "sgd", "rate": 100, "momentum": 0, "decay": 10}, epochs=40, checkpoint={"every": 1, "keep": 1})
+    form["schedule"] = {"kind": "constant", "warmup": 0}
+    folder = bench.folder / "still"
+    err = bench.fails(bench.form("still", **form), "--dir", folder)
+    step = int(re.search(r"'layer1\.weight' has numbers that are NaN or infinite after step (\d+)", err)[1])
+    assert f"the last good checkpoint is {folder}/checkpoints/step-{step - 1}" in err, err
+    assert {p.name for p in (folder / "checkpoints").iterdir()} <= {f"step-{step - 1}", "best.json"} | {f"step-{s}" for s in range(step)}
 
 
 # ---- sweeps, profile ----

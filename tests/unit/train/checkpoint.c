@@ -2,6 +2,7 @@
 #define SUITE checkpoint
 #include "test.h"
 #include "train/checkpoint.h"
+#include <math.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -143,6 +144,30 @@ TEST(no_room_is_one_error_and_the_last_one_stays_whole)
     CHECK_OK(checkpoint_find(a, dir, &path, NULL));
     CHECK_OK(checkpoint_load(path, &all));
     CHECK(w[5] == 6);
+}
+
+TEST(weights_that_are_no_numbers_are_in_none)
+{
+    struct checkpoints *c;
+    const char *path;
+    const float bad[] = { NAN, INFINITY, -INFINITY };
+    CHECK_OK(checkpoints_open(dir, 2, &c));
+    save(c, 1, false);
+    for (int i = 0; i < 3; i++) {
+        fill(2);
+        bias[2] = bad[i];
+        err e = checkpoints_save(c, 2, &all, S("{}"), true);
+        CHECK_ERR(e, INVALID);
+        CHECK_STR(e->text, "'b' has numbers that are NaN or infinite after step 2");
+    }
+    fill(3);
+    m[0] = INFINITY; /* of an average of squares: that weight stands still */
+    w[5] = -3.4e38f;
+    CHECK_OK(checkpoints_save(c, 3, &all, S("{}"), false));
+    checkpoints_close(c);
+    CHECK_OK(checkpoint_find(a, dir, &path, NULL));
+    CHECK(str_ends(str_of(path), S("/step-3")));
+    CHECK(file_exists(fmtz(a, "%s/step-1", dir)) && !file_exists(fmtz(a, "%s/best.json", dir)));
 }
 
 /* Killed at any moment: what is found is whole, and is the last or the one before it. */
