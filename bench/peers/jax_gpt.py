@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The GPT of bench/engine in JAX, from the same weights on the same windows of a text: jax_gpt.py WORK PLACES, both JSON (what the
-engine was given, and its line of where each parameter lies). Prints the loss of each step."""
+"""A GPT in JAX, from the same weights on the same windows of a text as ours: jax_gpt.py WORK PLACES, both JSON (what bench/engine was
+given, and its line of where each parameter lies). With "windows", an .npy of ids, all of these are the batch of each step. Prints the loss of
+each step."""
 
 import json
 import sys
@@ -13,8 +14,6 @@ work, places = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 gpt, rows, length = work["model"]["gpt"], work["rows"], work["shape"][0]
 block = np.fromfile(work["weights"], np.float32)
 weights = {name: jnp.asarray(block[at:at + int(np.prod(shape))].reshape(shape)) for name, (at, *shape) in places.items()}
-text = np.fromfile(work["text"], np.uint8)
-ids = np.searchsorted(np.unique(text), text).astype(np.int32)
 MASK = (1 << 64) - 1
 
 
@@ -67,13 +66,21 @@ def adamw(w, m, v, n, x, y):
     return jax.tree.map(step, w, m, v), m, v, value
 
 
-state = 1
+def batches():
+    if "windows" in work:
+        while True:
+            yield np.load(work["windows"])
+    text, state = np.fromfile(work["text"], np.uint8), 1
+    ids = np.searchsorted(np.unique(text), text).astype(np.int32)
+    while True:
+        starts = []
+        for _ in range(rows):
+            state, number = splitmix(state)
+            starts.append(number % (len(ids) - length - 1))
+        yield np.stack([ids[s:s + length + 1] for s in starts])
+
+
 m = v = jax.tree.map(jnp.zeros_like, weights)
-for n in range(1, work["steps"] + 1):
-    starts = []
-    for _ in range(rows):
-        state, number = splitmix(state)
-        starts.append(number % (len(ids) - length - 1))
-    windows = np.stack([ids[s:s + length + 1] for s in starts])
+for n, windows in zip(range(1, work["steps"] + 1), batches()):
     weights, m, v, value = adamw(weights, m, v, float(n), windows[:, :-1], windows[:, 1:])
     print(f"{float(value):.7g}", flush=True)
