@@ -1,7 +1,7 @@
 /* app: the whole daemon, put together; the one place that sees every module. */
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include "base/base.h"
+#include "net/net.h"
 
 struct app;
 struct app_config {
@@ -10,7 +10,11 @@ struct app_config {
     struct str token_file;                       /* the first admin token goes there; empty: to stderr */
     struct str tls_cert, tls_key, tls_client_ca; /* files; empty: no TLS */
     bool allow_public;
-    int loops, workers; /* 0: by the machine */
+    int loops, workers;     /* 0: by the machine */
+    size_t waiting_max;     /* requests that wait for a worker; 0: net's default */
+    size_t infer_bytes_max; /* body or message of a prediction; 0: serve's default */
+    struct net_limits limits;
+    bool grpc_gzip;
 };
 /* Opens the store, starts the reconcilers, then listens. */
 err app_start(const struct app_config *, struct app **out);

@@ -128,7 +128,8 @@ static err open_stages(struct app *app, const struct app_config *cfg)
                                    .code_commit = str_of(commit ? commit : DHOW_COMMIT),
                                    .sources_dir = cfg->sources };
     TRY(features_open(app->store, &app->features));
-    TRY(serve_open(&(struct serve_config){ .store = app->store }, &app->serve));
+    TRY(serve_open(&(struct serve_config){ .store = app->store, .body_bytes_max = cfg->infer_bytes_max },
+                   &app->serve));
     TRY(monitors_open(&(struct monitors_config){ app->store, app->serve, app->features }, &app->monitors));
     struct sched_config sc = { .store = app->store,
                                .exec = app->exec,
@@ -162,6 +163,22 @@ static void make_routes(struct app *app)
     app->routes_n = n;
 }
 
+static void net_metrics(void *arg, struct buf *out)
+{
+    const struct net *net = ((const struct app *)arg)->net;
+    int64_t connections = 0, requests;
+    if (net)
+        net_figures(net, &connections, &requests);
+    buf_fmt(out,
+            "# HELP dhow_http_connections Connections open now.\n# TYPE dhow_http_connections gauge\n"
+            "dhow_http_connections %lld\n",
+            (long long)connections);
+    buf_fmt(out,
+            "# HELP dhow_http_held_bytes Memory of requests and unsent replies (--max-held).\n"
+            "# TYPE dhow_http_held_bytes gauge\ndhow_http_held_bytes %lld\n",
+            (long long)(net ? net_held(net) : 0));
+}
+
 static err open_api(struct app *app)
 {
     make_routes(app);
@@ -169,6 +186,7 @@ static err open_api(struct app *app)
     TRY(api_open(&ac, &app->api));
     app->routes[app->routes_n] = api_routes(app->api);
     TRY(make_views(app));
+    api_metrics_add(app->api, net_metrics, app);
     api_metrics_add(app->api, feature_metrics, app->features);
     api_metrics_add(app->api, serve_metrics, app->serve);
     api_metrics_add(app->api, trainings_metrics, app->trainings);
@@ -217,12 +235,18 @@ static err start_net(struct app *app, const struct app_config *cfg)
                              .tls_client_ca = cfg->tls_client_ca,
                              .loops = cfg->loops,
                              .workers = cfg->workers,
+                             .queue_max = cfg->waiting_max,
+                             .limits = cfg->limits,
+                             .grpc_gzip = cfg->grpc_gzip,
                              .routes = app->routes,
                              .app = app,
                              .before = before,
                              .fail = api_fail,
                              .report = log_err,
                              .after = after };
+    /* What an uploaded model may have, or a prediction, if that is more. */
+    if (cfg->infer_bytes_max > net_limits_default.body_bytes_max)
+        nc.limits.body_bytes_max = cfg->infer_bytes_max;
     return net_start(&nc, &app->net);
 }
 

@@ -5,6 +5,7 @@
 #include "exec/exec.h"
 #include <malloc.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -32,6 +33,77 @@ static err number_option(struct cli *c, const char *name, int *out)
     if (text && (!str_i64(str_of(text), &v) || v < 0 || v > 4096))
         FAIL(INVALID, "--%s: '%s' is not a number from 0 to 4096", name, text);
     *out = (int)v;
+    return NULL;
+}
+
+/* ---- limits ---- */
+
+enum { HELD_BODIES = 4 }; /* the largest ones, that there is room for at least */
+enum unit { NUMBER, SIZE, TIME };
+/* One option per row; min to max is what makes sense of it. */
+static const struct limit {
+    const char *name;
+    enum unit unit;
+    int64_t min, max;
+    size_t at; /* in struct app_config, which has a size_t there, or for a TIME an int64_t */
+} limits[] = {
+#define AT(member) offsetof(struct app_config, member)
+    { "max-body", SIZE, 1 << 10, 2ll << 30, AT(infer_bytes_max) },
+    { "max-held", SIZE, 16 << 20, 1ll << 50, AT(limits.held_bytes_max) },
+    { "max-connections", NUMBER, 1, 1 << 20, AT(limits.connections_max) },
+    { "max-waiting", NUMBER, 1, 1 << 20, AT(waiting_max) },
+    { "head-timeout", TIME, 100, 3600 * 1000, AT(limits.header_ms_max) },
+    { "body-timeout", TIME, 100, 24 * 3600 * 1000, AT(limits.body_ms_max) },
+    { "idle-timeout", TIME, 100, 24 * 3600 * 1000, AT(limits.idle_ms_max) },
+    { "write-timeout", TIME, 100, 24 * 3600 * 1000, AT(limits.write_ms_max) },
+    { "stop-timeout", TIME, 100, 24 * 3600 * 1000, AT(limits.drain_ms_max) },
+#undef AT
+};
+_Static_assert(sizeof(size_t) == sizeof(int64_t), "a limit is read as either");
+
+static bool limit_parse(enum unit unit, struct str text, int64_t *out)
+{
+    switch (unit) {
+    case NUMBER:
+        return str_i64(text, out);
+    case SIZE:
+        return size_parse(text, out);
+    case TIME:
+        return duration_parse(text, out);
+    }
+    return false;
+}
+
+static struct str limit_text(struct arena *a, enum unit unit, int64_t v)
+{
+    return unit == NUMBER ? fmt(a, "%lld", (long long)v)
+           : unit == SIZE ? size_text(a, v)
+                          : duration_text(a, v);
+}
+
+static err limits_read(struct cli *c, struct app_config *cfg)
+{
+    static const char *const like[] = { "a number", "a size, as in 64Mi", "a time, as in 30s" };
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        const struct limit *l = &limits[i];
+        const char *text = cli_option(c, l->name);
+        int64_t v;
+        if (!text)
+            continue;
+        if (!limit_parse(l->unit, str_of(text), &v))
+            FAIL(INVALID, "--%s: '%s' is not %s", l->name, text, like[l->unit]);
+        if (v < l->min || v > l->max)
+            FAIL(INVALID, "--%s: %s is not from %.*s to %.*s", l->name, text,
+                 STR(limit_text(c->a, l->unit, l->min)), STR(limit_text(c->a, l->unit, l->max)));
+        memcpy((char *)cfg + l->at, &v, sizeof v);
+    }
+    size_t least = HELD_BODIES * cfg->infer_bytes_max, *held = &cfg->limits.held_bytes_max;
+    size_t quarter = (size_t)sysconf(_SC_PHYS_PAGES) / 4 * (size_t)sysconf(_SC_PAGESIZE);
+    if (*held && *held < least)
+        FAIL(INVALID, "--max-held: %.*s are fewer than %d bodies of --max-body",
+             STR(size_text(c->a, (int64_t)*held)), HELD_BODIES);
+    if (!*held)
+        *held = quarter > least ? quarter : least;
     return NULL;
 }
 
@@ -69,11 +141,13 @@ static err serve_run(struct cli *c)
                               .tls_cert = str_of(cli_option(c, "tls-cert")),
                               .tls_key = str_of(cli_option(c, "tls-key")),
                               .tls_client_ca = str_of(cli_option(c, "tls-client-ca")),
-                              .allow_public = cli_has(c, "allow-public") };
+                              .allow_public = cli_has(c, "allow-public"),
+                              .grpc_gzip = cli_has(c, "grpc-gzip") };
     struct app *app;
     sigset_t stop;
     TRY(number_option(c, "loops", &cfg.loops));
     TRY(number_option(c, "workers", &cfg.workers));
+    TRY(limits_read(c, &cfg));
     (void)mallopt(M_MMAP_THRESHOLD, HEAP_MAX); /* it would get there by itself … */
     (void)mallopt(M_TRIM_THRESHOLD, TOP_MAX); /* … with 64 MiB for this, which malloc_trim() does not touch */
     log_setup(cli_has(c, "verbose") ? LOG_DEBUG : LOG_INFO, cli_has(c, "json-log"));
@@ -133,6 +207,20 @@ static const struct option serve_options[] = {
       false },
     { "loops", 0, "N", "Event loops; 0: one per core.", "0", false },
     { "workers", 0, "N", "Threads for requests that may block; 0: two per core, at least 4.", "0", false },
+    { "max-body", 0, "SIZE", "Largest body or message of a prediction.", "64Mi", false },
+    { "max-held", 0, "SIZE",
+      "Memory of all requests and unsent replies together; beyond, a body is refused with 503. A quarter of the "
+      "machine's, unless told.",
+      NULL, false },
+    { "max-connections", 0, "N", "Connections of one event loop.", "16384", false },
+    { "max-waiting", 0, "N", "Requests that wait for a thread; beyond, 503.", "1024", false },
+    { "head-timeout", 0, "TIME", "For a request's line and headers to come, and for a TLS handshake.", "10s",
+      false },
+    { "body-timeout", 0, "TIME", "For a body to come after them.", "60s", false },
+    { "idle-timeout", 0, "TIME", "How long a connection without a request is kept.", "75s", false },
+    { "write-timeout", 0, "TIME", "How long a client may read nothing of its reply.", "30s", false },
+    { "stop-timeout", 0, "TIME", "How long requests under way may take to end when it stops.", "10s", false },
+    { "grpc-gzip", 0, NULL, "Compress replies over 1 KiB for gRPC clients that take it.", NULL, false },
     { "json-log", 0, NULL, "Log as JSON lines.", NULL, false },
     { "verbose", 'v', NULL, "Log more.", NULL, false },
     { 0 },

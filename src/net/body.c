@@ -13,13 +13,23 @@ static void heap_free(void *heap)
     free(*(char **)heap);
 }
 
-static bool body_room(struct body *b, struct arena *a, size_t known, size_t n)
+/* So many bytes more are wanted of the heap. */
+static bool heap_counts(struct req *r, size_t more)
 {
+    if (!r->out) /* a codec alone */
+        return true;
+    r->out->heap += more;
+    return exchange_weigh(r->out);
+}
+
+static bool body_room(struct body *b, struct req *r, size_t known, size_t n)
+{
+    struct arena *a = r->a;
     size_t gap = -b->lead % BODY_ALIGN;
     if (!b->p && known && known <= BODY_SMALL && n <= known) {
         b->p = (char *)arena_alloc(a, gap + known, BODY_ALIGN) + gap;
         b->cap = known;
-        return true;
+        return heap_counts(r, 0);
     }
     if (!b->heap) {
         b->heap = NEW(a, char *);
@@ -33,7 +43,7 @@ static bool body_room(struct body *b, struct arena *a, size_t known, size_t n)
         cap *= 2;
     if (known >= b->n + n && cap > known)
         cap = known;
-    char *old = *b->heap, *p = realloc(old, gap + cap);
+    char *old = *b->heap, *p = heap_counts(r, cap - (old ? b->cap : 0)) ? realloc(old, gap + cap) : NULL;
     if (!p)
         return false;
     if (!old && b->n)
@@ -44,9 +54,9 @@ static bool body_room(struct body *b, struct arena *a, size_t known, size_t n)
     return true;
 }
 
-bool body_put(struct body *b, struct arena *a, size_t known, struct str in)
+bool body_put(struct body *b, struct req *r, size_t known, struct str in)
 {
-    if (b->n + in.n > b->cap && !body_room(b, a, known, in.n))
+    if (b->n + in.n > b->cap && !body_room(b, r, known, in.n))
         return false;
     if (in.n && in.p != b->p + b->n) /* else it was read to its place */
         memcpy(b->p + b->n, in.p, in.n);

@@ -53,10 +53,14 @@ static void host_bad(void *arg, struct req *r, int status, const char *why)
     if (!r)
         r = host_begin(c);
     struct req_out *e = conn_refuses(c, r->out);
-    if (status == 413)
+    if (status == 413) {
         exchange_refuse(e, err_new(TOO_LARGE, "%s", why));
-    else
+    } else if (status == 503) {
+        req_reply_header(r, "Retry-After", S("1"));
+        exchange_refuse(e, err_hint(err_new(UNAVAILABLE, "%s", why), "try again in a second"));
+    } else {
         exchange_refuse_status(e, status, why);
+    }
 }
 
 static bool id_is_sane(struct str id)

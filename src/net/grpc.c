@@ -76,7 +76,7 @@ static size_t message_max(const struct req_out *e)
 }
 
 /* The bytes of a zlib or gzip stream, at most max. */
-static err inflate_all(struct arena *a, struct str in, size_t max, struct str *out)
+static err inflate_all(struct req *r, struct str in, size_t max, struct str *out)
 {
     z_stream z = { .next_in = (Bytef *)in.p, .avail_in = (uInt)in.n };
     if (inflateInit2(&z, 15 + 32) != Z_OK)
@@ -84,17 +84,20 @@ static err inflate_all(struct arena *a, struct str in, size_t max, struct str *o
     struct body b = { 0 };
     int got = Z_OK;
     char part[16 << 10];
-    bool fits = true;
-    while (got == Z_OK && fits) {
+    bool fits = true, kept = true;
+    while (got == Z_OK && kept) {
         z.next_out = (Bytef *)part;
         z.avail_out = sizeof part;
         got = inflate(&z, Z_NO_FLUSH);
         size_t n = sizeof part - z.avail_out;
-        fits = n <= max - b.n && body_put(&b, a, 0, (struct str){ part, n });
+        fits = n <= max - b.n;
+        kept = fits && body_put(&b, r, 0, (struct str){ part, n });
     }
     inflateEnd(&z);
     if (!fits)
         FAIL(TOO_LARGE, "the message is over %zu bytes when inflated", max);
+    if (!kept)
+        FAIL(UNAVAILABLE, "no memory is left for requests now");
     if (got != Z_STREAM_END)
         FAIL(INVALID, "the message is not compressed as it says");
     *out = (struct str){ b.p, b.n };
@@ -124,7 +127,7 @@ err grpc_unzip(struct req_out *e)
     struct str how = req_header(r, S("grpc-encoding"));
     if (!str_is(how, "gzip") && !str_is(how, "deflate"))
         FAIL(UNSUPPORTED, "grpc-encoding '%.*s' is not known here: gzip and deflate are", STR(how));
-    return inflate_all(r->a, r->body, message_max(e), &r->body);
+    return inflate_all(r, r->body, message_max(e), &r->body);
 }
 
 err grpc_unframe(struct req_out *e)
@@ -137,24 +140,35 @@ err grpc_unframe(struct req_out *e)
     return NULL;
 }
 
+static bool zips(const struct req_out *e)
+{
+    struct str takes = req_header(&e->req, S("grpc-accept-encoding"));
+    return e->loop->net->config.grpc_gzip && takes.n && memmem(takes.p, takes.n, "gzip", 4);
+}
+
+/* What goes out for a message: its gzip, where the client takes that and it is smaller. */
+static struct str zipped_of(struct req_out *e, struct str message, bool *zipped)
+{
+    struct str z = message.n > ZIP_MIN && zips(e) ? deflate_all(e->req.a, message) : S("");
+    *zipped = z.n > 0;
+    return *zipped ? z : message;
+}
+
 bool grpc_reply(struct req_out *e, int status, const struct str *body)
 {
     e->head = e->body = S("");
     e->trailers_n = 0;
-    if (!body) /* messages follow; how they end is told later */
-        return false;
+    if (!body) /* messages follow, each compressed or not; how they end is told later */
+        return zips(e);
     trailers_set(e, status, *body);
     if (status != 200 || e->call)
         return false;
-    struct str zipped = S("");
-    struct str takes = req_header(&e->req, S("grpc-accept-encoding"));
-    if (e->loop->net->config.grpc_gzip && body->n > ZIP_MIN && memmem(takes.p, takes.n, "gzip", 4))
-        zipped = deflate_all(e->req.a, *body);
-    e->body = zipped.n ? zipped : *body;
+    bool zipped;
+    e->body = zipped_of(e, *body, &zipped);
     char *head = arena_alloc(e->req.a, MESSAGE_HEAD, 1);
-    message_head(head, zipped.n > 0, e->body.n);
+    message_head(head, zipped, e->body.n);
     e->head = (struct str){ head, MESSAGE_HEAD };
-    return zipped.n > 0;
+    return zipped;
 }
 
 /* ---- deadlines ---- */
@@ -410,8 +424,8 @@ bool call_part(struct call *call, struct str in)
                 break;
         }
         struct str part = str_sub(in, 0, call->need - call->body.n);
-        if (!body_put(&call->body, call->part->req.a, call->need, part))
-            call_end(call, 503, S("no memory for the message"));
+        if (!body_put(&call->body, &call->part->req, call->need, part))
+            call_end(call, 503, S("no memory is left for requests now"));
         in = str_sub(in, part.n, in.n);
         if (call->body.n < call->need)
             break;
@@ -466,7 +480,9 @@ err req_send(struct req *r, struct str message)
     if (message.n > UINT32_MAX)
         FAIL(TOO_LARGE, "a message is over 4 GiB");
     char head[MESSAGE_HEAD];
-    message_head(head, false, message.n);
+    bool zipped;
+    message = zipped_of(m, message, &zipped);
+    message_head(head, zipped, message.n);
     if (!stream_send_both(m->call->e->stream, (struct str){ head, MESSAGE_HEAD }, message))
         FAIL(CANCELLED, "the client is gone, or too slow");
     return NULL;

@@ -238,8 +238,8 @@ static int on_body(llhttp_t *p, const char *at, size_t n)
     if (n > h->body_max - h->body.n)
         return stop(h, 413, "the body is over this route's limit");
     size_t known = p->flags & F_CHUNKED ? 0 : h->body.n + n + p->content_length;
-    if (!body_put(&h->body, h->r->a, known, (struct str){ at, n }))
-        return stop(h, 503, "no memory for the body");
+    if (!body_put(&h->body, h->r, known, (struct str){ at, n }))
+        return stop(h, 503, "no memory is left for requests now");
     return 0;
 }
 
@@ -284,8 +284,8 @@ static size_t again_body(struct codec *h, struct str in)
 {
     size_t n = h->left < in.n ? (size_t)h->left : in.n;
     h->left -= n;
-    if (n && !body_put(&h->body, h->r->a, h->body.n + n + h->left, (struct str){ in.p, n }))
-        stop(h, 503, "no memory for the body");
+    if (n && !body_put(&h->body, h->r, h->body.n + n + h->left, (struct str){ in.p, n }))
+        stop(h, 503, "no memory is left for requests now");
     else if (!h->left)
         whole(h, true);
     return n;

@@ -236,9 +236,10 @@ static void leg_collect(struct leg *leg, struct str in)
     message_begin(leg, in);
     if (in.n > leg->body_max - leg->body.n) {
         leg_bad(leg, 413, "the body is over this route's limit");
-    } else if (in.n > h->limits->body_bytes_max - h->bodies ||
-               !body_put(&leg->body, leg->r->a, leg->known, in)) {
-        leg_bad(leg, 503, "too much is sent at once");
+    } else if (in.n > h->limits->body_bytes_max - h->bodies) {
+        leg_bad(leg, 503, "too much is sent at once on one connection");
+    } else if (!body_put(&leg->body, leg->r, leg->known, in)) {
+        leg_bad(leg, 503, "no memory is left for requests now");
     } else {
         h->bodies += in.n;
     }

@@ -108,8 +108,8 @@ struct body {
     size_t lead; /* p + lead is aligned to BODY_ALIGN; set before the first byte, or 0 */
 };
 enum { BODY_ALIGN = 16 };
-/* known: how long it will be, 0 if nobody said. False: no memory. */
-bool body_put(struct body *, struct arena *a, size_t known, struct str bytes);
+/* known: how long it will be, 0 if nobody said. False: no memory, or none that is left for requests. */
+bool body_put(struct body *, struct req *, size_t known, struct str bytes);
 
 /* ---- paths and routes ---- */
 
@@ -175,6 +175,7 @@ struct loop {
     struct post stop_post, quit_post;
     bool drained;
     atomic_llong open, requests;
+    int64_t untold; /* of net->held */
 };
 enum { IN_SIZE = 64 << 10, OUT_SIZE = 256 << 10 };
 
@@ -193,6 +194,7 @@ struct net {
     pthread_cond_t changed;
     int drained_n;
     atomic_int owed; /* replies that come later */
+    _Atomic int64_t held;
 };
 
 /* Runs p on the loop's thread, soon. p belongs to the loop until then. */
@@ -206,6 +208,9 @@ err loop_start(struct loop *);
 void loop_done(struct loop *);
 struct arena *loop_arena(struct loop *);
 void loop_arena_back(struct loop *, struct arena *);
+size_t loop_arena_used(const struct arena *);
+/* Memory that requests hold: more, or (below 0) less. False: all of it is more than it may be. Any thread. */
+bool loop_hold(struct loop *, int64_t bytes);
 /* Closes the loop's idle connections; the others after what they are at. */
 void loop_stop(struct loop *);
 void loop_check_drained(struct loop *);
@@ -229,6 +234,8 @@ struct req_out {
     bool http10, close, wants_continue;
     bool inline_;      /* runs on the loop thread */
     struct head *kept; /* it is one that came before; NULL: it was read */
+    int64_t weight;    /* its share of net->held, */
+    size_t heap;       /* and what of that is not in the arena */
     bool streams;      /* loop thread: stream is ours to end */
     bool grpc;         /* the body is messages, errors are trailers */
     bool zipped;       /* the message is */
@@ -252,6 +259,9 @@ struct req_out *exchange_new(struct conn *);
 void exchange_unref(struct req_out *);
 /* One more request on an exchange that goes on: what both have in common is e's. */
 struct req_out *exchange_beside(struct req_out *e);
+/* Counts what e's arena and its body in the heap take by now. False: all requests together hold too much. The thread
+ * that has the exchange. */
+bool exchange_weigh(struct req_out *e);
 /* Runs the request's handler, here or on the lane; the exchange is READY in the end. */
 void exchange_start(struct req_out *);
 /* Loop thread: replies with e, or with a status and a line of text, without asking a handler. */
@@ -287,7 +297,7 @@ err grpc_head(struct req_out *, struct head_info *);
 /* Takes the one message out of its frame; its compression is undone where the handler runs. */
 err grpc_unframe(struct req_out *);
 err grpc_unzip(struct req_out *);
-/* Fills head, body and trailers. True: the message is gzip. */
+/* Fills head, body and trailers. True: the message is gzip; with no body: messages may be. */
 bool grpc_reply(struct req_out *, int status, const struct str *body);
 void grpc_gone(struct req_out *);                /* the exchange leaves its connection */
 bool call_part(struct call *, struct str bytes); /* false: no more for now */

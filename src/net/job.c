@@ -55,12 +55,27 @@ struct req_out *exchange_beside(struct req_out *e)
     return m;
 }
 
+bool exchange_weigh(struct req_out *e)
+{
+    int64_t now = (int64_t)(e->heap + loop_arena_used(e->req.a)), more = now - e->weight;
+    e->weight = now;
+    return loop_hold(e->loop, more);
+}
+
+err req_weigh(struct req *r)
+{
+    if (!exchange_weigh(r->out))
+        FAIL(UNAVAILABLE, "no memory is left for requests now");
+    return NULL;
+}
+
 /* Loop thread: the last one out gives the arena back. */
 void exchange_unref(struct req_out *e)
 {
     if (atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) != 1)
         return;
     struct head *kept = e->kept;
+    (void)loop_hold(e->loop, -e->weight);
     loop_arena_back(e->loop, e->req.a);
     head_unref(kept);
 }
@@ -77,6 +92,7 @@ static void reply_plain(struct req *r, int status, struct str text)
 static void exchange_ready(struct req_out *e)
 {
     e->state = READY;
+    (void)exchange_weigh(e);
     if (e->call && e->call->e != e)
         call_message_done(e);
     else if (e->codec->ready && e->conn)

@@ -7,7 +7,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { SPARE_BYTES_MAX = 64 << 10, ALONE_MS = 20 };
+enum {
+    SPARE_BYTES_MAX = 64 << 10,
+    ALONE_MS = 20,
+    UNTOLD_MAX =
+        64
+        << 10, /* bytes that a loop counts for itself, so that loops do not write to one place all the time */
+};
 static const size_t arena_bytes_max = (size_t)1 << 40; /* so that arena_left() tells what was used */
 
 /* ---- posts: from any thread to the loop's ---- */
@@ -66,15 +72,35 @@ struct arena *loop_arena(struct loop *l)
     return l->spare_n ? l->spare[--l->spare_n] : arena_new(arena_bytes_max);
 }
 
+size_t loop_arena_used(const struct arena *a)
+{
+    return arena_bytes_max - arena_left(a);
+}
+
 void loop_arena_back(struct loop *l, struct arena *a)
 {
-    bool small = arena_bytes_max - arena_left(a) <= SPARE_BYTES_MAX;
+    bool small = loop_arena_used(a) <= SPARE_BYTES_MAX;
     if (small && l->spare_n < sizeof l->spare / sizeof *l->spare) {
         arena_reset(a);
         l->spare[l->spare_n++] = a;
     } else {
         arena_free(a);
     }
+}
+
+bool loop_hold(struct loop *l, int64_t bytes)
+{
+    struct net *net = l->net;
+    int64_t told = bytes;
+    if (pthread_equal(l->thread, pthread_self())) {
+        told = l->untold += bytes;
+        if (told < UNTOLD_MAX && told > -UNTOLD_MAX)
+            told = 0;
+        l->untold -= told;
+    }
+    if (told)
+        atomic_fetch_add_explicit(&net->held, told, memory_order_relaxed);
+    return atomic_load_explicit(&net->held, memory_order_relaxed) <= (int64_t)net->limits.held_bytes_max;
 }
 
 /* ---- the loop ---- */

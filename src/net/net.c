@@ -16,6 +16,7 @@ const struct net_limits net_limits_default = {
     .header_bytes_max = 32 << 10,
     .headers_max = 100,
     .body_bytes_max = 256 << 20,
+    .held_bytes_max = 1 << 30,
     .chunks_max = 1 << 16,
     .header_ms_max = 10 * 1000,
     .body_ms_max = 60 * 1000,
@@ -34,6 +35,7 @@ static struct net_limits limits_fill(struct net_limits l)
     FILL(header_bytes_max);
     FILL(headers_max);
     FILL(body_bytes_max);
+    FILL(held_bytes_max);
     FILL(chunks_max);
     FILL(header_ms_max);
     FILL(body_ms_max);
@@ -256,4 +258,9 @@ void net_figures(const struct net *net, int64_t *connections, int64_t *requests)
         *connections += atomic_load_explicit(&net->loops[i].open, memory_order_relaxed);
         *requests += atomic_load_explicit(&net->loops[i].requests, memory_order_relaxed);
     }
+}
+
+int64_t net_held(const struct net *net)
+{
+    return atomic_load_explicit(&net->held, memory_order_relaxed);
 }

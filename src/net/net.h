@@ -24,14 +24,15 @@ struct net_limits {
     size_t header_bytes_max; /* request line and headers together */
     size_t headers_max;      /* their number */
     size_t body_bytes_max;   /* of any route; a route's own limit is lower */
-    size_t chunks_max;       /* of a chunked body */
-    int64_t header_ms_max;   /* from the first byte to the end of the headers */
-    int64_t body_ms_max;     /* from there to the end of the body */
-    int64_t idle_ms_max;     /* keep-alive */
-    int64_t write_ms_max;    /* a client that does not read its reply */
-    size_t pipeline_max;     /* requests read ahead on one connection */
-    size_t out_bytes_max;    /* unsent bytes of one stream, over which the next send cuts it */
-    int64_t drain_ms_max;    /* graceful shutdown: requests under way */
+    size_t held_bytes_max; /* of all requests and unsent replies together; beyond: 503 to who sends a body */
+    size_t chunks_max;     /* of a chunked body */
+    int64_t header_ms_max; /* from the first byte to the end of the headers */
+    int64_t body_ms_max;   /* from there to the end of the body */
+    int64_t idle_ms_max;   /* keep-alive */
+    int64_t write_ms_max;  /* a client that does not read its reply */
+    size_t pipeline_max;   /* requests read ahead on one connection */
+    size_t out_bytes_max;  /* unsent bytes of one stream, over which the next send cuts it */
+    int64_t drain_ms_max;  /* graceful shutdown: requests under way */
 };
 extern const struct net_limits net_limits_default;
 
@@ -111,6 +112,10 @@ err req_reply_json(struct req *, int status, const struct json *);
 void req_reply_header(struct req *, const char *name, struct str value);
 bool req_reply_has(const struct req *, struct str name); /* whether that was done */
 
+/* Counts what the request's arena took since the body came (held_bytes_max): for a handler that makes much of little, and
+ * may wait with it. UNAVAILABLE if all requests together hold too much. The thread that has the request. */
+err req_weigh(struct req *);
+
 /* ---- replies that come later ----
  * For work that waits for something (a batch, another thread) without a thread that waits with it. */
 /* The handler returns without a reply; the request stays as it is until req_done(). */
@@ -184,6 +189,7 @@ void net_stop(struct net *); /* NULL is fine; frees */
 int net_loops(const struct net *);
 /* Connections now open, requests answered: for /metrics. */
 void net_figures(const struct net *, int64_t *connections, int64_t *requests);
+int64_t net_held(const struct net *); /* what counts against held_bytes_max, about */
 
 /* ---- client: blocking, one connection kept alive, for the CLI, replays and tests ---- */
 struct http;

@@ -27,6 +27,7 @@ struct stream {
     bool cut;               /* the client is too slow */
     bool used;              /* something was sent */
     struct frame in, sent;  /* filled by senders; being written by the loop */
+    int64_t held;           /* of the loop's: until the connection gives it up */
     size_t sent_at;         /* of sent: bytes that are written */
 };
 
@@ -115,16 +116,26 @@ err req_stream(struct req *r, int status, const char *content_type, struct strea
     return NULL;
 }
 
-static bool frame_room(struct frame *f, size_t n)
+/* Under lock */
+static bool stream_hold(struct stream *s, int64_t more)
+{
+    s->held += more;
+    return loop_hold(s->loop, more);
+}
+
+static bool frame_room(struct stream *s, struct frame *f, size_t n)
 {
     if (f->n + n <= f->cap)
         return true;
     size_t cap = f->cap ? f->cap * 2 : 1024;
     while (cap < f->n + n)
         cap *= 2;
-    char *p = realloc(f->p, FRAME_HEAD + cap + FRAME_END);
-    if (!p)
+    int64_t more = (int64_t)(cap - f->cap);
+    char *p = stream_hold(s, more) ? realloc(f->p, FRAME_HEAD + cap + FRAME_END) : NULL;
+    if (!p) {
+        (void)stream_hold(s, -more);
         return false;
+    }
     f->p = p;
     f->cap = cap;
     return true;
@@ -143,7 +154,7 @@ bool stream_send_both(struct stream *s, struct str head, struct str body)
     if (s->gone || s->cut || s->ended)
         return false;
     /* One send may be as large as it likes: it is in memory already. */
-    s->cut = s->in.n + s->sent.n > s->bytes_max || !frame_room(&s->in, head.n + body.n);
+    s->cut = s->in.n + s->sent.n > s->bytes_max || !frame_room(s, &s->in, head.n + body.n);
     s->used = true;
     if (!s->cut) {
         frame_put(&s->in, head);
@@ -185,6 +196,7 @@ void stream_gone(struct stream *s)
 {
     pthread_mutex_lock(&s->lock);
     s->gone = true;
+    (void)stream_hold(s, -s->held); /* whoever feeds it may outlive the loop */
     pthread_mutex_unlock(&s->lock);
     s->conn = NULL;
     s->out = NULL;
@@ -282,6 +294,7 @@ static void sent_forget(struct stream *s)
     s->sent.n = s->sent_at = 0;
     if (s->sent.cap <= KEEP_BYTES)
         return;
+    (void)stream_hold(s, -(int64_t)s->sent.cap);
     free(s->sent.p);
     s->sent = (struct frame){ 0 };
 }

@@ -18,19 +18,20 @@ static bool in_rows(const struct tensor_spec *v, size_t n)
 }
 
 /* As many rows as a body can bring; 0: the model does not take rows. */
-static int64_t batch_max(const struct session_info *info)
+static int64_t batch_max(const struct serve *s, const struct session_info *info)
 {
+    int64_t most = (int64_t)s->body_bytes_max;
     int64_t bytes = 0;
     if (!in_rows(info->inputs, info->n_inputs) || !in_rows(info->outputs, info->n_outputs))
         return 0;
     for (size_t i = 0; i < info->n_inputs; i++) {
         const struct tensor_spec *in = &info->inputs[i];
         int64_t row = in->type == TENSOR_TEXT ? 4 : (int64_t)tensor_size(in->type);
-        for (size_t d = 1; d < in->rank && row < BODY_BYTES_MAX; d++)
-            row *= in->dims[d] > 0 && in->dims[d] < BODY_BYTES_MAX ? in->dims[d] : 1;
+        for (size_t d = 1; d < in->rank && row < most; d++)
+            row *= in->dims[d] > 0 && in->dims[d] < most ? in->dims[d] : 1;
         bytes += row;
     }
-    return bytes > 0 && bytes < BODY_BYTES_MAX ? BODY_BYTES_MAX / bytes : 1;
+    return bytes > 0 && bytes < most ? most / bytes : 1;
 }
 
 /* Triton leaves the rows out of a shape whose model takes them. */
@@ -73,7 +74,7 @@ static void config_write(struct call *c, const struct entry *e, const struct ser
 {
     const struct session_info *info = v->model->info;
     struct json *j = &c->j;
-    int64_t batch = batch_max(info);
+    int64_t batch = batch_max(c->s, info);
     json_obj(j);
     json_kstr(j, "name", e->name);
     json_kstr(j, "platform", model_platform(v->model));

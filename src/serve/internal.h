@@ -15,10 +15,10 @@ enum {
     VERSIONS_MAX = TRAFFIC_MAX +
                    2, /* of one deployment; a shadow, and one that stands in for what is loading */
     OBSERVERS_MAX = 8,
-    BODY_BYTES_MAX = 16 << 20,
-    TENSORS_MAX = 64,    /* inputs or outputs of a model that is served */
-    CELLS_MAX = 1 << 24, /* rows × features of a request by key */
-    LIGHT_NS = 300000,   /* a run up to here may be on an event loop's thread */
+    BODY_BYTES_MAX = 64 << 20, /* unless told */
+    TENSORS_MAX = 64,          /* inputs or outputs of a model that is served */
+    CELLS_MAX = 1 << 24,       /* rows × features of a request by key */
+    LIGHT_NS = 300000,         /* a run up to here may be on an event loop's thread */
     LIGHT_BYTES = 1 << 20,
     SMALL_BYTES = 32 << 10, /* a body up to here may be read there, whatever its model takes */
     RETRY_MS = 10000,       /* before a version that could not be loaded is tried again */
@@ -194,6 +194,7 @@ struct slot {
 struct serve {
     struct store *store;
     const char *library;
+    size_t body_bytes_max;
     struct control *control;
     struct lane *lane;   /* loads */
     struct lane *copies; /* shadows run on it */

@@ -383,7 +383,10 @@ err rest_read(struct infer *c)
     struct rest *rest = c->adapter;
     struct str body, length = req_header(c->r, S("inference-header-content-length"));
     int64_t n;
-    TRY(body_inflate(c->a, req_header(c->r, S("content-encoding")), c->r->body, BODY_BYTES_MAX, &body));
+    TRY(body_inflate(c->a, req_header(c->r, S("content-encoding")), c->r->body, c->r->route->body_bytes_max,
+                     &body));
+    if (body.p != c->r->body.p)
+        TRY(req_weigh(c->r));
     c->p.version = req_param(c->r, S("version"));
     if (!length.n)
         return body_read(c, body);

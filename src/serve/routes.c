@@ -422,6 +422,7 @@ const struct route *serve_routes(struct serve *s, struct arena *a)
         r[n++] = path_route(s, a, &paths[i]);
     for (size_t i = 0; i < ROWS; i++) {
         r[n] = rows[i];
+        r[n].body_bytes_max = rows[i].body_bytes_max ? s->body_bytes_max : 0;
         r[n++].self = s;
     }
     for (size_t i = 0; i < OPERATIONS; i++)

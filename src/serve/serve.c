@@ -29,6 +29,7 @@ err serve_open(const struct serve_config *config, struct serve **out)
     memset(s, 0, sizeof *s);
     s->store = config->store;
     s->library = config->library;
+    s->body_bytes_max = config->body_bytes_max ? config->body_bytes_max : BODY_BYTES_MAX;
     pthread_mutex_init(&s->m, NULL);
     pthread_mutex_init(&s->loading, NULL);
     pthread_cond_init(&s->retiring, NULL);

@@ -18,7 +18,8 @@
 struct serve;
 struct serve_config {
     struct store *store;
-    const char *library; /* of ONNX Runtime; NULL: the usual places */
+    const char *library;   /* of ONNX Runtime; NULL: the usual places */
+    size_t body_bytes_max; /* body or message of a prediction; 0: 64 MiB */
 };
 /* Call before other threads start (see runtime_open). */
 err serve_open(const struct serve_config *, struct serve **out);

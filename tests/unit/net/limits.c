@@ -194,3 +194,57 @@ TEST(a_full_queue_sheds_load)
     close(fd);
     net_stop(net);
 }
+
+/* Bodies of many clients that are not whole yet, and replies that nobody reads: what they take together has a limit, over
+ * which a body is refused; what is given back can be used again. */
+TEST(bodies_share_a_limit)
+{
+    enum { N = 8, PART = 200 << 10 };
+    auto_arena struct arena *a = arena_new(0);
+    struct net *net = help_start((struct net_config){ .loops = 1, .limits.held_bytes_max = 1 << 20 });
+    char *part = memset(arena_alloc(a, PART, 1), 'x', PART);
+    int fds[N], refused = 0;
+    for (int i = 0; i < N; i++) {
+        fds[i] = help_connect(net);
+        help_send(fds[i], S("POST /lane HTTP/1.1\r\nHost: localhost\r\nContent-Length: 400000\r\n\r\n"));
+        help_send(fds[i], (struct str){ part, PART });
+    }
+    usleep(100 * 1000);
+    for (int i = 0; i < N; i++) {
+        char head[13] = "";
+        bool told = recv(fds[i], head, 12, MSG_DONTWAIT) == 12;
+        CHECK(!told || !strcmp(head, "HTTP/1.1 503"));
+        refused += told;
+    }
+    CHECK(refused >= N / 2 && refused < N);
+    CHECK(net_held(net) <= 1 << 20);
+    CHECK(help_status(help_talk(a, net, S(LAST("/lane")))) == 200); /* who brings no body is not asked */
+    for (int i = 0; i < N; i++)
+        close(fds[i]);
+    usleep(100 * 1000);
+    CHECK(net_held(net) < 200 << 10);
+    struct str head = S(
+        "POST /lane HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 204800\r\n\r\n");
+    struct str whole = fmt(a, "%.*s%.*s", STR(head), PART, part);
+    CHECK(help_status(help_talk(a, net, whole)) == 200);
+    net_stop(net);
+}
+
+TEST(replies_that_nobody_reads_share_it)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct net *net = help_start((struct net_config){ .loops = 1, .limits.held_bytes_max = 8 << 20 });
+    int fd = help_connect(net);
+    help_send(fd, S(GET("/much")));
+    usleep(200 * 1000);
+    CHECK(net_held(net) > 8 << 20);
+    struct str post = S(
+        "POST /lane HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc");
+    struct str got = help_talk(a, net, post);
+    CHECK(help_status(got) == 503);
+    CHECK(memmem(got.p, got.n, "Retry-After: 1", 14));
+    close(fd);
+    usleep(100 * 1000);
+    CHECK(help_status(help_talk(a, net, post)) == 200);
+    net_stop(net);
+}
