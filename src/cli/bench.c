@@ -23,7 +23,9 @@ struct conn {
     struct link link;
     struct load *load;
     int fd;
+    struct secure *tls; /* NULL: plain */
     struct str unsent;
+    size_t sent; /* of what tls gives */
     bool waits_to_send;
     int64_t *began; /* of each slot */
 };
@@ -108,11 +110,45 @@ static err conn_poll(struct conn *c, bool to_send)
     return NULL;
 }
 
+/* What tls has for the socket. */
+static void sealed_look(struct conn *c)
+{
+    struct str all = secure_give(c->tls);
+    c->unsent = str_sub(all, c->sent, all.n);
+}
+
+/* More to send, where nothing is left. */
+static err conn_fill(struct conn *c)
+{
+    struct str plain = S("");
+    if (c->tls)
+        sealed_look(c);
+    if (c->unsent.n)
+        return NULL;
+    TRY(c->link.target->wire->out(&c->link, &plain));
+    c->unsent = plain;
+    if (!c->tls)
+        return NULL;
+    if (!secure_write(c->tls, plain))
+        FAIL(UNAVAILABLE, "TLS with the server has ended");
+    sealed_look(c);
+    return NULL;
+}
+
+static void conn_sent(struct conn *c, size_t n)
+{
+    c->unsent = str_sub(c->unsent, n, c->unsent.n);
+    c->sent += n;
+    if (!c->tls || c->unsent.n)
+        return;
+    secure_given(c->tls);
+    c->sent = 0;
+}
+
 static err conn_send(struct conn *c)
 {
     for (;;) {
-        if (!c->unsent.n)
-            TRY(c->link.target->wire->out(&c->link, &c->unsent));
+        TRY(conn_fill(c));
         if (!c->unsent.n)
             return conn_poll(c, false);
         ssize_t n = send(c->fd, c->unsent.p, c->unsent.n, MSG_NOSIGNAL);
@@ -120,7 +156,7 @@ static err conn_send(struct conn *c)
             return conn_poll(c, true);
         if (n < 0 && errno != EINTR)
             return lost("does not take the request");
-        c->unsent = str_sub(c->unsent, n > 0 ? (size_t)n : 0, c->unsent.n);
+        conn_sent(c, n > 0 ? (size_t)n : 0);
     }
 }
 
@@ -143,6 +179,27 @@ static err conn_answered(struct link *link, int slot, bool ok, int status)
     return link->target->wire->ask(link, slot);
 }
 
+/* What came, deciphered if it has to be, goes to the wire. */
+static err conn_take(struct conn *c, struct str in)
+{
+    const struct wire *wire = c->link.target->wire;
+    char plain[READ_BYTES];
+    size_t n;
+    if (!c->tls)
+        return wire->in(&c->link, in);
+    secure_take(c->tls, in);
+    for (;;)
+        switch (secure_read(c->tls, plain, sizeof plain, &n)) {
+        case SECURE_WAITS:
+            return NULL;
+        case SECURE_FAILED:
+            errno = ECONNRESET;
+            return lost("hung up");
+        case SECURE_DONE:
+            TRY(wire->in(&c->link, (struct str){ plain, n }));
+        }
+}
+
 static err conn_read(struct conn *c)
 {
     char buf[READ_BYTES];
@@ -153,8 +210,36 @@ static err conn_read(struct conn *c)
         errno = ECONNRESET;
     if (n <= 0)
         return lost("hung up");
-    TRY(c->link.target->wire->in(&c->link, (struct str){ buf, (size_t)n }));
+    TRY(conn_take(c, (struct str){ buf, (size_t)n }));
     return conn_send(c);
+}
+
+/* Waits for all that it takes. */
+static err conn_handshake(struct conn *c)
+{
+    const struct bench_target *t = c->link.target;
+    const char *why = "its host's name is none";
+    char buf[READ_BYTES];
+    TRY(secure_new(c->link.a, str_z(c->link.a, t->host), c->load->v->tls, &c->tls));
+    enum secure_state state = secure_begin(c->tls) && secure_offer(c->tls, t->wire->protocol) ? SECURE_WAITS
+                                                                                              : SECURE_FAILED;
+    while (state == SECURE_WAITS) {
+        state = secure_handshake(c->tls, &why);
+        struct str out = secure_give(c->tls);
+        if (out.n && send(c->fd, out.p, out.n, MSG_NOSIGNAL) != (ssize_t)out.n)
+            return lost("does not take the handshake");
+        secure_given(c->tls);
+        if (state != SECURE_WAITS)
+            break;
+        ssize_t n = recv(c->fd, buf, sizeof buf, 0);
+        if (n <= 0)
+            return lost("ended the handshake");
+        secure_take(c->tls, (struct str){ buf, (size_t)n });
+    }
+    if (state == SECURE_FAILED)
+        return err_hint(err_new(UNAVAILABLE, "no TLS with %.*s:%.*s: %s", STR(t->host), STR(t->port), why),
+                        "DHOW_CA names a file with the certificate that signed the server's");
+    return NULL;
 }
 
 /* Waits for the connection, then never again. */
@@ -174,6 +259,8 @@ static err conn_connect(struct conn *c)
     freeaddrinfo(list);
     struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
     int one = 1;
+    if (c->fd >= 0 && t->tls)
+        TRY(conn_handshake(c));
     if (c->fd < 0 || fcntl(c->fd, F_SETFL, O_NONBLOCK) ||
         epoll_ctl(c->load->epoll, EPOLL_CTL_ADD, c->fd, &ev))
         FAIL(UNAVAILABLE, "the server at %.*s:%.*s is not there", STR(t->host), STR(t->port));
@@ -259,6 +346,7 @@ static void load_close(struct load *l)
 {
     for (int i = 0; i < l->n; i++) {
         l->target->wire->close(&l->v[i].link);
+        secure_free(l->v[i].tls);
         close_at(&l->v[i].fd);
     }
     close_at(&l->epoll);
@@ -341,15 +429,14 @@ err bench_level(struct arena *a, const struct bench_target *t, const struct benc
 
 err bench_target(struct arena *a, struct str url, struct bench_target *out)
 {
-    if (!str_starts(url, S("http://")))
-        FAIL(UNSUPPORTED, "bench speaks plain HTTP only, not %.*s", STR(str_sub(url, 0, 64)));
-    struct str host = str_sub(url, 7, url.n);
+    out->tls = str_starts(url, S("https://"));
+    struct str host = str_sub(url, str_find(url, '/') + 2, url.n);
     host = str_sub(host, 0, str_find(host, '/'));
     size_t colon = host.n;
     while (colon > 0 && host.p[colon - 1] != ':' && host.p[colon - 1] != ']')
         colon--;
     bool has_port = colon > 0 && host.p[colon - 1] == ':';
-    out->port = has_port ? str_dup(a, str_sub(host, colon, host.n)) : S("80");
+    out->port = has_port ? str_dup(a, str_sub(host, colon, host.n)) : out->tls ? S("443") : S("80");
     host = has_port ? str_sub(host, 0, colon - 1) : host;
     if (host.n > 2 && host.p[0] == '[')
         host = str_sub(host, 1, host.n - 1);

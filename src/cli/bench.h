@@ -16,6 +16,7 @@ extern const struct wire wire_grpc; /* HTTP/2: several calls at once */
 enum { BENCH_HEADERS = 4, BENCH_PERCENTILES = 8, BENCH_REFUSALS = 8, BENCH_THREADS_MAX = 64 };
 struct bench_target {
     const struct wire *wire;
+    bool tls;
     struct str host, port, path; /* path: no body: it is got, not posted */
     struct header headers[BENCH_HEADERS];
     size_t headers_n;
@@ -39,7 +40,7 @@ struct bench_level {
     } refusals[BENCH_REFUSALS]; /* in that time; the last one has all further ones */
     size_t refusals_n;
 };
-/* Host and port of "http://127.0.0.1:7300": UNSUPPORTED for https. */
+/* Host and port of "http://127.0.0.1:7300", or of https. */
 err bench_target(struct arena *, struct str url, struct bench_target *out);
 /* UNAVAILABLE if the server is not there or hangs up, TIMEOUT if it does not answer for long. */
 err bench_level(struct arena *, const struct bench_target *, const struct bench_load *,

@@ -104,6 +104,7 @@ static struct str http_status(struct arena *a, int status)
 
 const struct wire wire_http = {
     .slots_max = 1,
+    .protocol = S_INIT("http/1.1"),
     .open = http_open_,
     .ask = http_ask,
     .out = http_out,

@@ -92,7 +92,7 @@ static void request_build(struct link *l, struct grpc_state *s)
     buf_str(&b, t->body);
     s->message = buf_get(&b);
     header_put(s, S(":method"), S("POST"));
-    header_put(s, S(":scheme"), S("http"));
+    header_put(s, S(":scheme"), t->tls ? S("https") : S("http"));
     header_put(s, S(":path"), t->path);
     header_put(s, S(":authority"), fmt(l->a, "%.*s:%.*s", STR(t->host), STR(t->port)));
     header_put(s, S("te"), S("trailers"));
@@ -178,6 +178,7 @@ static struct str grpc_status(struct arena *a, int status)
 
 const struct wire wire_grpc = {
     .slots_max = CALLS,
+    .protocol = S_INIT("h2"),
     .open = grpc_open,
     .ask = grpc_ask,
     .out = grpc_out,

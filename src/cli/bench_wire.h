@@ -14,6 +14,7 @@ struct link { /* one connection, on one thread */
 };
 struct wire {
     int slots_max;                       /* requests at once on a connection */
+    struct str protocol;                 /* as TLS names it */
     err (*open)(struct link *);          /* makes state */
     err (*ask)(struct link *, int slot); /* begins a request */
     err (*out)(struct link *,

@@ -562,7 +562,7 @@ static err url_split(struct http *h, struct str url)
     h->port = colon + 1 < h->host.n ? str_z(h->a, str_sub(h->host, colon + 1, h->host.n))
               : sealed              ? "443"
                                     : "80";
-    return sealed ? secure_new(h->a, h->name, &h->secure) : NULL;
+    return sealed ? secure_new(h->a, h->name, NULL, &h->secure) : NULL;
 }
 
 err http_open(struct str url, struct str token, int64_t timeout_ms, struct http **out)

@@ -386,19 +386,6 @@ bool tls_send(struct conn *c, const uv_buf_t *v, unsigned n);
 bool tls_sends(const struct conn *c);
 void tls_goodbye(struct conn *c);
 
-/* The client's. */
-struct secure;
-enum secure_state { SECURE_FAILED, SECURE_WAITS, SECURE_DONE };         /* WAITS: for bytes from the server */
-err secure_new(struct arena *a, const char *host, struct secure **out); /* set even on failure, to be freed */
-bool secure_begin(struct secure *);                                     /* a new connection */
-enum secure_state secure_handshake(struct secure *, const char **why);
-void secure_take(struct secure *, struct str bytes); /* from the socket */
-struct str secure_give(struct secure *);             /* for the socket, until secure_given() */
-void secure_given(struct secure *);
-bool secure_write(struct secure *, struct str bytes);
-enum secure_state secure_read(struct secure *, char *p, size_t max, size_t *n); /* FAILED: it is over */
-void secure_free(struct secure *);                                              /* NULL is fine */
-
 /* ---- streams ---- */
 
 /* Its head is sent: bytes may follow. Only for the first in line. */

@@ -214,5 +214,22 @@ err http_stream(struct http *, struct arena *a, struct str path_and_query,
 err http_header(struct http *, const char *name, struct str value);
 void http_close(struct http *); /* NULL is fine */
 
+/* ---- the client's side of TLS, over memory, for who moves a connection's bytes itself ---- */
+
+struct secure;
+enum secure_state { SECURE_FAILED, SECURE_WAITS, SECURE_DONE }; /* WAITS: for bytes from the server */
+/* The certificates are the system's, or in the file $DHOW_CA; what it shows of itself is in $DHOW_CERT and $DHOW_KEY, if
+ * anything. like: another that has them already, or NULL. Set even on failure, to be freed. */
+err secure_new(struct arena *a, const char *host, const struct secure *like, struct secure **out);
+bool secure_begin(struct secure *);                      /* a new connection */
+bool secure_offer(struct secure *, struct str protocol); /* after that: "h2" */
+enum secure_state secure_handshake(struct secure *, const char **why);
+void secure_take(struct secure *, struct str bytes); /* from the socket */
+struct str secure_give(struct secure *);             /* for the socket, until secure_given() */
+void secure_given(struct secure *);
+bool secure_write(struct secure *, struct str bytes);
+enum secure_state secure_read(struct secure *, char *p, size_t max, size_t *n); /* FAILED: it is over */
+void secure_free(struct secure *);                                              /* NULL is fine */
+
 /* A value for a URL's path or query, percent-encoded. */
 struct str url_encode(struct arena *a, struct str s);

@@ -15,24 +15,54 @@ struct secure {
     const char *host;
 };
 
-err secure_new(struct arena *a, const char *host, struct secure **out)
+static const char *named(const char *variable)
+{
+    const char *value = getenv(variable);
+    return value && *value ? value : NULL;
+}
+
+/* Whom the server's certificate must come from. */
+static err trust(SSL_CTX *ctx)
+{
+    const char *ca = named("DHOW_CA");
+    int got = ca ? SSL_CTX_load_verify_locations(ctx, ca, NULL) : SSL_CTX_set_default_verify_paths(ctx);
+    ERR_clear_error();
+    if (got != 1)
+        FAIL(INVALID, "%s has no certificates that can be read (DHOW_CA names it)", ca ? ca : "the system");
+    return NULL;
+}
+
+/* For a server that asks who comes. */
+static err introduce(SSL_CTX *ctx)
+{
+    const char *cert = named("DHOW_CERT"), *key = named("DHOW_KEY");
+    if (!cert && !key)
+        return NULL;
+    bool good = cert && key && SSL_CTX_use_certificate_chain_file(ctx, cert) == 1 &&
+                SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) == 1;
+    ERR_clear_error();
+    if (!good)
+        FAIL(INVALID, "%s and %s are not a certificate and its key (DHOW_CERT and DHOW_KEY name them)",
+             cert ? cert : "nothing", key ? key : "nothing");
+    return NULL;
+}
+
+err secure_new(struct arena *a, const char *host, const struct secure *like, struct secure **out)
 {
     struct secure *s = NEW(a, struct secure);
-    const char *ca = getenv("DHOW_CA");
     s->host = host;
-    s->ctx = SSL_CTX_new(TLS_client_method());
+    s->ctx = like ? like->ctx : SSL_CTX_new(TLS_client_method());
     *out = s;
     if (!s->ctx)
         FAIL(INTERNAL, "OpenSSL does not start");
+    if (like) {
+        SSL_CTX_up_ref(s->ctx);
+        return NULL;
+    }
     SSL_CTX_set_min_proto_version(s->ctx, TLS1_3_VERSION);
     SSL_CTX_set_verify(s->ctx, SSL_VERIFY_PEER, NULL);
-    int got = ca && *ca ? SSL_CTX_load_verify_locations(s->ctx, ca, NULL)
-                        : SSL_CTX_set_default_verify_paths(s->ctx);
-    ERR_clear_error();
-    if (got != 1)
-        FAIL(INVALID, "%s has no certificates that can be read (DHOW_CA names it)",
-             ca && *ca ? ca : "the system");
-    return NULL;
+    TRY(trust(s->ctx));
+    return introduce(s->ctx);
 }
 
 /* The certificate is for the name, or for the address. */
@@ -56,6 +86,15 @@ bool secure_begin(struct secure *s)
     SSL_set_bio(s->ssl, s->in, s->out);
     SSL_set_connect_state(s->ssl);
     return name_expect(s);
+}
+
+bool secure_offer(struct secure *s, struct str protocol)
+{
+    unsigned char list[16] = { (unsigned char)protocol.n };
+    if (protocol.n >= sizeof list)
+        return false;
+    memcpy(list + 1, protocol.p, protocol.n);
+    return SSL_set_alpn_protos(s->ssl, list, (unsigned)protocol.n + 1) == 0;
 }
 
 enum secure_state secure_handshake(struct secure *s, const char **why)
