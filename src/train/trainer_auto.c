@@ -38,9 +38,11 @@ static err trial(const struct training_net *t, int64_t batch, enum precision pre
                                  .memory_max = t->with->memory > 0 ? t->with->memory : t->job->memory };
     struct optim_spec spec = { .kind = (enum optim_kind)t->with->optimizer.kind,
                                .rate = 1e-6,
+                               .momentum = t->with->optimizer.momentum,
                                .beta1 = 0.9,
                                .beta2 = 0.999,
                                .epsilon = 1e-8,
+                               .ema = t->with->optimizer.ema,
                                .loss_scaling = precision == PRECISION_F16 };
     struct feed_options f = { .part = LOADER_TRAIN, .rows = batch, .shuffle = true, .depth = -1 };
     TRY(params_new(a, &device_cpu, t->net.g, team_size(t->team), 1, &params));
@@ -64,32 +66,35 @@ static err trial(const struct training_net *t, int64_t batch, enum precision pre
     return NULL;
 }
 
-/* The smallest size that is within a tenth of the fastest: more steps an epoch learn more. */
+/* Sizes from BATCH_MIN up as far as they fit, or down until one does. The smallest that is within a tenth of the fastest is taken:
+ * more steps an epoch learn more. */
 static err batch_measure(struct training_net *t)
 {
-    int64_t rows = t->set.facts.rows[LOADER_TRAIN], sizes[16], n = 0, chosen = 0;
+    int64_t rows = t->set.facts.rows[LOADER_TRAIN], sizes[16], n = 0, chosen = 0, b = BATCH_MIN;
+    int64_t most = rows / STEPS_LEAST > BATCH_MIN ? rows / STEPS_LEAST : rows < BATCH_MIN ? 0 : BATCH_MIN;
     double per_second[16], flops, seconds = 0, best = 0;
-    for (int64_t b = BATCH_MIN; b <= BATCH_MAX && (b * STEPS_LEAST <= rows || b == BATCH_MIN) && b <= rows &&
-                                seconds <= step_seconds_max / 2;
-         b *= 2) {
+    while (b <= most && b <= BATCH_MAX && seconds <= step_seconds_max / 2) {
         err e = trial(t, b, t->precision, &seconds, &flops);
-        if (e && e->code == TOO_LARGE)
+        if (e && e->code != TOO_LARGE)
+            return e;
+        if (e && (n || b == 1))
             break;
-        TRY(e);
-        sizes[n] = b;
-        per_second[n] = (double)b / seconds;
-        best = per_second[n] > best ? per_second[n] : best;
-        n++;
+        if (!e) {
+            sizes[n] = b;
+            per_second[n] = (double)b / seconds;
+            best = fmax(best, per_second[n++]);
+        }
+        b = e ? b / 2 : b * 2;
     }
+    if (!n)
+        return NULL;
     for (int64_t i = n; i-- > 0;)
         if (per_second[i] >= 0.9 * best)
             chosen = i;
-    if (!n)
-        return NULL;
     t->batch = sizes[chosen];
     train_say(t->listener,
-              "batch size %lld: %.4g rows a second; %lld sizes were tried, up to %lld, the best is %.4g",
-              (long long)t->batch, per_second[chosen], (long long)n, (long long)sizes[n - 1], best);
+              "batch size %lld: %.4g rows a second; sizes from %lld to %lld were tried, the best is %.4g",
+              (long long)t->batch, per_second[chosen], (long long)sizes[0], (long long)sizes[n - 1], best);
     return NULL;
 }
 

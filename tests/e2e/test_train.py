@@ -322,9 +322,10 @@ def test_fp16_scales_its_loss(bench):
 
 
 def test_batch_size_and_precision_by_trial(bench):
-    form = bench.form("auto", **cancer(batchSize="auto", precision="auto", epochs=2))
+    form = bench.form("auto", **cancer(batchSize="auto", precision="auto", epochs=2, optimizer={"rate": 0.004}))
     out, err = bench.train(form, "-o", "json")
     run = result(out)
+    assert run["params"]["rate"] == pytest.approx(0.004 * (run["facts"]["batchSize"] / 64) ** 0.5), "as the usual size is 64"
     assert 1 <= run["facts"]["batchSize"] <= 512 and "batch" in err and run["params"]["batchSize"] == run["facts"]["batchSize"]
     assert run["facts"]["precision"] in ("fp32", "bf16") and run["metrics"]["auc"] > 0.8
 

@@ -74,7 +74,7 @@ def test_what_was_measured_is_the_checkpoints_not_measured_again(bench):
     bench.train(form, "-q", "--dir", "measured")
     out, err = bench.train(form, "-o", "json", "--dir", "measured", "--resume", "--set", "batchSize=auto", "--set", "precision=auto")
     run = result(out)
-    assert run["facts"]["batchSize"] == 32 and run["facts"]["precision"] == "bf16" and "tried" not in err
+    assert run["facts"]["batchSize"] == 32 and run["facts"]["precision"] == "bf16" and "were tried" not in err
     assert run["params"]["rate"] == pytest.approx(0.004 * 0.5 ** 0.5), "the rate is that of 64 rows"
     assert "rate 0.00282843 instead of 0.004, for batches of 32 rows instead of 64" in err
     out, _ = bench.train(form, "-o", "json", "--dir", "measured", "--resume", "--set", "batchSize=0")
