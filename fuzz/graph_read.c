@@ -40,7 +40,7 @@ static void graph_check(const struct graph *g)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     const struct onnx_limits limits = {
-        .nodes_max = 100, .tensors_max = 100, .values_max = 20, .elements_max = 1 << 20
+        .nodes_max = 100, .tensors_max = 100, .values_max = 20, .elements_max = 1 << 20, .texts = true
     };
     auto_arena struct arena *a = arena_new(0);
     struct graph *g, *again, *bound;
@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         if (!graph_bind(g, a, sizes, &bound))
             graph_check(bound);
         if (!graph_write(g, a, NULL, &written)) {
-            if (graph_read(a, written, NULL, &again) || again->outputs.n != g->outputs.n)
+            if (graph_read(a, written, &(struct onnx_limits){ .texts = true }, &again) || again->outputs.n != g->outputs.n)
                 abort();
             graph_check(again);
         }

@@ -67,7 +67,7 @@ enum {
 /* A node of a file on its way into the graph. */
 struct draft {
     struct graph *g;
-    struct str op, name;
+    struct str op, name, domain;
     int64_t opset;
     VEC(int) in; /* ids; −1: not there */
     VEC(struct attr) attrs;

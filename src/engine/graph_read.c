@@ -26,6 +26,7 @@ struct reader {
     struct names names;
     VEC(struct file_node) nodes;
     VEC(struct str) tensors, inputs, outputs;
+    bool texts; /* are taken */
 };
 
 static err names_new(struct reader *r, size_t n)
@@ -313,7 +314,7 @@ static err input(struct reader *r, const struct tensor_spec *s)
     struct value v = {
         .name = s->name, .kind = VALUE_INPUT, .type = s->type, .shape.rank = (int)s->rank, .node = -1
     };
-    if (tensor_size(s->type) == 0)
+    if (tensor_size(s->type) == 0 && !(r->texts && s->type == TENSOR_TEXT))
         FAIL(UNSUPPORTED, "input '%.*s' is no tensor of numbers", STR(s->name));
     if (!s->shaped)
         FAIL(UNSUPPORTED, "input '%.*s' has no shape", STR(s->name));
@@ -373,6 +374,7 @@ struct attr_seen {
     int64_t type;
     size_t floats_cap, ints_cap;
     struct attr floats, ints;
+    VEC(struct str) texts;
     bool other;
 };
 
@@ -406,6 +408,10 @@ static err on_attr_field(void *arg, const struct pb_field *f)
         return floats_read(s->r, f, &s->floats, &s->floats_cap);
     case F_ATTR_INTS:
         return ints_read(s->r, f, &s->ints, &s->ints_cap);
+    case F_ATTR_TEXTS:
+        if (f->wire == PB_BYTES)
+            push(s->r->a, &s->texts, f->bytes);
+        return NULL;
     case F_ATTR_REF:
         s->other = true;
         return NULL;
@@ -448,6 +454,9 @@ static err attr_of(struct reader *r, const struct draft *d, struct str bytes, st
         return NULL;
     case ATTR_TYPE_INTS:
         *out = (struct attr){ out->name, ATTR_INTS, .is = s.ints.is, .n = s.ints.n };
+        return NULL;
+    case ATTR_TYPE_TEXTS:
+        *out = (struct attr){ out->name, ATTR_TEXTS, .ss = s.texts.v, .n = s.texts.n };
         return NULL;
     case ATTR_TYPE_TENSOR: {
         int id;
@@ -506,7 +515,7 @@ static err constant(struct reader *r, const struct draft *d, struct str name)
 
 static err node_build(struct reader *r, struct draft *d)
 {
-    const struct op *op = op_find(S(""), d->op);
+    const struct op *op = op_find(d->domain, d->op);
     if (!op)
         FAIL(UNSUPPORTED, "node '%.*s': the op %.*s is not known here", STR(d->name), STR(d->op));
     if (d->opset < OPSET_NUMPY && op->since > d->opset)
@@ -543,7 +552,9 @@ static err node_build(struct reader *r, struct draft *d)
 static err node_read(struct reader *r, const struct file_node *f)
 {
     struct draft d = { .g = r->g, .op = f->op, .name = f->name, .opset = r->facts.opset, .out = f->out };
-    if (f->domain.n > 0 && !str_is(f->domain, "ai.onnx"))
+    if (r->texts && str_is(f->domain, ONNX_ML))
+        d.domain = f->domain;
+    else if (f->domain.n > 0 && !str_is(f->domain, "ai.onnx"))
         FAIL(UNSUPPORTED, "node '%.*s': %.*s of the domain '%.*s' cannot be trained or run here", STR(d.name),
              STR(shown(r, d.op)), STR(shown(r, f->domain)));
     d.op = shown(r, d.op);
@@ -552,7 +563,8 @@ static err node_read(struct reader *r, const struct file_node *f)
     TRY(each(f->bytes, on_attr, &(struct attrs_into){ r, &d }));
     if (str_is(d.op, "Constant"))
         return constant(r, &d, f->out.n > 0 ? f->out.v[0] : S(""));
-    TRY(graph_lift(&d));
+    if (!d.domain.n)
+        TRY(graph_lift(&d));
     TRY(graph_error(r->g));
     return node_build(r, &d);
 }
@@ -887,7 +899,7 @@ static err model_read(struct reader *r, struct str bytes, const struct onnx_limi
 err graph_read(struct arena *a, struct str bytes, const struct onnx_limits *limits, struct graph **out)
 {
     auto_arena struct arena *scratch = arena_new(0);
-    struct reader r = { .a = a, .scratch = scratch, .g = graph_new(a) };
+    struct reader r = { .a = a, .scratch = scratch, .g = graph_new(a), .texts = limits && limits->texts };
     TRY(model_read(&r, bytes, limits));
     TRY(graph_error(r.g));
     *out = r.g;

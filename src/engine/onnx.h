@@ -16,6 +16,8 @@ struct onnx_limits {      /* 0: the default */
     int64_t elements_max; /* of one tensor; 2^31 − 1 */
     int64_t values_max;   /* inputs or outputs of the model; 1,000 */
     int64_t depth_max;    /* of subgraphs; 8 */
+    bool
+        texts; /* graph_read: takes inputs of texts, and LabelEncoder, which makes ids of them; nothing here runs these */
 };
 struct onnx_text {
     struct str key, value;

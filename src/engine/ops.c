@@ -10,6 +10,10 @@ const struct op op_table[OP_COUNT] = { OPS(O) };
 static err shape_label_encoder(struct graph *g, struct node *n)
 {
     struct value *y = node_out(g, n, 0);
+    const struct attr *keys = attr_find(n, "keys_strings"), *values = attr_find(n, "values_int64s");
+    if (node_in(g, n, 0)->type != TENSOR_TEXT || !keys || !values || keys->type != ATTR_TEXTS ||
+        values->type != ATTR_INTS || keys->n != values->n)
+        return node_err(g, n, "only keys_strings and as many values_int64s are known here");
     y->type = TENSOR_I64;
     y->shape = node_in(g, n, 0)->shape;
     return NULL;
@@ -24,6 +28,8 @@ const struct op *op_find(struct str domain, struct str name)
 {
     if (str_is(domain, "ai.onnx"))
         domain = S("");
+    if (str_is(domain, ONNX_ML))
+        return str_eq(name, str_of(op_label_encoder.name)) ? &op_label_encoder : NULL;
     for (int i = 0; i < OP_COUNT; i++)
         if (str_eq(str_of(op_table[i].name), name) && str_eq(str_of(op_table[i].domain), domain))
             return &op_table[i];

@@ -60,9 +60,10 @@ struct net {
     size_t n_inputs;
     const struct net_task *task;
     const struct train_model *model;
-    int *x;     /* values by input, as the body sees them */
-    int loss;   /* NET_TRAIN; else −1 */
-    int output; /* before the last activation */
+    int *x;      /* values by input, as the body sees them */
+    bool *texts; /* onnx: by input, whether the exported model takes it as texts; NULL: of none */
+    int loss;    /* NET_TRAIN; else −1 */
+    int output;  /* before the last activation */
     int dropouts;
 };
 /* Its inputs are those given, in order, then (NET_TRAIN) label, weight, group as the task says. NET_EVAL and NET_EXPORT have one
@@ -121,5 +122,8 @@ int net_mlp(struct net *, const void *), net_tabular_resnet(struct net *, const 
     net_resnet(struct net *, const void *), net_mobilenet(struct net *, const void *),
     net_lstm(struct net *, const void *), net_transformer_encoder(struct net *, const void *),
     net_gpt(struct net *, const void *);
+/* net_onnx_text.c: inputs of texts become ids, but in the exported form. UNSUPPORTED, INVALID: what is not looked up as dhow's own and
+ * scikit-learn's models do, column by column; an input of another kind than the form's. */
+err net_texts_take(struct net *);
 /* net_onnx.c: takes the place of inputs and body: sets x and output. */
 void net_onnx(struct net *, const struct onnx_with *);

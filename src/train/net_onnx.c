@@ -105,10 +105,11 @@ static err model_take(struct net *n, const struct onnx_with *w)
     struct graph *g;
     if (!n->task->onnx.n)
         FAIL(INVALID, "model.onnx names neither file nor blob");
-    TRY(graph_read(n->g->a, n->task->onnx, NULL, &g));
+    TRY(graph_read(n->g->a, n->task->onnx, &(struct onnx_limits){ .texts = true }, &g));
     n->g = g;
     TRY(batch_name(g));
     TRY(inputs_order(n));
+    TRY(net_texts_take(n));
     TRY(norms_train(n, w));
     return body_take(n, w);
 }

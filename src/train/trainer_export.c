@@ -22,28 +22,41 @@ static void names_put(struct graph *g, const char *key, const struct strs *names
 }
 
 /* Names of the columns of the only input of numbers; of a model that takes other things beside a table: none. */
-static struct strs features_of(const struct train_set *s)
+static struct strs features_of(const struct training_net *t)
 {
-    const struct net_given *given = &s->task.given;
+    const struct train_set *s = &t->set;
+    struct strs own = { 0 };
     for (size_t i = 0; i < s->n_in; i++) {
-        const struct loader_tensor *t = &s->t[s->tensor[i]];
-        if (t->kind != KIND_NUMBERS && t->kind != KIND_CATEGORIES)
+        const struct loader_tensor *x = &s->t[s->tensor[i]];
+        bool texts = t->eval_net.texts && t->eval_net.texts[i];
+        if ((x->kind != KIND_NUMBERS && x->kind != KIND_CATEGORIES) ||
+            (!s->in[i].from && !texts && (own.n || x->kind != KIND_NUMBERS)))
             return (struct strs){ 0 };
-        if (!s->in[i].from && s->n_in == 1 && t->kind == KIND_NUMBERS)
-            return t->columns;
+        if (!s->in[i].from && !texts)
+            own = x->columns;
     }
-    return given->numbers;
+    return own.n ? own : s->task.given.numbers;
+}
+
+/* Of the only input of texts. */
+static struct strs categories_of(const struct training_net *t)
+{
+    const struct train_set *s = &t->set;
+    for (size_t i = 0; i < s->n_in && t->eval_net.texts; i++)
+        if (t->eval_net.texts[i])
+            return s->t[s->tensor[i]].columns;
+    return s->task.given.texts;
 }
 
 static void metadata_make(const struct training_net *t, struct graph *g)
 {
     const struct train_set *s = &t->set;
-    struct strs features = features_of(s);
+    struct strs features = features_of(t), categories = categories_of(t);
     push(g->a, &g->metadata, ((struct onnx_text){ S("dhow.model"), g->name }));
     if (features.n)
         names_put(g, "dhow.features", &features);
-    if (s->task.given.texts.n)
-        names_put(g, "dhow.categories", &s->task.given.texts);
+    if (categories.n)
+        names_put(g, "dhow.categories", &categories);
     if (s->label >= 0 && s->t[s->label].class_names.n)
         names_put(g, "dhow.classes", &s->t[s->label].class_names);
     for (size_t i = 0; i < s->n_in; i++) {
@@ -136,6 +149,20 @@ static err matrix_make(struct arena *a, const struct training_net *t, const stru
     return NULL;
 }
 
+/* Texts of a given model that takes them. */
+static void texts_make(struct arena *a, const struct loader_tensor *x, const int64_t *ids, int64_t rows,
+                       struct tensor *out)
+{
+    struct str *texts = NEW_N(a, struct str, rows * x->n + 1);
+    for (int64_t i = 0; i < rows * x->n; i++)
+        texts[i] = text_of(&x->vocabulary[i % x->n], ids[i]);
+    *out = (struct tensor){ .type = TENSOR_TEXT,
+                            .rank = 2,
+                            .dims = { rows, x->n },
+                            .data = texts,
+                            .bytes = (size_t)(rows * x->n) * sizeof *texts };
+}
+
 /* A tensor that is given as it is. */
 static void tensor_make(struct arena *a, const struct loader_tensor *x, const void *data, int64_t rows,
                         struct tensor *out)
@@ -169,6 +196,8 @@ static err tensors_make(struct arena *a, const struct training_net *t, const str
                 x = &t->set.t[t->set.tensor[k]];
         if (numbers || texts)
             TRY(matrix_make(a, t, b, texts, &in[i]));
+        else if (x && info->inputs[i].type == TENSOR_TEXT)
+            texts_make(a, x, b->data[x - t->set.t], b->rows, &in[i]);
         else if (x)
             tensor_make(a, x, b->data[x - t->set.t], b->rows, &in[i]);
         else
@@ -265,7 +294,7 @@ static err scores(struct training_net *t, struct arena *a, float **out, size_t *
 static err baseline_make_text(struct training_net *t, struct str *out)
 {
     auto_arena struct arena *a = arena_new(0);
-    struct strs features = features_of(&t->set);
+    struct strs features = features_of(t);
     struct baseline b = { .rows = t->set.facts.rows[LOADER_TRAIN], .n = features.n };
     float *x, *p;
     size_t rows, n;
@@ -276,7 +305,7 @@ static err baseline_make_text(struct training_net *t, struct str *out)
         TRY(loader_raw(t->set.loader, a, LOADER_TRAIN, (size_t)(f - t->set.t), SAMPLE_ROWS, &x, &rows));
         b.rows = (int64_t)rows;
         for (size_t c = 0; c < f->columns.n; c++)
-            if (!from || from[c] >= 0)
+            if (from ? from[c] >= 0 : f->kind == KIND_NUMBERS)
                 baseline_column_make(a, f->columns.v[c], x + c, rows, f->columns.n,
                                      &b.features[from ? (size_t)from[c] : c]);
     }
@@ -316,7 +345,7 @@ static struct str signature_text(const struct training_net *t)
 {
     const struct train_set *s = &t->set;
     const struct net_given *given = &s->task.given;
-    struct strs features = features_of(s);
+    struct strs features = features_of(t), categories = categories_of(t);
     const struct graph *g = t->eval_net.g;
     const struct value *y = value_at(g, g->outputs.v[0]);
     struct json j = json_new(t->a);
@@ -334,7 +363,8 @@ static struct str signature_text(const struct training_net *t)
             continue;
         memcpy(dims, x->shape, sizeof dims);
         dims[0] /= x->indicator ? 2 : 1;
-        tensor_write(&j, x->name, x->type, dims, x->rank);
+        tensor_write(&j, x->name, t->eval_net.texts && t->eval_net.texts[i] ? TENSOR_TEXT : x->type, dims,
+                     x->rank);
     }
     json_arr_end(&j);
     json_key(&j, S("outputs"));
@@ -342,7 +372,7 @@ static struct str signature_text(const struct training_net *t)
     tensor_write(&j, y->name, TENSOR_F32, y->shape.d + 1, y->shape.rank > 0 ? y->shape.rank - 1 : 0);
     json_arr_end(&j);
     names_write(&j, "features", &features);
-    names_write(&j, "categories", &given->texts);
+    names_write(&j, "categories", &categories);
     json_obj_end(&j);
     return json_get(&j);
 }

@@ -82,6 +82,21 @@ def test_categories_are_given_as_they_are(bench, data):
     assert said(nan, "a") not in (said(99, "a"), said(5, "a")) and said(5, "") not in (said(5, "nowhere"), said(5, "a")), "missing is another"
     assert said(5, "a", "1") == said(5, "a", "00500000000") != said(5, "a")
 
+    # It is gone on with: texts are looked up by the vocabulary that the model has, whatever the new rows hold.
+    duckdb.execute(f"""copy (select * from read_parquet('{data}/towns.parquet') where town is null or town <> 'b')
+        to '{data}/fewer.parquet' (format parquet)""")
+    more = bench.form("on", data={"path": "fewer.parquet"}, label="y", epochs=1, model={"onnx": {"file": run["model"]}}, inputs=[
+        {"name": "features", "columns": ["x", "hour"], "normalise": "none", "missing": "fill", "fill": -1},
+        {"name": "categories", "kind": "categories", "columns": ["town", "code"]}], optimizer={"rate": 1e-5})
+    on = result(bench.train(more, "-o", "json")[0])
+    assert on["metrics"]["auc"] > 0.94 and on["facts"]["parityMaxRelative"] <= 1e-4
+    assert on["signature"] == run["signature"]
+    before, session = said(5, "b"), onnxruntime.InferenceSession(str(bench.folder / on["model"]))
+    assert abs(said(5, "b") - before) < 0.05 and said(5, "nowhere") == said(5, "a b") != said(5, "a")
+    assert "takes texts" in bench.fails(bench.form("numbers", **{**yaml.safe_load(more.read_text()), "inputs": [
+        {"name": "features", "columns": ["x", "hour"], "normalise": "none", "missing": "fill"},
+        {"name": "categories", "columns": ["x", "hour"], "missing": "fill"}]}))
+
 
 def test_digits(bench):
     form = bench.form("digits", data={"path": "digits.parquet"}, label="digit", epochs=40, batchSize=64,
@@ -380,18 +395,18 @@ def test_a_form_that_cannot_be_is_refused_with_one_error(bench, change, says):
 
 
 def test_a_model_that_cannot_be_gone_on_with_is_refused(bench):
-    """Texts, an operator that is not known, bytes that are no model: one error each, that says which."""
+    """Texts where the form has numbers, an operator that is not known, bytes that are no model: one error each, that says which."""
     h, width = onnx.helper, 30
     words = [h.make_node("LabelEncoder", ["c"], ["i"], domain="ai.onnx.ml", keys_strings=["a"], values_int64s=[1])]
     odd = [h.make_node("Hardmax", ["x"], ["y"])]
     x = h.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", width])
     for name, nodes, ins, outs, says in (
-            ("words", words, [h.make_tensor_value_info("c", onnx.TensorProto.STRING, ["N", 1])],
-             [h.make_tensor_value_info("i", onnx.TensorProto.INT64, ["N", 1])], "'c' is no tensor of numbers"),
+            ("words", words, [h.make_tensor_value_info("c", onnx.TensorProto.STRING, ["N", width])],
+             [h.make_tensor_value_info("i", onnx.TensorProto.INT64, ["N", width])], "takes texts"),
             ("odd", odd, [x], [h.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", width])], "Hardmax")):
         model = h.make_model(h.make_graph(nodes, "g", ins, outs), opset_imports=[h.make_opsetid("", 17), h.make_opsetid("ai.onnx.ml", 3)])
         onnx.save(model, bench.folder / f"{name}.onnx")
-        assert says in bench.fails(bench.form(name, **cancer(model={"onnx": {"file": f"{name}.onnx"}})), code=1)
+        assert says in bench.fails(bench.form(name, **cancer(model={"onnx": {"file": f"{name}.onnx"}})), code=2 if name == "words" else 1)
     (bench.folder / "none.onnx").write_text("no model")
     assert "model" in bench.fails(bench.form("none", **cancer(model={"onnx": {"file": "none.onnx"}})))
 
