@@ -448,15 +448,13 @@ static err job_wait(struct cli *c, struct str name, yyjson_val **out)
 static void job_table(struct cli *c, yyjson_val *v)
 {
     struct table t = table_new(c->a, 2);
-    yyjson_val *m, *key, *one;
-    size_t i, n;
+    yyjson_val *m;
     table_heading(&t, S("measure"));
     table_heading(&t, S("value"));
     if (!json_parse(c->a, json_text_at(c->a, v, "status.result.metrics"), &m))
-        yyjson_obj_foreach (m, i, n, key, one) {
-            table_cell(&t, str_of(yyjson_get_str(key)));
-            table_cell(&t, yyjson_is_num(one) ? fmt(c->a, "%.6g", yyjson_get_num(one)) : S("-"));
-        }
+        measures_cells(c->a, &t, "", m);
+    if (!json_parse(c->a, json_text_at(c->a, v, "status.result.test"), &m))
+        measures_cells(c->a, &t, "test.", m);
     table_cell(&t, S("job"));
     table_cell(&t, json_text_at(c->a, v, "metadata.name"));
     cli_table(c, &t);

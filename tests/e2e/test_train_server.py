@@ -119,11 +119,12 @@ def ask(one, name, tensor, datatype, x):
 def test_images_are_a_dataset_that_a_cnn_learns_from(one):
     columns = {c["name"]: c for c in one.get("datasetversions", "digits.1")["spec"]["columns"]}
     assert columns["image"]["type"] == "FLOAT[]" and columns["digit"]["type"] == "INTEGER"
-    spec = {"label": "digit", "inputs": IMAGE, "model": CNN, "split": {"valid": 0.2}, "epochs": 6, "deterministic": True, "optimizer": {"rate": 0.01},
+    spec = {"label": "digit", "inputs": IMAGE, "model": CNN, "split": {"valid": 0.2, "test": 0.1}, "epochs": 6, "deterministic": True, "optimizer": {"rate": 0.01},
             "resources": {"cpu": 2}}
     job, result = train(one, "digits", rows="digits.1", **spec)
     metrics, facts = json.loads(result["metrics"]), json.loads(result["facts"])
-    assert metrics["accuracy"] > 0.9 and facts["trainRows"] + facts["validRows"] == 1797
+    assert metrics["accuracy"] > 0.9 and facts["trainRows"] + facts["validRows"] + facts["testRows"] == 1797 and facts["testRows"] > 100
+    assert json.loads(result["test"])["accuracy"] > 0.9 and one.get("runs", job)["status"]["metrics"]["test.accuracy"] > 0.9
     assert "split" not in facts, "nothing was split by time"
 
     version, session = deployed(one, "digits", job)
