@@ -192,6 +192,13 @@ static void count(_Atomic int64_t *to)
     atomic_fetch_add_explicit(to, 1, memory_order_relaxed);
 }
 
+/* One more in a queue, or (by -1) one that has left it. */
+static void queued(struct policy *p, const struct infer *c, int by)
+{
+    p->waiting += (size_t)by;
+    atomic_fetch_add_explicit(&c->count->pending, by, memory_order_relaxed);
+}
+
 /* Without m held: those that were taken out for good. */
 static void drop(struct infer *c)
 {
@@ -242,7 +249,7 @@ static void expire(struct policy *p, int64_t now, struct list_of *dropped)
             if (p->batching.timeout_action == TIMEOUT_DELAY && !c->seq && now < c->due) {
                 list_put(last, c);
             } else {
-                p->waiting--;
+                queued(p, c, -1);
                 list_put(dropped, c);
             }
         }
@@ -295,7 +302,7 @@ static void choose(struct policy *p, struct batch *b, size_t most, bool take)
                 continue;
             }
             sequence_turn(c);
-            p->waiting--;
+            queued(p, c, -1);
             list_put(&b->list, list_cut(&p->level[i], at));
         }
 }
@@ -310,7 +317,7 @@ static void leave_out(struct policy *p, int64_t now, struct list_of *dropped)
                 at = &(*at)->next;
                 continue;
             }
-            p->waiting--;
+            queued(p, *at, -1);
             list_put(dropped, list_cut(&p->level[i], at));
         }
 }
@@ -577,7 +584,7 @@ static void put(struct policy *p, struct infer *c)
         p->gap_ns += ((gap < most ? gap : most) - p->gap_ns) / 8;
     p->last_ns = now;
     list_put(&p->level[level_of(p, c)], c);
-    p->waiting++;
+    queued(p, c, 1);
 }
 
 static err refused(struct infer *c, err e)
