@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands that README.md and docs/tutorial/ tell people to type, typed here: each block fenced as ```sh, in order,
+"""The commands that README.md, docs/tutorial/ and a guide tell people to type, typed here: each block fenced as ```sh, in order,
 against a daemon of the page's own with a part of the real flights. Blocks marked ```sh skip are not run: they install,
 build, or start the daemon."""
 
@@ -11,7 +11,7 @@ import pytest
 from conftest import DHOW, ROOT
 from flights import sources_make
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tutorial").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "guides" / "serving-at-scale.md", *sorted((ROOT / "docs" / "tutorial").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*) *([^\n]*)\n(.*?)^```$", re.S | re.M)
 LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)]*)?\)")
 BLOCK_SECONDS = 600
