@@ -28,20 +28,32 @@ static void rows_make(struct arena *a, size_t n, struct rows *r)
     }
 }
 
-static bool on_round(void *arg, int round, double train_loss, double valid_loss, double valid_auc)
+/* As the job looks at each round. */
+struct look {
+    struct arena *a;
+    const struct rows *rows;
+    const struct rows_split *split;
+};
+
+static bool on_round(void *arg, int round, double train_loss, const float *p, double *worth)
 {
-    (void)arg;
+    const struct look *l = arg;
+    const float *y = l->rows->y + l->split->train;
     (void)round;
     (void)train_loss;
-    (void)valid_loss;
-    (void)valid_auc;
+    arena_reset(l->a);
+    *worth = metric_log_loss(l->a, p, y, l->split->valid);
+    (void)metric_auc(l->a, p, y, l->split->valid);
     return true;
 }
 
-static void on_binned(void *rows)
+static void on_binned(void *arg)
 {
-    rows_forget(rows);
+    const struct look *l = arg;
+    rows_forget((struct rows *)(uintptr_t)l->rows);
 }
+
+static const struct fit_goal goal = { .task = METER_BINARY };
 
 static double seconds_since(int64_t start)
 {
@@ -85,7 +97,7 @@ static err native_score(const struct rows *r, size_t n, struct str native, doubl
     TRY(xgb_model_set(model, "nthread", "1"));
     int64_t start = mono_ns();
     TRY(xgb_data_new(xgb, a, r->x, n, FEATURES, NULL, 1, &data));
-    TRY(xgb_model_predict(model, data, &p));
+    TRY(xgb_model_predict(model, data, 1, &p));
     *out = seconds_since(start) * 1e6 / (double)n;
     return NULL;
 }
@@ -137,12 +149,14 @@ static err bench_fit(struct arena *a, const struct rows *r, const struct rows_sp
 {
     struct trees_with with;
     double ms[TIMES];
+    auto_arena struct arena *scratch = arena_new(0);
+    struct look look = { scratch, r, split };
     schema_defaults(&trees_with_schema, a, &with);
     with.rounds = rounds;
     with.depth = 7;
     with.subsample = with.columns = 0.8;
     for (int i = 0; i < TIMES; i++) {
-        TRY(fit_trees(a, r, split, &with, cpu_count(), &(struct fit_watch){ on_round }, fit));
+        TRY(fit_trees(a, r, split, &with, &goal, cpu_count(), &(struct fit_watch){ on_round, &look }, fit));
         ms[i] = fit->seconds * 1e3 / fit->rounds;
     }
     fprintf(stderr, "bench: %zu rows to learn from, %zu held out, XGBoost %.*s, %d threads\n", split->train,
@@ -207,7 +221,9 @@ static err bench_file(struct arena *a, const char *path, int64_t rounds, const c
     TRY(rows_load(a, &(struct strs){ &name, 1, 1 }, &spec, &rows));
     double read = seconds_since(start);
     TRY(rows_split(&rows, 100000 * (int64_t)1000, &split));
-    TRY(fit_trees(a, &rows, &split, &with, cpu_count(), &(struct fit_watch){ on_round, &rows, on_binned },
+    auto_arena struct arena *scratch = arena_new(0);
+    TRY(fit_trees(a, &rows, &split, &with, &goal, cpu_count(),
+                  &(struct fit_watch){ on_round, &(struct look){ scratch, &rows, &split }, on_binned },
                   &fit));
     TRY(trees_to_onnx(&fit.trees, a, &(struct trees_doc){ 0 }, &onnx));
     TRY(file_write(fmtz(a, "%s.json", model), fit.native));

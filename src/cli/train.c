@@ -489,7 +489,7 @@ err form_check(struct arena *a, yyjson_mut_doc *doc, struct train_form *f)
     f->text = form_text(a, doc);
     TRY(json_parse(a, f->text, &v));
     TRY(schema_read(&train_with_schema, a, S(""), v, 0, &f->with));
-    return train_model_chosen(a, yyjson_obj_get(v, "model"), &f->chosen);
+    return train_form_chosen(a, S(""), v, &f->with, &f->chosen);
 }
 
 static err form_make(struct cli *c, struct train_form *f)

@@ -30,6 +30,8 @@ static err shape_check(const struct trees *t)
     if (t->n_trees == 0 || t->n_nodes > INT32_MAX || t->features == 0 || t->features > INT32_MAX ||
         !isfinite(t->base))
         FAIL(INVALID, "trees without nodes or features, or too many");
+    if (t->outputs > t->n_trees || (t->link == LINK_LOGISTIC && t->outputs > 1))
+        FAIL(INVALID, "%zu trees do not give %zu numbers a row", t->n_trees, t->outputs);
     for (size_t tree = 0; tree < t->n_trees; tree++)
         if (t->roots[tree] >= tree_end(t, tree) || tree_end(t, tree) > t->n_nodes)
             FAIL(INVALID, "tree %zu has no place", tree);
@@ -66,13 +68,34 @@ static float leaf_of(const struct trees *t, uint32_t i, const float *x)
     return n->value;
 }
 
+struct str trees_output_name(const struct trees *t)
+{
+    return t->link == LINK_NONE ? S("value") : S("probability");
+}
+
+void trees_softmax(float *scores, size_t n)
+{
+    float most = scores[0], sum = 0;
+    for (size_t i = 1; i < n; i++)
+        most = scores[i] > most ? scores[i] : most;
+    for (size_t i = 0; i < n; i++)
+        sum += scores[i] = expf(scores[i] - most);
+    for (size_t i = 0; i < n; i++)
+        scores[i] /= sum;
+}
+
 void trees_predict(const struct trees *t, const float *x, size_t n, size_t stride, float *out)
 {
-    for (size_t row = 0; row < n; row++) {
-        float score = t->base;
+    const size_t k = trees_outputs(t);
+    for (size_t row = 0; row < n; row++, out += k) {
+        for (size_t i = 0; i < k; i++)
+            out[i] = t->base;
         for (size_t tree = 0; tree < t->n_trees; tree++)
-            score += leaf_of(t, t->roots[tree], x + row * stride);
-        out[row] = t->link == LINK_LOGISTIC ? 1.0f / (1.0f + expf(-score)) : score;
+            out[tree % k] += leaf_of(t, t->roots[tree], x + row * stride);
+        if (t->link == LINK_LOGISTIC)
+            *out = 1.0f / (1.0f + expf(-*out));
+        else if (t->link == LINK_SOFTMAX)
+            trees_softmax(out, k);
     }
 }
 
@@ -129,7 +152,7 @@ static void attribute_modes(struct buf *node, const struct trees *t)
 }
 
 /* One int of each node: what the lists nodes_* hold. */
-enum node_int { NODE_TREE, NODE_ID, NODE_FEATURE, NODE_YES, NODE_NO, NODE_MISSING };
+enum node_int { NODE_TREE, NODE_TARGET, NODE_ID, NODE_FEATURE, NODE_YES, NODE_NO, NODE_MISSING };
 
 static int64_t node_int(const struct trees *t, size_t tree, size_t i, enum node_int which)
 {
@@ -138,6 +161,8 @@ static int64_t node_int(const struct trees *t, size_t tree, size_t i, enum node_
     switch (which) {
     case NODE_TREE:
         return (int64_t)tree;
+    case NODE_TARGET:
+        return (int64_t)(tree % trees_outputs(t));
     case NODE_ID:
         return (int64_t)(i - t->roots[tree]);
     case NODE_FEATURE:
@@ -188,6 +213,7 @@ static void attributes_of_nodes(struct buf *node, const struct trees *t)
         { "nodes_missing_value_tracks_true", NODE_MISSING, false },
         { "target_treeids", NODE_TREE, true },
         { "target_nodeids", NODE_ID, true },
+        { "target_ids", NODE_TARGET, true },
     };
     int64_t *ints = NEW_N(node->a, int64_t, t->n_nodes);
     float *floats = NEW_N(node->a, float, t->n_nodes);
@@ -197,33 +223,36 @@ static void attributes_of_nodes(struct buf *node, const struct trees *t)
     attribute_floats(node, "nodes_values", floats, node_values(t, false, floats));
     size_t leaves = node_values(t, true, floats);
     attribute_floats(node, "target_weights", floats, leaves);
-    memset(ints, 0, leaves * sizeof *ints);
-    attribute_ints(node, "target_ids", ints, leaves);
 }
 
 static struct str trees_node(struct arena *a, const struct trees *t, struct str output)
 {
     struct buf b = buf_new(a);
+    size_t outputs = trees_outputs(t);
+    float *base = NEW_N(a, float, outputs);
+    for (size_t i = 0; i < outputs; i++)
+        base[i] = t->base;
     pb_bytes(&b, 1, S("features"));
     pb_bytes(&b, 2, output);
     pb_bytes(&b, 3, S("trees"));
     pb_bytes(&b, 4, S("TreeEnsembleRegressor"));
-    attribute_int(&b, "n_targets", 1);
+    attribute_int(&b, "n_targets", (int64_t)outputs);
     attribute_text(&b, "aggregate_function", S("SUM"));
     attribute_text(&b, "post_transform", S("NONE"));
-    attribute_floats(&b, "base_values", &t->base, 1);
+    attribute_floats(&b, "base_values", base, outputs);
     attributes_of_nodes(&b, t);
     pb_bytes(&b, 7, S("ai.onnx.ml"));
     return buf_get(&b);
 }
 
-static struct str sigmoid_node(struct arena *a)
+/* Sigmoid, or Softmax over the last axis, which is its default. */
+static struct str link_node(struct arena *a, const struct trees *t)
 {
     struct buf b = buf_new(a);
     pb_bytes(&b, 1, S("score"));
-    pb_bytes(&b, 2, S("probability"));
+    pb_bytes(&b, 2, trees_output_name(t));
     pb_bytes(&b, 3, S("link"));
-    pb_bytes(&b, 4, S("Sigmoid"));
+    pb_bytes(&b, 4, t->link == LINK_LOGISTIC ? S("Sigmoid") : S("Softmax"));
     return buf_get(&b);
 }
 
@@ -247,14 +276,13 @@ static struct str value_info(struct arena *a, struct str name, size_t columns)
 
 static struct str graph_bytes(const struct trees *t, struct arena *a)
 {
-    bool link = t->link == LINK_LOGISTIC;
     struct buf b = buf_new(a);
-    pb_bytes(&b, 1, trees_node(a, t, S("score")));
-    if (link)
-        pb_bytes(&b, 1, sigmoid_node(a));
+    pb_bytes(&b, 1, trees_node(a, t, t->link == LINK_NONE ? trees_output_name(t) : S("score")));
+    if (t->link != LINK_NONE)
+        pb_bytes(&b, 1, link_node(a, t));
     pb_bytes(&b, 2, S("trees"));
     pb_bytes(&b, 11, value_info(a, S("features"), t->features));
-    pb_bytes(&b, 12, value_info(a, link ? S("probability") : S("score"), 1));
+    pb_bytes(&b, 12, value_info(a, trees_output_name(t), trees_outputs(t)));
     return buf_get(&b);
 }
 
@@ -266,15 +294,15 @@ static void opset(struct buf *model, struct str domain, int64_t version)
     pb_bytes(model, 8, buf_get(&b));
 }
 
-static void feature_names(struct buf *model, const struct trees *t, const struct str *names)
+static void names_put(struct buf *model, struct str key, const struct str *names, size_t n)
 {
     struct json j = json_new(model->a);
     json_arr(&j);
-    for (size_t i = 0; i < t->features; i++)
+    for (size_t i = 0; i < n; i++)
         json_str(&j, names[i]);
     json_arr_end(&j);
     struct buf b = buf_new(model->a);
-    pb_bytes(&b, 1, S("dhow.features"));
+    pb_bytes(&b, 1, key);
     pb_bytes(&b, 2, json_get(&j));
     pb_bytes(model, 14, buf_get(&b));
 }
@@ -294,7 +322,9 @@ err trees_to_onnx(const struct trees *t, struct arena *a, const struct trees_doc
     opset(&b, S(""), 13);
     opset(&b, S("ai.onnx.ml"), 3);
     if (doc->features)
-        feature_names(&b, t, doc->features);
+        names_put(&b, S("dhow.features"), doc->features, t->features);
+    if (doc->classes)
+        names_put(&b, S("dhow.classes"), doc->classes, trees_outputs(t));
     *out = str_dup(a, buf_get(&b));
     return NULL;
 }

@@ -20,26 +20,38 @@ enum { SAMPLE_ROWS = 100000 };
 /* Of n rows one by chance in each stretch of so many, the same each time; x itself if they are no more than that. */
 const float *rows_sample(struct arena *a, const float *x, size_t n, size_t width, size_t *out_n);
 
+/* What trees are to learn from rows, of which those to learn from come first, then those held out, then those of the test. */
+struct fit_goal {
+    enum meter_task task;
+    enum loss_kind loss;  /* of NUMBERS: mse, mae or huber */
+    double delta;         /* of huber: where squares become straight */
+    size_t classes;       /* of CLASSES */
+    const float *weight;  /* of the rows; NULL: all alike */
+    const int64_t *group; /* of RANKING: of the rows, those of one group one after the other */
+    int64_t patience;     /* rounds without a better one before it stops; 0: never */
+    double min_delta;     /* what counts as better */
+};
 /* What one training gave. */
 struct fit {
     struct str native;  /* XGBoost's JSON, up to the best round */
     struct trees trees; /* the same */
     int rounds, best;   /* rounds run; rounds kept */
-    double train_loss;  /* of the rounds kept */
     double seconds;     /* from binning to the last round */
-    double bin_seconds; /* of them, until the first round */
-    float *score;       /* of all rows (train, then valid), by the rounds kept */
+    double bin_seconds, learn_seconds,
+        look_seconds;   /* of them: until the first round; trees; looks at how good they are */
+    float *score;       /* of all rows, trees_outputs() of each, by the rounds kept */
     struct str version; /* of XGBoost */
 };
-/* Hears of each round; false ends the training (CANCELLED). train_loss is a number in each tenth round, else NaN. */
+/* Hears of each round. p: the scores of the rows held out; gives what they are worth, less being better; false ends the training
+ * (CANCELLED). train_loss is a number in each tenth round, else NaN. */
 struct fit_watch {
-    bool (*round)(void *arg, int round, double train_loss, double valid_loss, double valid_auc);
+    bool (*round)(void *arg, int round, double train_loss, const float *p, double *worth);
     void *arg;
     void (*binned)(void *arg); /* from here on rows->x is not read any more; may be NULL */
 };
 /* Trains on the first split->train rows and watches the next split->valid. */
 err fit_trees(struct arena *a, const struct rows *, const struct rows_split *, const struct trees_with *,
-              int threads, const struct fit_watch *, struct fit *out);
+              const struct fit_goal *, int threads, const struct fit_watch *, struct fit *out);
 struct train_listener;
 struct train_result;
 /* Whether a version says itself what its label and times are, as those of training sets do. */
@@ -47,9 +59,6 @@ bool version_labelled(const struct dataset_version_spec *);
 /* What a form says of the version that it is to learn from: INVALID names the field, as train_job_check() does. */
 err version_check(struct arena *a, const struct train_with *, const struct dataset_version_spec *,
                   struct str at);
-/* The job for networks, and for trees on what is no training set, in the worker; chosen: of with->model. */
+/* The job, in the worker; chosen: of with->model. */
 err train_version_run(struct worker *, const struct version_in *, const struct field *chosen, int threads,
                       int64_t memory, const struct train_listener *, struct train_result *out);
-/* Trees on rows that are read and split; their x is forgotten on the way. */
-err train_trees_rows(struct arena *a, const struct train_with *, struct rows *, const struct rows_split *,
-                     int threads, const struct train_listener *, struct train_result *out);

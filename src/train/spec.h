@@ -44,9 +44,9 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     F(T, F64, columns,          0, "Share of the features that each tree sees.", .def = "1", .min = 0.01, .max = 1)       \
     F(T, F64, min_child_weight, 0, "Least sum of second derivatives in a leaf.", .def = "1", .min = 0, .max = 1e9)        \
     F(T, F64, l2,               0, "L2 penalty on leaves (XGBoost's lambda).", .def = "1", .min = 0, .max = 1e9)          \
-    F(T, I64, stop_after,       0, "Rounds without a better valid.logloss before it stops; 0: never.", .def = "0", .min = 0, .max = 10000) \
+    F(T, I64, stop_after,       0, "Rounds without a better look at the rows held out before it stops, as earlyStop.patience; 0: never.", .def = "0", .min = 0, .max = 10000) \
     F(T, I64, bins,             0, "Bins of a feature's histogram.", .def = "256", .min = 2, .max = 1024)                 \
-    F(T, I64, seed,             0, "Seed of the samples; the same seed gives the same model.", .def = "1", .min = 0, .max = 2147483647)
+    F(T, I64, seed,             0, "Seed of the samples; the same seed gives the same model. 0: the form's.", .def = "0", .min = 0, .max = 2147483647)
 #define MLP_WITH(F, O, L, T)                                                                                              \
     F(T, JSON, hidden,     0, "Widths of the hidden layers.", .def = "[256, 128]", .len_max = 1000)                       \
     F(T, ENUM, activation, 0, "Between the layers.", .values = train_activations, .def = "relu")                          \
@@ -104,7 +104,7 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     F(T, STRS, freeze,     0, "Parameters whose name matches one of these patterns ('*' is any text) stay as they are.")  \
     F(T, STR,  head,       0, "Name of the value that a new last layer is put on; empty: the model's own output is trained.", .len_max = 512)
 #define TRAIN_MODEL(F, O, L, T)                                                                                           \
-    O(T, trees_with, trees, 0, "Gradient-boosted trees (XGBoost, histograms), logistic loss.")                            \
+    O(T, trees_with, trees, 0, "Gradient-boosted trees (XGBoost, histograms).")                            \
     O(T, mlp_with, mlp, 0, "Dense layers over numbers and embedded categories.")                                          \
     O(T, tabular_resnet_with, tabular_resnet, 0, "Residual dense blocks over the same.", .name = S_INIT("tabular-resnet"), .verbatim = true) \
     O(T, cnn_with, cnn, 0, "Convolutions and poolings over images.")                                                      \
@@ -248,6 +248,10 @@ SCHEMA(train_outputs, TRAIN_OUTPUTS);
 
 /* The member of train_model that a JSON text of it names: its key ("mlp"), and the field. INVALID unless it is exactly one. */
 err train_model_chosen(struct arena *a, yyjson_val *model, const struct field **out);
+/* The same of a whole form, which with was read from and which lies at `at`: INVALID that names the field, too, if it sets what the
+ * model has no use for. */
+err train_form_chosen(struct arena *a, struct str at, yyjson_val *form, const struct train_with *with,
+                      const struct field **out);
 /* Another value at a dotted path of a form ("optimizer.rate"); objects on the way are made where there are none. */
 void form_put(yyjson_mut_doc *form, struct str path, yyjson_val *value);
 /* What a form needs so that a job can train it, beyond what its fields say: INVALID names the field, at is where the form lies,

@@ -280,8 +280,7 @@ static err form_read(struct arena *a, struct str at, struct str text, struct tra
     yyjson_val *v;
     TRY(json_parse(a, text, &v));
     TRY(schema_read(&train_with_schema, a, at, v, 0, out));
-    err e = train_model_chosen(a, yyjson_obj_get(v, "model"), chosen);
-    return e && at.n ? err_field(err_wrap(e, "%.*s", STR(at)), fmt(a, "%.*s.model", STR(at))) : e;
+    return train_form_chosen(a, at, v, out, chosen);
 }
 
 err sweep_form(struct arena *a, const struct sweep_plan *p, const struct sweep_trial *t, struct str *text,

@@ -10,7 +10,7 @@ static err prepare(struct job_context *ctx, const struct job *job, struct json *
     yyjson_val *form;
     const struct field *chosen;
     TRY(json_parse(ctx->a, job->spec.with, &form));
-    TRY(train_model_chosen(ctx->a, yyjson_obj_get(form, "model"), &chosen));
+    TRY(train_form_chosen(ctx->a, S("with"), form, with, &chosen));
     struct dataset_version_spec v;
     TRY(train_job_check(ctx->a, with, S("with.")));
     TRY(resource_get(ctx->store, ctx->a, &dataset_version_resource, job->project, with->rows, NULL, &v,
@@ -72,17 +72,6 @@ static bool on_stopped(void *arg)
     return worker_stopped(arg);
 }
 
-static err trees_run(struct worker *w, int threads, const struct train_listener *l, struct train_result *out)
-{
-    const struct train_with *with = w->with;
-    struct rows rows;
-    struct rows_split split;
-    worker_progress(w, 0, with->model.trees.rounds, "reading rows");
-    TRY(rows_read(w, spec_number(w, "memory"), &rows));
-    TRY_AS(rows_split(&rows, with->holdout, &split), "splitting '%.*s'", STR(with->rows));
-    return train_trees_rows(w->a, with, &rows, &split, threads, l, out);
-}
-
 static err result_write(struct worker *w, const struct train_result *r)
 {
     const struct train_with *with = w->with;
@@ -110,12 +99,9 @@ static err run(struct worker *w)
     struct train_result r;
     const struct field *chosen;
     struct version_in v;
-    int threads = threads_of(w);
     TRY(version_get(w->blobs, w->a, yyjson_obj_get(w->spec, "rows"), &v));
     TRY(train_model_chosen(w->a, yyjson_obj_get(yyjson_obj_get(w->spec, "with"), "model"), &chosen));
-    TRY(str_is(chosen->name, "trees") && version_labelled(&v.spec)
-            ? trees_run(w, threads, &l, &r)
-            : train_version_run(w, &v, chosen, threads, spec_number(w, "memory"), &l, &r));
+    TRY(train_version_run(w, &v, chosen, threads_of(w), spec_number(w, "memory"), &l, &r));
     return result_write(w, &r);
 }
 

@@ -42,6 +42,7 @@ err rows_read(struct worker *w, int64_t bytes_max, struct rows *out);
 struct rows_split {
     int64_t from, split, until;   /* from: the oldest row that is learned from */
     size_t train, valid, unknown; /* rows; unknown: older, but the label came later or never */
+    size_t test;                  /* rows behind those held out, that are looked at only at the end */
 };
 /* INVALID if one side is empty or has one class only. Moves rows in place: first those to learn from, then those held out,
  * then the rest; each part in order of event time, then of place. */
@@ -49,7 +50,8 @@ err rows_split(struct rows *, int64_t holdout_ms, struct rows_split *out);
 
 /* ---- parity: does the exported model say what the trained one says? ---- */
 struct parity {
-    double max_abs; /* largest |native − ONNX| of the probabilities */
+    double
+        max_abs; /* largest |native − ONNX| of the probabilities; of values above 1 relative to the first */
     double mean_abs;
     size_t rows, worst; /* rows compared; the row of max_abs */
 };

@@ -358,8 +358,8 @@ static err balanced(struct arena *a, const struct loader_tensor *label, float **
     return NULL;
 }
 
-static err class_weights(struct arena *a, const struct train_with *w, const struct loader_tensor *label,
-                         struct net_task *task)
+static err class_weights_read(struct arena *a, const struct train_with *w, const struct loader_tensor *label,
+                              const struct net_task *task, float **of)
 {
     yyjson_val *v, *one;
     size_t i, n;
@@ -369,25 +369,35 @@ static err class_weights(struct arena *a, const struct train_with *w, const stru
         return NULL;
     if (task->kind != TASK_CLASSIFICATION)
         FAIL(INVALID, "classWeights are for classes, which this task has not");
-    if (yyjson_equals_str(v, "balanced")) {
-        TRY(balanced(a, label, &out));
-    } else {
-        if (!yyjson_is_arr(v) || (int64_t)yyjson_arr_size(v) != label->classes)
-            FAIL(INVALID, "classWeights is \"balanced\" or a list of %lld numbers, one a class",
-                 (long long)label->classes);
-        out = NEW_N(a, float, label->classes);
-        yyjson_arr_foreach (v, i, n, one) {
-            if (!yyjson_is_num(one) || !(yyjson_get_num(one) >= 0) || !isfinite(yyjson_get_num(one)))
-                FAIL(INVALID, "classWeights: item %zu is no number from 0", i);
-            out[i] = (float)yyjson_get_num(one);
-        }
+    if (yyjson_equals_str(v, "balanced"))
+        return balanced(a, label, of);
+    if (!yyjson_is_arr(v) || (int64_t)yyjson_arr_size(v) != label->classes)
+        FAIL(INVALID, "classWeights is \"balanced\" or a list of %lld numbers, one a class",
+             (long long)label->classes);
+    out = NEW_N(a, float, label->classes);
+    yyjson_arr_foreach (v, i, n, one) {
+        if (!yyjson_is_num(one) || !(yyjson_get_num(one) >= 0) || !isfinite(yyjson_get_num(one)))
+            FAIL(INVALID, "classWeights: item %zu is no number from 0", i);
+        out[i] = (float)yyjson_get_num(one);
     }
-    if (task->binary) {
-        if (!(out[0] > 0))
-            FAIL(INVALID, "classWeights: the first of two classes wants a weight above 0");
-        out[0] = out[1] / out[0];
-    }
-    task->class_weights = out;
+    *of = out;
+    return NULL;
+}
+
+/* A network's loss of two classes takes what the second weighs beside the first. */
+static err class_weights(struct arena *a, const struct train_with *w, const struct loader_tensor *label,
+                         struct train_set *s)
+{
+    float *of = NULL, *ratio;
+    TRY(class_weights_read(a, w, label, &s->task, &of));
+    s->class_weights = s->task.class_weights = of;
+    if (!of || !s->task.binary)
+        return NULL;
+    if (!(of[0] > 0))
+        FAIL(INVALID, "classWeights: the first of two classes wants a weight above 0");
+    ratio = NEW(a, float);
+    *ratio = of[1] / of[0];
+    s->task.class_weights = ratio;
     return NULL;
 }
 
@@ -430,7 +440,7 @@ static err task_make(struct arena *a, const struct form *f, struct train_set *s)
                      STR(s->in[i].name));
         }
     }
-    return label ? class_weights(a, f->with, label, t) : NULL;
+    return label ? class_weights(a, f->with, label, s) : NULL;
 }
 
 static void set_order(struct arena *a, struct train_set *s)
@@ -545,28 +555,34 @@ err train_set_open(struct arena *a, const struct train_job *job, const struct tr
 err train_set_numbers(struct arena *a, const struct train_job *job, const struct train_listener *l,
                       struct train_set *out)
 {
-    struct form f = { .a = a, .job = job, .with = job->with, .wants = WANTS_TABLE, .task = TASK_REGRESSION };
-    f.label = job->with->label;
+    struct train_job numbers = *job; /* texts are left out */
+    struct form f = { .a = a, .job = &numbers, .with = job->with, .wants = WANTS_TABLE };
+    struct train_set s = { 0 };
+    numbers.texts = (struct strs){ 0 };
+    f.label = job->label.n ? job->label : job->with->label;
+    f.task = task_of(job->with, f.wants, job->chosen);
+    TRY(fit_check(&f));
     TRY(form_read(&f));
     TRY(test_check(&f));
     for (size_t i = 0; i < f.inputs.n; i++) {
         struct loader_input *in = &f.inputs.v[i];
-        if (in->kind != KIND_NUMBERS)
-            FAIL(INVALID, "trees take numbers, not input '%.*s'", STR(in->name));
-        in->normalise = NORM_NONE;
-        if (in->role == ROLE_INPUT) { /* raw rows keep what is missing */
-            in->missing = MISSING_MEAN;
-            in->indicator = false;
-        }
+        in->floats = in->role == ROLE_LABEL;
+        if (in->role != ROLE_INPUT)
+            continue;
+        if (in->kind != KIND_NUMBERS || i > 0)
+            FAIL(INVALID, "trees take one input of numbers, not input '%.*s'", STR(in->name));
+        in->normalise = NORM_NONE; /* raw rows keep what is missing */
+        in->indicator = false;
     }
-    if (!f.inputs.n || f.inputs.v[0].role != ROLE_INPUT || f.inputs.n > 2)
+    if (!f.inputs.n || f.inputs.v[0].role != ROLE_INPUT)
         FAIL(INVALID, "trees take one input of numbers");
     struct loader_spec words = loader_words(&f, l);
-    struct train_set s = { 0 };
     TRY(loader_open(a, &words, &s.loader));
     s.facts = loader_facts(s.loader);
     s.n = loader_tensors(s.loader, &s.t);
     set_order(a, &s);
+    TRY(task_make(a, &f, &s));
+    TRY(measures_find(&s, job->with));
     *out = s;
     return NULL;
 }

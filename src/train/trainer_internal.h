@@ -19,13 +19,14 @@ struct train_set {
     int tensor[LOADER_TENSORS_MAX]; /* by input of the training graph: which tensor of a batch */
     int n_inputs, label, group;     /* label, group: tensors; −1: none */
     struct net_task task;
+    const float *class_weights;        /* by class, as the form says them; NULL: all alike */
     int64_t row_elements;              /* predictions that one row gives: 1, or the places of a sequence */
     struct str measured[MEASURES_MAX]; /* on the rows held out; the loss first */
     size_t n_measured;
 };
 err train_set_open(struct arena *a, const struct train_job *, const struct train_listener *,
                    struct train_set *out);
-/* For trees: all inputs and the label as numbers; tensor 0 has the features. */
+/* For trees: all inputs and the label as raw numbers, of classes 0, 1, …; tensor 0 has the features. */
 err train_set_numbers(struct arena *a, const struct train_job *job, const struct train_listener *,
                       struct train_set *out);
 __attribute__((format(printf, 2, 3))) void train_say(const struct train_listener *, const char *f, ...);

@@ -23,7 +23,7 @@ struct step {
 struct forest {
     const struct step *steps;
     const uint32_t *roots, *depths;
-    size_t trees, features;
+    size_t trees, features, outputs;
     float base;
     enum trees_link link;
 };
@@ -46,30 +46,55 @@ static inline uint32_t step_on(const struct step *steps, const float *x, uint32_
     return s->first + 1 - yes;
 }
 
-static float score(const struct forest *f, const float *x)
+/* n trees from t on, side by side: where x ends in each. */
+static inline __attribute__((always_inline)) void walk(const struct forest *f, const float *x, size_t t,
+                                                       size_t n, uint32_t *at)
 {
+    uint32_t depth = 0;
+    for (size_t i = 0; i < n; i++) {
+        at[i] = f->roots[t + i];
+        depth = f->depths[t + i] > depth ? f->depths[t + i] : depth;
+    }
+    for (; depth > 0; depth--)
+#pragma GCC unroll 8
+        for (size_t i = 0; i < n; i++)
+            at[i] = step_on(f->steps, x, at[i]);
+}
+
+static void score_one(const struct forest *f, const float *x, float *out)
+{
+    uint32_t at[AT_ONCE];
     float sum = f->base;
     size_t t = 0;
     for (; t + AT_ONCE <= f->trees; t += AT_ONCE) {
-        uint32_t at[AT_ONCE], depth = 0;
-        for (int i = 0; i < AT_ONCE; i++) {
-            at[i] = f->roots[t + (size_t)i];
-            depth = f->depths[t + (size_t)i] > depth ? f->depths[t + (size_t)i] : depth;
-        }
-        for (; depth > 0; depth--)
-#pragma GCC unroll 8
-            for (int i = 0; i < AT_ONCE; i++)
-                at[i] = step_on(f->steps, x, at[i]);
+        walk(f, x, t, AT_ONCE, at);
         for (int i = 0; i < AT_ONCE; i++)
             sum += f->steps[at[i]].leaf;
     }
     for (; t < f->trees; t++) {
-        uint32_t at = f->roots[t];
-        for (uint32_t depth = f->depths[t]; depth > 0; depth--)
-            at = step_on(f->steps, x, at);
-        sum += f->steps[at].leaf;
+        walk(f, x, t, 1, at);
+        sum += f->steps[*at].leaf;
     }
-    return f->link == LINK_LOGISTIC ? 1.0f / (1.0f + expf(-sum)) : sum;
+    *out = f->link == LINK_LOGISTIC ? 1.0f / (1.0f + expf(-sum)) : sum;
+}
+
+/* Trees take turns at a row's numbers. */
+static void score_many(const struct forest *f, const float *x, float *out)
+{
+    uint32_t at[AT_ONCE];
+    for (size_t i = 0; i < f->outputs; i++)
+        out[i] = f->base;
+    for (size_t t = 0, turn = 0, n; t < f->trees; t += n) {
+        n = f->trees - t < AT_ONCE ? 1 : AT_ONCE;
+        if (n == 1)
+            walk(f, x, t, 1, at);
+        else
+            walk(f, x, t, AT_ONCE, at);
+        for (size_t i = 0; i < n; i++, turn = turn + 1 < f->outputs ? turn + 1 : 0)
+            out[turn] += f->steps[at[i]].leaf;
+    }
+    if (f->link == LINK_SOFTMAX)
+        trees_softmax(out, f->outputs);
 }
 
 /* ---- trees → steps ---- */
@@ -113,7 +138,14 @@ static void forest_make(struct arena *a, const struct trees *t, struct forest *o
         roots[i] = places[from].at = used++;
         depths[i] = tree_place(t, from, to, steps, &used, places);
     }
-    *out = (struct forest){ steps, roots, depths, t->n_trees, t->features, t->base, t->link };
+    *out = (struct forest){ .steps = steps,
+                            .roots = roots,
+                            .depths = depths,
+                            .trees = t->n_trees,
+                            .features = t->features,
+                            .outputs = trees_outputs(t),
+                            .base = t->base,
+                            .link = t->link };
 }
 
 static uint32_t forest_depth(const struct forest *f)
@@ -156,7 +188,7 @@ static err forest_read(struct trees_session *s, struct str bytes)
     TRY(xgb_trees(scratch, bytes, &t));
     forest_make(s->a, &t, &s->forest);
     s->in = matrix(S("features"), t.features);
-    s->out = matrix(t.link == LINK_LOGISTIC ? S("probability") : S("score"), 1);
+    s->out = matrix(trees_output_name(&t), trees_outputs(&t));
     s->info = (struct session_info){ .inputs = &s->in,
                                      .outputs = &s->out,
                                      .n_inputs = 1,
@@ -215,12 +247,12 @@ static err output_place(const struct trees_session *s, struct arena *a, int64_t 
                  (long long)out->dims[0], (long long)rows);
         return NULL;
     }
-    size_t bytes = (size_t)rows * sizeof(float);
+    size_t bytes = (size_t)rows * s->forest.outputs * sizeof(float);
     if (out->slot != 0 || !a)
         FAIL(INVALID, "output %zu has no memory", out->slot);
     if (bytes > arena_left(a))
         FAIL(TOO_LARGE, "an output has %zu bytes, more than there is room for", bytes);
-    *out = (struct tensor){ .type = TENSOR_F32, .rank = 2, .dims = { rows, 1 }, .bytes = bytes };
+    *out = (struct tensor){ .type = TENSOR_F32, .rank = 2, .dims = { rows, s->out.dims[1] }, .bytes = bytes };
     out->data = arena_alloc(a, bytes, 64);
     return NULL;
 }
@@ -231,7 +263,7 @@ static err rows_score(const struct forest *f, const float *x, size_t n, float *o
     for (size_t i = 0; i < n; i++) {
         if (i % 256 == 255 && atomic_load_explicit(stop, memory_order_relaxed))
             FAIL(CANCELLED, "the run was stopped");
-        out[i] = score(f, x + i * f->features);
+        (f->outputs > 1 ? score_many : score_one)(f, x + i * f->features, out + i * f->outputs);
     }
     return NULL;
 }

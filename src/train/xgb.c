@@ -15,6 +15,7 @@ typedef uint64_t bst_ulong;
     C(XGProxyDMatrixSetDataDense, (void *proxy, const char *array))                                       \
     C(XGQuantileDMatrixCreateFromCallback, (void *batches, void *proxy, void *like, void (*reset)(void *), int (*next)(void *), const char *config, void **out)) \
     C(XGDMatrixSetFloatInfo,    (void *data, const char *field, const float *v, bst_ulong n))             \
+    C(XGDMatrixSetUIntInfo,     (void *data, const char *field, const unsigned *v, bst_ulong n))          \
     C(XGDMatrixNumRow,          (void *data, bst_ulong *out))                                             \
     C(XGDMatrixFree,            (void *data))                                                             \
     C(XGBoosterCreate,          (void *const *data, bst_ulong n, void **out))                             \
@@ -176,6 +177,10 @@ err xgb_bins_new(struct xgb *x, struct arena *a, const struct xgb_table *t, int 
     arena_defer(a, data_free, d);
     if (t->y)
         CALL(x, INVALID, "take the labels", XGDMatrixSetFloatInfo, d->handle, "label", t->y, t->n);
+    if (t->weight)
+        CALL(x, INVALID, "take the weights", XGDMatrixSetFloatInfo, d->handle, "weight", t->weight, t->n);
+    if (t->groups)
+        CALL(x, INVALID, "take the groups", XGDMatrixSetUIntInfo, d->handle, "group", t->groups, t->n_groups);
     *out = d;
     return NULL;
 }
@@ -232,7 +237,7 @@ err xgb_model_eval(struct xgb_model *m, int round, struct xgb_data *data, double
     return NULL;
 }
 
-err xgb_model_predict(struct xgb_model *m, struct xgb_data *data, const float **out)
+err xgb_model_predict(struct xgb_model *m, struct xgb_data *data, size_t width, const float **out)
 {
     const bst_ulong *shape;
     bst_ulong dim = 0, n = 0;
@@ -241,8 +246,8 @@ err xgb_model_predict(struct xgb_model *m, struct xgb_data *data, const float **
     CALL(m->xgb, INVALID, "predict", XGBoosterPredictFromDMatrix, m->handle, data->handle, config, &shape,
          &dim, out);
     CALL(m->xgb, INTERNAL, "count rows", XGDMatrixNumRow, data->handle, &n);
-    if (dim < 1 || shape[0] != n || (dim > 1 && shape[1] != 1))
-        FAIL(UNSUPPORTED, "the XGBoost model gives more than one number a row");
+    if (dim < 1 || dim > 2 || shape[0] != n || (dim > 1 ? shape[1] : 1) != width)
+        FAIL(UNSUPPORTED, "the XGBoost model gives other than %zu numbers a row", width);
     return NULL;
 }
 
@@ -395,36 +400,79 @@ static struct str text_of(yyjson_val *v)
     return yyjson_is_str(v) ? (struct str){ yyjson_get_str(v), yyjson_get_len(v) } : S("");
 }
 
-/* "5E-1", or from version 3 on "[5E-1]". */
+/* "5E-1"; from version 3 on "[5E-1]", and as many as there are classes, which are the same where one was given. */
 static bool param_number(yyjson_val *params, const char *key, double *out)
 {
-    struct str s = text_of(yyjson_obj_get(params, key));
+    struct str s = text_of(yyjson_obj_get(params, key)), part;
+    double first = NAN;
     if (str_starts(s, S("[")) && str_ends(s, S("]")))
         s = str_sub(s, 1, s.n - 1);
-    return str_f64(s, out);
+    if (!str_cut(&s, ',', &part) || !str_f64(part, &first))
+        return false;
+    while (str_cut(&s, ',', &part))
+        if (!str_f64(part, out) || *out != first)
+            return false;
+    *out = first;
+    return true;
+}
+
+static const struct objective {
+    const char *name;
+    enum trees_link link;
+} objectives[] = {
+    { "binary:logistic", LINK_LOGISTIC },  { "multi:softprob", LINK_SOFTMAX },
+    { "reg:squarederror", LINK_NONE },     { "reg:absoluteerror", LINK_NONE },
+    { "reg:pseudohubererror", LINK_NONE }, { "rank:pairwise", LINK_NONE },
+};
+
+static err objective_read(struct str name, const struct objective **out)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct buf known = buf_new(a);
+    for (size_t i = 0; i < sizeof objectives / sizeof *objectives; i++) {
+        *out = &objectives[i];
+        if (str_eq(name, str_of(objectives[i].name)))
+            return NULL;
+        buf_fmt(&known, "%s%s", i ? ", " : "", objectives[i].name);
+    }
+    FAIL(UNSUPPORTED, "its objective '%.*s' is none of %.*s", STR(name), STR(buf_get(&known)));
 }
 
 static err head_read(yyjson_val *learner, struct trees *out)
 {
     yyjson_val *params = yyjson_obj_get(learner, "learner_model_param");
-    struct str objective = text_of(yyjson_obj_get(yyjson_obj_get(learner, "objective"), "name"));
+    const struct objective *objective;
     double base, features, classes;
     if (!param_number(params, "base_score", &base) || !param_number(params, "num_feature", &features) ||
         !param_number(params, "num_class", &classes) || !(features >= 1 && features <= INT32_MAX))
         FAIL(INVALID, "it says no base_score or num_feature");
-    if (classes > 1)
+    TRY(objective_read(text_of(yyjson_obj_get(yyjson_obj_get(learner, "objective"), "name")), &objective));
+    if (objective->link == LINK_SOFTMAX ? !(classes >= 2 && classes <= XGB_CLASSES_MAX) : classes > 1)
         FAIL(UNSUPPORTED, "it has %g classes", classes);
     out->features = (size_t)features;
-    if (str_is(objective, "reg:squarederror")) {
-        out->base = (float)base;
+    out->link = objective->link;
+    out->outputs = objective->link == LINK_SOFTMAX ? (size_t)classes : 1;
+    out->base = (float)base;
+    if (objective->link != LINK_LOGISTIC)
         return NULL;
-    }
-    if (!str_is(objective, "binary:logistic"))
-        FAIL(UNSUPPORTED, "its objective '%.*s' is not binary:logistic or reg:squarederror", STR(objective));
     if (!(base > 0 && base < 1))
         FAIL(INVALID, "its base_score %g is no probability", base);
-    out->link = LINK_LOGISTIC;
     out->base = -logf(1.0f / (float)base - 1.0f); /* as XGBoost computes it */
+    return NULL;
+}
+
+/* Which number of a row each tree adds to: they take turns. One number a row needs no saying. */
+static err turns_check(yyjson_val *list, const struct trees *t)
+{
+    yyjson_val *v;
+    size_t i, n;
+    if (t->outputs == 1)
+        return NULL;
+    if (yyjson_arr_size(list) != t->n_trees || t->n_trees % t->outputs)
+        FAIL(INVALID, "it does not say which class each of its %zu trees is of", t->n_trees);
+    yyjson_arr_foreach (list, i, n, v)
+        if (!yyjson_is_int(v) || yyjson_get_sint(v) != (int64_t)(i % t->outputs))
+            FAIL(UNSUPPORTED, "tree %zu is of another class than its turn", i);
     return NULL;
 }
 
@@ -442,6 +490,7 @@ static err model_read(struct arena *a, yyjson_val *root, struct trees *out)
     out->n_nodes = g.nodes.n;
     out->roots = g.roots.v;
     out->n_trees = g.roots.n;
+    TRY(turns_check(yyjson_obj_get(yyjson_obj_get(booster, "model"), "tree_info"), out));
     return trees_check(out);
 }
 

@@ -20,6 +20,9 @@ err xgb_data_new(struct xgb *, struct arena *a, const float *x, size_t n, size_t
 struct xgb_table {
     const float *x, *y; /* y may be NULL */
     size_t n, features;
+    const float *weight;    /* of the rows; NULL: all alike */
+    const unsigned *groups; /* rows of each group, one after the other; NULL: there are none */
+    size_t n_groups;
 };
 err xgb_bins_new(struct xgb *, struct arena *a, const struct xgb_table *, int bins, int threads,
                  const struct xgb_data *like, struct xgb_data **out);
@@ -31,11 +34,13 @@ err xgb_model_set(struct xgb_model *, const char *name, const char *value);
 err xgb_model_round(struct xgb_model *, int round, struct xgb_data *data);
 /* The metric set by "eval_metric" on data. */
 err xgb_model_eval(struct xgb_model *, int round, struct xgb_data *data, double *out);
-/* Probabilities of data's rows; valid until the next call on this thread. */
-err xgb_model_predict(struct xgb_model *, struct xgb_data *data, const float **out);
+/* Probabilities or values of data's rows, `width` of each (UNSUPPORTED if it has another number); valid until the next call on
+ * this thread. */
+err xgb_model_predict(struct xgb_model *, struct xgb_data *data, size_t width, const float **out);
 /* The first `rounds` rounds (0: all) as XGBoost's JSON. */
 err xgb_model_save(struct xgb_model *, struct arena *a, int rounds, struct str *json);
 err xgb_model_load(struct xgb *, struct arena *a, struct str bytes, struct xgb_model **out);
-/* XGBoost's JSON (1.7 to 3.x) → trees. INVALID; UNSUPPORTED for categorical splits and other objectives than
- * binary:logistic and reg:squarederror. */
+enum { XGB_CLASSES_MAX = 1 << 16 };
+/* XGBoost's JSON (1.7 to 3.x) → trees. INVALID; UNSUPPORTED for categorical splits and other objectives than those that
+ * trees are trained with here. */
 err xgb_trees(struct arena *a, struct str json, struct trees *out);

@@ -41,12 +41,9 @@ TEST(it_learns_and_stops_when_it_gets_no_better)
     CHECK(metric_calibration_error(a, fit.score, rows.y, split.train) < 0.05);
 }
 
-static bool stop_at_three(void *arg, int round, double train_loss, double valid_loss, double valid_auc)
+static bool stop_at_three(void *arg, int round, double train_loss, const float *p, double *worth)
 {
-    (void)arg;
-    (void)train_loss;
-    (void)valid_loss;
-    (void)valid_auc;
+    (void)sample_last(arg, round, train_loss, p, worth);
     return round < 3;
 }
 
@@ -60,7 +57,9 @@ TEST(a_stop_is_cancelled)
     struct trees_with with = sample_params(a, 50);
     sample_rows(a, 500, 3, 3, &rows);
     CHECK_OK(rows_split(&rows, 100000, &split));
-    CHECK_ERR(fit_trees(a, &rows, &split, &with, 1, &(struct fit_watch){ stop_at_three }, &fit), CANCELLED);
+    CHECK_ERR(fit_trees(a, &rows, &split, &with, &(struct fit_goal){ .task = METER_BINARY }, 1,
+                        &(struct fit_watch){ stop_at_three }, &fit),
+              CANCELLED);
     CHECK(fit.rounds == 4);
 }
 
@@ -106,6 +105,67 @@ TEST(each_version_of_the_library_will_do)
     sample_rows(a, 3000, 5, 3, &rows);
     CHECK_OK(sample_fit(a, &rows, &with, &split, &fit));
     CHECK(metric_auc(a, fit.score + split.train, rows.y + split.train, split.valid) > 0.8);
+    CHECK_OK(sample_classes(a, &rows, &split, &fit));
+    CHECK(fit.trees.link == LINK_SOFTMAX && fit.trees.outputs == 3 && fit.trees.n_trees == 60);
+}
+
+/* Each goal by Debian's library, too: what it is to learn is what it learns. */
+TEST(each_goal_is_learned_by_an_older_library)
+{
+    enum { N = 2000, FEATURES = 4, GROUP = 10 };
+    setenv("DHOW_XGBOOST_LIB", "libxgboost.so.0", 1);
+    NEED_XGBOOST();
+    auto_arena struct arena *a = arena_new(0);
+    float *weight = NEW_N(a, float, N);
+    int64_t *group = NEW_N(a, int64_t, N);
+    for (size_t i = 0; i < N; i++) {
+        weight[i] = (float)(1 + i % 3);
+        group[i] = (int64_t)(i / GROUP);
+    }
+    const struct fit_goal goals[] = {
+        { .task = METER_NUMBERS, .loss = LOSS_MSE, .weight = weight },
+        { .task = METER_NUMBERS, .loss = LOSS_MAE, .weight = weight },
+        { .task = METER_NUMBERS, .loss = LOSS_HUBER, .delta = 2 },
+        { .task = METER_RANKING, .group = group },
+    };
+    for (size_t g = 0; g < sizeof goals / sizeof *goals; g++) {
+        struct rows rows;
+        struct fit fit;
+        struct rows_split split = { .train = N * 3 / 5, .valid = N / 5, .test = N / 5 };
+        struct trees_with with = sample_params(a, 40);
+        with.learning_rate = 0.3;
+        sample_rows(a, N, FEATURES, 3, &rows);
+        for (size_t i = 0; i < N; i++)
+            rows.y[i] = 5 * (isnan(rows.x[i * FEATURES]) ? 0 : rows.x[i * FEATURES]) + 20;
+        CHECK_OK(fit_trees(a, &rows, &split, &with, &goals[g], 2, &(struct fit_watch){ sample_last }, &fit));
+        CHECK(fit.trees.link == LINK_NONE);
+        size_t right = 0, pairs = 0;
+        for (size_t i = N * 4 / 5; i + 1 < N; i++) { /* of the test */
+            bool more = rows.y[i + 1] > rows.y[i] + 0.5f;
+            pairs += more;
+            right += more && fit.score[i + 1] > fit.score[i];
+            if (goals[g].task == METER_NUMBERS)
+                CHECK(fabsf(fit.score[i] - rows.y[i]) < 2);
+        }
+        CHECK(pairs > 50 && right > pairs * 9 / 10);
+    }
+}
+
+TEST(weights_that_leave_nothing_are_refused)
+{
+    NEED_XGBOOST();
+    auto_arena struct arena *a = arena_new(0);
+    struct rows rows;
+    struct fit fit;
+    struct rows_split split = { .train = 400, .valid = 100 };
+    struct trees_with with = sample_params(a, 2);
+    sample_rows(a, 500, 3, 3, &rows);
+    float *weight = NEW_N(a, float, rows.n);
+    const struct fit_goal goals[] = { { .task = METER_BINARY, .weight = weight },
+                                      { .task = METER_NUMBERS, .loss = LOSS_MSE, .weight = weight } };
+    for (int g = 0; g < 2; g++)
+        CHECK_ERR(fit_trees(a, &rows, &split, &with, &goals[g], 1, &(struct fit_watch){ sample_last }, &fit),
+                  INVALID);
 }
 
 TEST(a_missing_library_is_named)
@@ -141,6 +201,32 @@ TEST(its_json_of_every_version_becomes_trees)
         trees_predict(&t, x, 5, 2, p);
         CHECK(!memcmp(p, want, sizeof p));
     }
+}
+
+/* Three trees of one leaf, each of a class. */
+#define CLASSES(base, turns)                                                                       \
+    S("{\"learner\":{\"learner_model_param\":{\"base_score\":\"" base                              \
+      "\",\"num_class\":\"3\",\"num_feature\":\"1\"},\"objective\":{\"name\":\"multi:softprob\"}," \
+      "\"gradient_booster\":{\"name\":\"gbtree\",\"model\":{\"tree_info\":" turns                  \
+      ",\"trees\":[" LEAF("0") "," LEAF("1") "," LEAF("2") "]}}}}")
+#define LEAF(value)                                                                                      \
+    "{\"left_children\":[-1],\"right_children\":[-1],\"split_indices\":[0],\"split_conditions\":[" value \
+    "],\"default_left\":[0],\"split_type\":[0]}"
+
+TEST(its_classes_take_turns)
+{
+    auto_arena struct arena *a = arena_new(0);
+    const float x[] = { 0, NAN };
+    float p[6], sum = 1 + expf(1) + expf(2);
+    struct trees t;
+    CHECK_OK(xgb_trees(a, CLASSES("[5E-1,5E-1,5E-1]", "[0,1,2]"), &t));
+    CHECK(t.outputs == 3 && t.n_trees == 3 && t.link == LINK_SOFTMAX && t.base == 0.5f);
+    trees_predict(&t, x, 2, 1, p);
+    for (int i = 0; i < 6; i++)
+        CHECK(fabsf(p[i] - expf((float)(i % 3)) / sum) < 1e-6f);
+    CHECK_ERR(xgb_trees(a, CLASSES("5E-1", "[0,2,1]"), &t), UNSUPPORTED);
+    CHECK_ERR(xgb_trees(a, CLASSES("5E-1", "[0,1]"), &t), INVALID);
+    CHECK_ERR(xgb_trees(a, CLASSES("[5E-1,4E-1,5E-1]", "[0,1,2]"), &t), INVALID);
 }
 
 TEST(a_model_that_is_none_is_refused)

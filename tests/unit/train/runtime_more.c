@@ -379,6 +379,39 @@ TEST(native_trees_have_the_signature_of_their_onnx)
     both_close(&b);
 }
 
+TEST(native_trees_of_classes_are_those_of_their_onnx)
+{
+    NEED_XGBOOST();
+    auto_arena struct arena *a = arena_new(0);
+    enum { N = 2000, FEATURES = 6, K = 3 };
+    struct both b = { .ort = opened(NULL) };
+    struct rows_split split;
+    struct parity parity;
+    double apart;
+    sample_rows(a, N, FEATURES, 4, &b.rows);
+    CHECK_OK(sample_classes(a, &b.rows, &split, &b.fit));
+    CHECK_OK(trees_to_onnx(&b.fit.trees, a, &(struct trees_doc){ .features = b.rows.names }, &b.onnx));
+    CHECK_OK(runtime_open_named(S("trees"), NULL, &b.native));
+    CHECK_OK(session_load(b.ort, b.onnx, NULL, &b.first));
+    CHECK_OK(session_load(b.native, b.fit.native, NULL, &b.second));
+    const struct tensor_spec *y = session_describe(b.second)->outputs;
+    CHECK_STR(y->name, "probability");
+    CHECK(y->dims[1] == K && session_describe(b.first)->outputs->dims[1] == K);
+    const struct tensor tried = floats(0, 300, FEATURES, b.rows.x);
+    CHECK_OK(sessions_compare(b.first, b.second, &tried, &apart));
+    CHECK(apart <= 1e-5);
+    CHECK_OK(parity_check(a, b.fit.native, b.first, b.rows.x, N, FEATURES, 2, &parity));
+    CHECK(parity.rows == N && parity.max_abs <= 1e-5);
+    float *want = NEW_N(a, float, N *K);
+    struct tensor in = floats(0, N, FEATURES, b.rows.x), out = { .slot = 0 };
+    trees_predict(&b.fit.trees, b.rows.x, N, FEATURES, want);
+    CHECK_OK(session_run(b.second, a, &in, 1, &out, 1));
+    CHECK(out.dims[0] == N && out.dims[1] == K && !memcmp(out.data, want, N * K * sizeof *want));
+    out = floats(0, N, 1, want);
+    CHECK_ERR(session_run(b.second, a, &in, 1, &out, 1), INVALID);
+    both_close(&b);
+}
+
 TEST(a_comparison_finds_what_does_not_agree)
 {
     auto_arena struct arena *a = arena_new(0);

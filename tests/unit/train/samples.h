@@ -30,13 +30,28 @@ static inline void sample_rows(struct arena *a, size_t n, size_t features, uint6
     out->until = (int64_t)n * 1000000;
 }
 
-static inline bool sample_round(void *arg, int round, double train_loss, double valid_loss, double valid_auc)
+/* Rows held out are worth their log loss. */
+struct sample_held {
+    const float *y;
+    size_t n;
+};
+static inline bool sample_round(void *arg, int round, double train_loss, const float *p, double *worth)
 {
-    double *last = arg;
+    auto_arena struct arena *a = arena_new(0);
+    const struct sample_held *held = arg;
     (void)round;
-    last[0] = train_loss;
-    last[1] = valid_loss;
-    last[2] = valid_auc;
+    (void)train_loss;
+    *worth = metric_log_loss(a, p, held->y, held->n);
+    return true;
+}
+
+/* Each round is better than the one before. */
+static inline bool sample_last(void *arg, int round, double train_loss, const float *p, double *worth)
+{
+    (void)arg;
+    (void)train_loss;
+    (void)p;
+    *worth = -round;
     return true;
 }
 
@@ -52,9 +67,23 @@ static inline struct trees_with sample_params(struct arena *a, int64_t rounds)
 static inline err sample_fit(struct arena *a, struct rows *rows, const struct trees_with *with,
                              struct rows_split *split, struct fit *out)
 {
-    double last[3];
     TRY(rows_split(rows, (int64_t)rows->n * 1000 / 5, split));
-    return fit_trees(a, rows, split, with, 2, &(struct fit_watch){ sample_round, last }, out);
+    struct sample_held held = { rows->y + split->train, split->valid };
+    return fit_trees(a, rows, split, with,
+                     &(struct fit_goal){ .task = METER_BINARY, .patience = with->stop_after }, 2,
+                     &(struct fit_watch){ sample_round, &held }, out);
+}
+
+/* The same rows in three classes, as 20 rounds of trees tell them apart. */
+static inline err sample_classes(struct arena *a, struct rows *rows, struct rows_split *split,
+                                 struct fit *out)
+{
+    struct trees_with with = sample_params(a, 20);
+    *split = (struct rows_split){ .train = rows->n * 4 / 5, .valid = rows->n - rows->n * 4 / 5 };
+    for (size_t i = 0; i < rows->n; i++)
+        rows->y[i] += rows->x[i * rows->features + 1] > 0.5f;
+    return fit_trees(a, rows, split, &with, &(struct fit_goal){ .task = METER_CLASSES, .classes = 3 }, 2,
+                     &(struct fit_watch){ sample_last }, out);
 }
 
 /* A leak checker's view of libraries that keep what they allocate is not of interest here. */
