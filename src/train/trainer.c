@@ -38,6 +38,7 @@ err params_under(struct arena *a, const struct params *p, const struct graph *g,
 
 /* ---- setting up ---- */
 
+/* Steps of the optimiser that so many batches make: the last one of fewer, if need be. */
 static int64_t step_count(int64_t batches, int64_t each)
 {
     return (batches + each - 1) / each;
@@ -47,7 +48,7 @@ static struct optim_spec optim_words(const struct training_net *t)
 {
     const struct train_optimizer *o = &t->with->optimizer;
     const struct train_schedule *s = &t->with->schedule;
-    /* Of the optimiser: an epoch ends with a step, of fewer batches if need be. */
+    /* An epoch ends with a step, so that a checkpoint can be made without what is added up. */
     int64_t steps = t->steps / t->per_epoch * step_count(t->per_epoch, o->accumulate) +
                     step_count(t->steps % t->per_epoch, o->accumulate);
     double factor = s->factor, warmup = s->warmup < 1 ? s->warmup * (double)steps : s->warmup;
@@ -244,37 +245,37 @@ struct course {
     bool enough;
 };
 
-static void block_add(const struct training_net *t, struct str prefix, float *block,
+static void block_add(struct arena *a, const struct params *all, struct str prefix, float *block,
                       struct checkpoint_tensors *to)
 {
-    for (size_t i = 0; block && i < t->params->count; i++) {
-        const struct param *p = &t->params->v[i];
-        struct checkpoint_tensor c = { .name = fmt(t->a, "%.*s%.*s", STR(prefix), STR(p->name)),
+    for (size_t i = 0; block && i < all->count; i++) {
+        const struct param *p = &all->v[i];
+        struct checkpoint_tensor c = { .name = fmt(a, "%.*s%.*s", STR(prefix), STR(p->name)),
                                        .optim = prefix.n > 0,
                                        .rank = (size_t)p->shape.rank,
                                        .p = block + p->at };
         memcpy(c.dims, p->shape.d, sizeof c.dims);
-        push(t->a, &to->v, c);
+        push(a, &to->v, c);
     }
 }
 
-static struct checkpoint_tensors tensors_of(const struct training_net *t)
+static struct checkpoint_tensors tensors_of(struct arena *a, const struct training_net *t)
 {
     struct checkpoint_tensors all = { 0 };
     const struct params *p = t->params;
     const struct optim *o = t->optim;
-    block_add(t, S(""), p->w, &all);
-    block_add(t, S("m."), o->m, &all);
-    block_add(t, S("v."), o->v, &all);
-    block_add(t, S("ema."), o->ema, &all);
+    block_add(a, p, S(""), p->w, &all);
+    block_add(a, p, S("m."), o->m, &all);
+    block_add(a, p, S("v."), o->v, &all);
+    block_add(a, p, S("ema."), o->ema, &all);
     for (int i = 0; i < p->ranks && o->sums && o->pending > 0; i++) /* within an accumulation */
-        block_add(t, fmt(t->a, "sum%d.", i), o->sums[i], &all);
+        block_add(a, p, fmt(a, "sum%d.", i), o->sums[i], &all);
     for (size_t i = 0; i < p->n_states; i++) {
         struct checkpoint_tensor c = { .name = p->states[i].name,
                                        .rank = (size_t)p->states[i].shape.rank,
                                        .p = p->states[i].p };
         memcpy(c.dims, p->states[i].shape.d, sizeof c.dims);
-        push(t->a, &all.v, c);
+        push(a, &all.v, c);
     }
     return all;
 }
@@ -421,7 +422,7 @@ static err resume(struct course *c)
     struct training_net *t = c->t;
     TRY(form_same(t));
     t->optim->pending = (int)whole(t->state, "pending");
-    struct checkpoint_tensors all = tensors_of(t);
+    struct checkpoint_tensors all = tensors_of(t->a, t);
     TRY(checkpoint_load(t->from, &all));
     TRY(state_read(c, t->state, t->from));
     params_refresh(t->params);
@@ -649,7 +650,7 @@ static void progress_tell(struct course *c, double loss)
 static err save(struct course *c, bool best)
 {
     auto_arena struct arena *a = arena_new(0);
-    struct checkpoint_tensors all = tensors_of(c->t);
+    struct checkpoint_tensors all = tensors_of(a, c->t);
     err e = checkpoints_save(c->checkpoints, c->t->step, &all, state_text(c, a), best);
     return e && e->code == INVALID ? with_hint(c, e) : e;
 }
@@ -743,7 +744,7 @@ static err best_take(struct course *c)
     TRY(checkpoint_state(t->a, path, &text));
     TRY_AS(json_parse(t->a, text, &state), "%s/state.json", path);
     t->optim->pending = (int)whole(state, "pending");
-    struct checkpoint_tensors all = tensors_of(t);
+    struct checkpoint_tensors all = tensors_of(t->a, t);
     TRY(checkpoint_load(path, &all));
     train_say(t->listener, "the model of step %lld is kept: %.*s %.6g", (long long)c->best_step,
               STR(c->metric), c->best);
