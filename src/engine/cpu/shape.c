@@ -559,13 +559,16 @@ static err bind_pad(struct bind *b)
     }
 ADDING(A)
 #undef A
-static void add_row_bf16_f32(void *to, const void *from, int64_t n)
-{
-    float *restrict y = to;
-    const uint16_t *restrict x = from;
-    for (int64_t i = 0; i < n; i++)
-        y[i] += rows_of_bf16(x[i]);
-}
+#define ADD_WIDE(name)                                                      \
+    static void add_row_##name##_f32(void *to, const void *from, int64_t n) \
+    {                                                                       \
+        float *restrict y = to;                                             \
+        const uint16_t *restrict x = from;                                  \
+        for (int64_t i = 0; i < n; i++)                                     \
+            y[i] += rows_of_##name(x[i]);                                   \
+    }
+ADD_WIDE(bf16)
+ADD_WIDE(f16)
 
 static int adding_of(enum tensor_type t)
 {
@@ -756,6 +759,8 @@ static err bind_gather_grad(struct bind *b)
     k->add_size = tensor_size(dy->type);
     if (dy->type == TENSOR_BF16 && x->type == TENSOR_F32)
         k->add = add_row_bf16_f32;
+    else if (dy->type == TENSOR_F16 && x->type == TENSOR_F32)
+        k->add = add_row_f16_f32;
     else if (dy->type == x->type && adding_of(x->type) >= 0)
         k->add = add[adding_of(x->type)];
     else

@@ -419,6 +419,62 @@ TEST(halves_learn_alike)
     CHECK(last[0] < 0.1 && last[1] < 0.15 && last[2] < 0.15);
 }
 
+/* A table of which some rows are taken learns in halves what it learns in floats; `tied`: it is read by a product as well. */
+static double embedding_train(enum precision precision, bool tied)
+{
+    enum { WORDS = 6, WIDTH = 8 };
+    auto_arena struct arena *a = arena_new(0);
+    struct graph *g = graph_new(a);
+    struct team *team;
+    struct params *p;
+    struct optim *o;
+    struct program *prog;
+    struct run_report r;
+    int64_t words[ROWS], next[ROWS];
+    const int64_t batch = graph_symbol(g, "batch");
+    int ids = graph_input(g, "ids", TENSOR_I64, SHAPE(batch)),
+        y = graph_input(g, "y", TENSOR_I64, SHAPE(batch)),
+        table = graph_param(g, S("words"), SHAPE(WORDS, WIDTH), NULL);
+    int x = graph_node(g, OP_Gather, table, ids);
+    x = graph_node(g, OP_Tanh,
+                   graph_node(g, OP_MatMul, x, graph_param(g, S("w"), SHAPE(WIDTH, WIDTH), NULL)));
+    int head = tied ? graph_node_with(g, OP_Transpose,
+                                      ATTRS({ "perm", ATTR_INTS, .is = (const int64_t[]){ 1, 0 }, .n = 2 }),
+                                      table)
+                    : graph_param(g, S("head"), SHAPE(WIDTH, WORDS), NULL);
+    int loss = graph_node(g, OP_SoftmaxCrossEntropy, graph_node(g, OP_MatMul, x, head), y);
+    graph_output(g, loss, S("loss"));
+    for (int i = 0; i < ROWS; i++) {
+        words[i] = i % WORDS;
+        next[i] = (i + 1) % WORDS;
+    }
+    CHECK_OK(team_new(2, &team));
+    CHECK_OK(params_new(a, &device_cpu, g, 2, 7, &p));
+    CHECK_OK(optim_new(a, p,
+                       &(struct optim_spec){ .kind = OPTIM_ADAM,
+                                             .rate = 2e-2,
+                                             .beta1 = 0.9,
+                                             .beta2 = 0.999,
+                                             .epsilon = 1e-8,
+                                             .loss_scaling = precision == PRECISION_F16 },
+                       &o));
+    CHECK_OK(program_new(
+        a, g, p,
+        &(struct program_options){ .team = team, .rows = ROWS, .loss = loss, .precision = precision },
+        &prog));
+    for (int i = 0; i < 200; i++)
+        program_train(prog, (const void *const[]){ words, next }, 1, (uint64_t)i, o, &r);
+    team_free(team);
+    return r.loss;
+}
+
+TEST(embeddings_learn_alike_in_halves)
+{
+    for (int tied = 0; tied < 2; tied++)
+        for (int k = PRECISION_F32; k <= PRECISION_F16; k++)
+            CHECK(embedding_train((enum precision)k, tied) < 0.05);
+}
+
 TEST(an_overflow_skips_the_step)
 {
     struct net n = net_new(2, 2);
