@@ -362,6 +362,20 @@ void graph_renumber(struct graph *g)
                 g->values.v[g->nodes.v[i].out[k]].node = (int)i;
 }
 
+err graph_resize(struct graph *g, const int64_t *dims)
+{
+    for (size_t i = 0; i < g->values.n; i++) {
+        struct value *v = value_at(g, (int)i);
+        if (v->kind == VALUE_NODE)
+            v->shape.rank = -1;
+        else
+            v->shape = bound(&v->shape, dims);
+    }
+    for (size_t i = 0; i < g->nodes.n; i++)
+        TRY(graph_infer(g, (int)i));
+    return graph_error(g);
+}
+
 err graph_bind(const struct graph *from, struct arena *a, const int64_t *sizes, struct graph **out)
 {
     TRY(graph_error(from));

@@ -141,6 +141,9 @@ err graph_write(const struct graph *, struct arena *, const void *const *data, s
 /* A copy in a, in which the symbols have these sizes (by graph->symbols) and all shapes are numbers; constants folded,
  * nodes that no output or update needs left out. UNSUPPORTED if a shape stays open. */
 err graph_bind(const struct graph *, struct arena *, const int64_t *sizes, struct graph **out);
+/* Open dimensions get other words in place: symbol i becomes dims[i], a size or a symbol (itself: −1 − i), and all shapes are
+ * inferred anew. */
+err graph_resize(struct graph *, const int64_t *dims);
 /* Types and shapes of the outputs of node n, by its op's rule; folds what only needs constants. */
 err graph_infer(struct graph *, int n);
 /* Leaves out nodes that no output or update needs. */

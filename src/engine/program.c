@@ -57,6 +57,19 @@ static int batch_symbol(const struct graph *g)
     return -1;
 }
 
+/* A size that nobody gives must not be guessed. */
+static err sizes_known(const struct graph *g)
+{
+    for (size_t i = 0; i < g->inputs.n; i++) {
+        const struct value *v = value_at(g, g->inputs.v[i]);
+        for (int k = 0; k < v->shape.rank; k++)
+            if (v->shape.d[k] < 0 && !str_is(g->symbols.v[-1 - v->shape.d[k]], "batch"))
+                FAIL(INVALID, "input '%.*s': axis %d, '%.*s', has no size", STR(v->name), k,
+                     STR(g->symbols.v[-1 - v->shape.d[k]]));
+    }
+    return NULL;
+}
+
 static int64_t *sizes_for(const struct program *p, struct arena *a, int64_t rows)
 {
     const struct graph *g = p->source;
@@ -492,6 +505,8 @@ err program_new(struct arena *a, const struct graph *g, struct params *params,
                            .options = *options,
                            .scale = 1 };
     TRY(graph_error(g));
+    if (!options->sizes)
+        TRY(sizes_known(g));
     if (options->rows < 1)
         FAIL(INVALID, "a batch of %lld rows", (long long)options->rows);
     int want = options->ranks > 0 ? options->ranks : team_size(options->team);

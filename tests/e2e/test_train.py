@@ -307,6 +307,42 @@ def test_what_is_odd_in_a_given_model_is_said_once(bench):
     assert len(re.findall("^note: 2 convolutions and no normalisation", err, re.M)) == 1, err
 
 
+def with_time(path, *inputs):
+    """Each input [N, S, width] → MatMul → Relu → mean over S; their sum → Gemm → 10 classes. How long S is, is left open."""
+    r = np.random.default_rng(4)
+    h, f = onnx.helper, onnx.numpy_helper.from_array
+    nodes, weights = [], {"head": r.normal(size=(16, 10)), "bias": np.zeros(10)}
+    for name, width in inputs:
+        weights[f"{name}.w"] = r.normal(size=(width, 16)) * 0.3
+        nodes += [h.make_node("MatMul", [name, f"{name}.w"], [f"{name}.h"]), h.make_node("Relu", [f"{name}.h"], [f"{name}.a"]),
+                  h.make_node("ReduceMean", [f"{name}.a"], [f"{name}.m"], axes=[1], keepdims=0)]
+    nodes += [h.make_node("Sum", [f"{name}.m" for name, _ in inputs], ["all"]), h.make_node("Gemm", ["all", "head", "bias"], ["z"])]
+    graph = h.make_graph(nodes, "time", [h.make_tensor_value_info(name, 1, ["N", "S", width]) for name, width in inputs],
+                         [h.make_tensor_value_info("z", 1, ["N", 10])], [f(v.astype(np.float32), k) for k, v in weights.items()])
+    onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), path)
+
+
+def digits_as(*shapes):
+    return {"data": {"path": "digits.parquet"}, "label": "digit", "epochs": 2,
+            "inputs": [{"name": name, "kind": "array", "columns": ["image"], "shape": shape} for name, shape in shapes]}
+
+
+def test_an_open_axis_is_as_long_as_the_data(bench):
+    with_time(bench.folder / "time.onnx", ("x", 2))
+    form = bench.form("time", **digits_as(("x", [32, 2])), model={"onnx": {"file": "time.onnx"}})
+    out, _ = bench.train(form, "-o", "json", "--dir", "time")
+    assert result(out)["facts"]["parityMaxRelative"] <= 1e-4
+    served = onnxruntime.InferenceSession(str(bench.folder / "time" / "model.onnx"))  # and it still takes any length
+    assert served.run(None, {served.get_inputs()[0].name: np.ones((3, 7, 2), np.float32)})[0].shape == (3, 10)
+
+
+def test_axes_of_one_name_are_of_one_length(bench):
+    with_time(bench.folder / "times.onnx", ("x", 2), ("y", 4))
+    form = bench.form("times", **digits_as(("x", [32, 2]), ("y", [16, 4])), model={"onnx": {"file": "times.onnx"}})
+    err = bench.fails(form)
+    assert "input 'y' of the model: axis 1 is 'S', which is 32 elsewhere, and 16 in the data" in err
+
+
 # ---- choices, by trial or by the form ----
 
 

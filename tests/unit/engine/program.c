@@ -390,6 +390,36 @@ TEST(a_graph_that_mixes_rows_runs_on_one_thread)
     arena_free(a);
 }
 
+TEST(a_size_that_nobody_gives_is_not_guessed)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct graph *g = graph_new(a);
+    struct team *team;
+    struct params *p;
+    struct program *prog;
+    int64_t time = graph_symbol(g, "time");
+    int x = graph_input(g, "x", TENSOR_F32, SHAPE(graph_symbol(g, "batch"), time, 4));
+    graph_output(g, graph_node(g, OP_Relu, x), S("y"));
+    CHECK_OK(team_new(1, &team));
+    CHECK_OK(params_new(a, &device_cpu, g, 1, 0, &p));
+    struct program_options o = { .team = team, .rows = 6, .loss = -1 };
+    err e = program_new(a, g, p, &o, &prog);
+    CHECK_ERR(e, INVALID);
+    CHECK_STR(e->text, "input 'x': axis 1, 'time', has no size");
+    int64_t sizes[] = { 5, 0 }, dims[] = { 7, -2 };
+    struct shape shape;
+    o.sizes = sizes;
+    CHECK_OK(program_new(a, g, p, &o, &prog));
+    program_output(prog, 0, NULL, &shape);
+    CHECK(shape.d[1] == 5);
+    o.sizes = NULL;
+    CHECK_OK(graph_resize(g, dims)); /* or the graph itself says it from now on */
+    CHECK_OK(program_new(a, g, p, &o, &prog));
+    program_output(prog, 0, NULL, &shape);
+    CHECK(shape.d[0] == 6 && shape.d[1] == 7 && value_at(g, g->outputs.v[0])->shape.d[0] < 0);
+    team_free(team);
+}
+
 TEST(halves_learn_alike)
 {
     static const enum precision kinds[] = { PRECISION_F32, PRECISION_BF16, PRECISION_F16 };
