@@ -29,9 +29,10 @@ struct value {
     enum tensor_type type;
     struct shape shape;
     const void
-        *data; /* row-major, of CONST, PARAM and STATE; NULL: zeros (a PARAM to be filled by params_init) */
-    int node;  /* that makes it; −1: none */
-    bool nhwc; /* rank 4: a device lowered it to lie as N, H, W, C; the shape still says N, C, H, W */
+        *data; /* row-major, of CONST, PARAM and STATE; NULL: zeros (a PARAM to be filled by params_new) */
+    double spread; /* of a PARAM without data: params_new's */
+    int node;      /* that makes it; −1: none */
+    bool nhwc;     /* rank 4: a device lowered it to lie as N, H, W, C; the shape still says N, C, H, W */
 };
 
 enum attr_type { ATTR_INT, ATTR_FLOAT, ATTR_TEXT, ATTR_INTS, ATTR_FLOATS, ATTR_TEXTS, ATTR_VALUE };
@@ -82,7 +83,7 @@ void graph_fail(struct graph *, err);
 /* −1 − n for the symbol of that name: a dimension. */
 int64_t graph_symbol(struct graph *, const char *name);
 int graph_input(struct graph *, const char *name, enum tensor_type, struct shape);
-/* data is borrowed; NULL: params_init fills it. */
+/* data is borrowed; NULL: params_new fills it. */
 int graph_param(struct graph *, struct str name, struct shape, const float *data);
 int graph_state(struct graph *, struct str name, struct shape, const float *data);
 /* Copies data. */

@@ -15,6 +15,12 @@ static bool has_v(const struct optim_spec *s)
     return s->kind != OPTIM_SGD;
 }
 
+int64_t optim_memory(const struct params *p, const struct optim_spec *s)
+{
+    int blocks = has_m(s) + has_v(s) + (s->ema > 0) + (s->accumulate > 1 ? p->ranks : 0);
+    return (int64_t)(p->n * sizeof(float)) * blocks;
+}
+
 err optim_new(struct arena *a, struct params *p, const struct optim_spec *spec, struct optim **out)
 {
     struct optim *o = NEW(a, struct optim);

@@ -40,6 +40,8 @@ struct optim {
     int pending;     /* runs added up so far */
     bool last;       /* set by the caller: the next run makes the step, of the mean of those that there are */
 };
+/* Bytes that it holds beside parameters and gradients: moments, average, sums. */
+int64_t optim_memory(const struct params *, const struct optim_spec *);
 /* Memory of the device; freed with a. */
 err optim_new(struct arena *a, struct params *, const struct optim_spec *, struct optim **out);
 /* The rate of step n (from 0). */

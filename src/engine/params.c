@@ -26,10 +26,19 @@ void *device_block(struct arena *a, const struct device_ops *device, size_t byte
     return h->p;
 }
 
+struct str size_about(struct arena *a, int64_t bytes)
+{
+    enum { LEAST = 100 /* of the unit: so is the error below a hundredth */ };
+    int64_t unit = 1;
+    while (unit < 1LL << 40 && bytes / unit / 1024 >= LEAST)
+        unit *= 1024;
+    return size_text(a, (bytes / unit + (bytes % unit != 0)) * unit);
+}
+
 static err no_memory(size_t bytes)
 {
     auto_arena struct arena *a = arena_new(0);
-    return err_hint(err_new(TOO_LARGE, "the device has no %.*s left", STR(size_text(a, (int64_t)bytes))),
+    return err_hint(err_new(TOO_LARGE, "the device has no %.*s left", STR(size_about(a, (int64_t)bytes))),
                     "use a smaller model, a smaller batch or a machine with more memory");
 }
 
@@ -78,6 +87,45 @@ static err lay_out(struct arena *a, const struct graph *g, struct params *p)
     return NULL;
 }
 
+/* ---- too many ---- */
+
+static err too_large(const struct graph *g, const char *limit)
+{
+    auto_arena struct arena *a = arena_new(0);
+    const struct value *largest = NULL;
+    double all = 0, most = -1;
+    for (size_t i = 0; i < g->values.n; i++) {
+        const struct value *v = value_at(g, (int)i);
+        double n = v->kind == VALUE_PARAM ? (double)shape_count(&v->shape) * sizeof(float) : -1;
+        all += n > 0 ? n : 0;
+        if (n > most)
+            most = n, largest = v;
+    }
+    return err_hint(err_new(TOO_LARGE, "the parameters take %.*s, and %s; the largest is '%.*s' %.*s: %.*s",
+                            STR(size_about(a, (int64_t)all)), limit, STR(largest ? largest->name : S("")),
+                            STR(largest ? shape_text(g, a, &largest->shape) : S("")),
+                            STR(size_about(a, (int64_t)most))),
+                    "use a smaller model or a machine with more memory");
+}
+
+err params_check(const struct graph *g, int64_t bytes_max)
+{
+    auto_arena struct arena *a = arena_new(0);
+    int64_t all = 0;
+    for (size_t i = 0; i < g->values.n; i++) {
+        const struct value *v = value_at(g, (int)i);
+        int64_t bytes;
+        if (v->kind != VALUE_PARAM)
+            continue;
+        if (__builtin_mul_overflow(shape_count(&v->shape), (int64_t)sizeof(float), &bytes) ||
+            __builtin_add_overflow(all, bytes, &all))
+            all = INT64_MAX;
+        if (all > bytes_max)
+            return too_large(g, fmtz(a, "the budget is %.*s", STR(size_text(a, bytes_max))));
+    }
+    return NULL;
+}
+
 /* ---- first values ---- */
 
 static double uniform(uint64_t *state)
@@ -95,23 +143,46 @@ static size_t fan_in(const struct shape *s)
     return (size_t)n;
 }
 
-/* He et al. 2015, uniform; each parameter has a stream of its own, so that another one beside it changes nothing. */
-static void fill(float *w, const struct param *q, uint64_t seed)
+/* By Box and Muller. */
+static void fill_normal(float *w, size_t n, uint64_t state, double spread)
 {
-    uint64_t state = seed ^ hash64(q->name);
-    if (q->shape.rank >= 2 && q->n > 0) {
-        double limit = sqrt(6.0 / (double)(fan_in(&q->shape) ? fan_in(&q->shape) : 1));
-        for (size_t i = 0; i < q->n; i++)
-            w[i] = (float)((2 * uniform(&state) - 1) * limit);
-    } else
-        for (size_t i = 0; i < q->n; i++)
-            w[i] = str_ends(q->name, S("scale")) ? 1 : 0;
+    for (size_t i = 0; i < n; i += 2) {
+        double r = spread * sqrt(-2 * log(uniform(&state) + 0x1p-54)),
+               angle = 2 * M_PI * (uniform(&state) + 0x1p-54);
+        w[i] = (float)(r * cos(angle));
+        if (i + 1 < n)
+            w[i + 1] = (float)(r * sin(angle));
+    }
 }
 
-void params_init(struct params *p, uint64_t seed)
+/* He et al. 2015. */
+static void fill_uniform(float *w, const struct param *q, uint64_t state)
 {
-    for (size_t i = 0; i < p->count; i++)
-        fill(p->w + p->v[i].at, &p->v[i], seed);
+    double limit = sqrt(6.0 / (double)(fan_in(&q->shape) ? fan_in(&q->shape) : 1));
+    for (size_t i = 0; i < q->n; i++)
+        w[i] = (float)((2 * uniform(&state) - 1) * limit);
+}
+
+static void fill(float *w, const struct param *q, double spread, uint64_t seed)
+{
+    if (spread > 0)
+        fill_normal(w, q->n, seed * 0x9e3779b97f4a7c15u ^ hash64(q->name), spread);
+    else if (spread == 0 && q->shape.rank >= 2)
+        fill_uniform(w, q, seed ^ hash64(q->name));
+    else
+        for (size_t i = 0; i < q->n; i++)
+            w[i] = spread == 0 && str_ends(q->name, S("scale")) ? 1 : 0;
+}
+
+static void learning_end(void *arg)
+{
+    params_learned(arg);
+}
+
+void params_learned(struct params *p)
+{
+    arena_free(p->learning);
+    p->learning = NULL;
 }
 
 err params_new(struct arena *a, const struct device_ops *device, const struct graph *g, int ranks,
@@ -121,16 +192,20 @@ err params_new(struct arena *a, const struct device_ops *device, const struct gr
     *p = (struct params){ .device = device, .half_type = TENSOR_F32, .ranks = ranks < 1 ? 1 : ranks };
     TRY(device->open());
     TRY(lay_out(a, g, p));
-    TRY(device_floats(a, device, p->n, &p->w));
+    p->learning = arena_new(0);
+    arena_defer(a, learning_end, p);
     p->grads = NEW_N(a, float *, p->ranks);
-    for (int i = 0; i < p->ranks; i++)
-        TRY(device_floats(a, device, p->n, &p->grads[i]));
+    bool room = !device_floats(a, device, p->n, &p->w);
+    for (int i = 0; i < p->ranks && room; i++)
+        room = !device_floats(p->learning, device, p->n, &p->grads[i]);
+    if (!room)
+        return too_large(g, "there is no memory left for them and their gradients");
     for (size_t i = 0; i < p->count; i++) {
-        const float *data = g->values.v[p->v[i].value].data;
-        if (data)
-            memcpy(p->w + p->v[i].at, data, p->v[i].n * sizeof *data);
+        const struct value *v = value_at(g, p->v[i].value);
+        if (v->data)
+            memcpy(p->w + p->v[i].at, v->data, p->v[i].n * sizeof *p->w);
         else
-            fill(p->w + p->v[i].at, &p->v[i], seed);
+            fill(p->w + p->v[i].at, &p->v[i], v->spread, seed);
     }
     for (size_t i = 0; i < p->n_states; i++) {
         struct state_block *s = &p->states[i];

@@ -39,21 +39,28 @@ struct params {
     int ranks;
     struct state_block *states;
     size_t n_states;
+    struct arena *learning; /* of the gradients, which are given back before the rest */
 };
-/* From the graph's PARAM and STATE values; those without data are filled from seed (below). ranks: gradient blocks. */
+/* From the graph's PARAM and STATE values; those without data are filled from seed: with normal numbers of deviation `spread` if
+ * that is above 0, with zeros below; else by shape: rank ≥ 2: uniform within ±sqrt(6 / fan_in) (He, for ReLU; fan_in: rows of a
+ * matrix (in, out), or channels × window of a convolution (out, in, h, w)); names ending in "scale": 1; else 0. Each has a
+ * stream of its own, so that another one beside it changes nothing. ranks: gradient blocks. TOO_LARGE names the largest. */
 err params_new(struct arena *, const struct device_ops *, const struct graph *, int ranks, uint64_t seed,
                struct params **out);
+/* Nothing more is learned: the gradients' memory goes back. */
+void params_learned(struct params *);
+/* TOO_LARGE, naming the largest, if the graph's parameters alone take more. */
+err params_check(const struct graph *, int64_t bytes_max);
 /* Makes (or unmakes: TENSOR_F32) the half copy, in memory that ends with a. */
 err params_half(struct params *, struct arena *a, enum tensor_type);
 /* Makes the half copy anew, after somebody else than the optimiser wrote w. */
 void params_refresh(struct params *);
 /* half[i] of w[i], to nearest even, for from ≤ i < to; nothing if half is NULL. */
 void params_half_range(const float *w, uint16_t *half, enum tensor_type, size_t from, size_t to);
-/* How a value without data is filled, by shape: rank ≥ 2: uniform within ±sqrt(6 / fan_in) × gain (He, for ReLU; fan_in: rows
- * of a matrix (in, out), or channels × window of a convolution (out, in, h, w)); names ending in "scale": 1; else 0. */
-void params_init(struct params *, uint64_t seed);
 /* By graph value, for graph_write: where each stands now; NULL elsewhere. */
 const void *const *params_data(const struct params *, const struct graph *, struct arena *);
 /* Memory of the device, zeroed, that ends with a. NULL, or TOO_LARGE, if there is none left. */
 void *device_block(struct arena *a, const struct device_ops *, size_t bytes);
 err device_floats(struct arena *a, const struct device_ops *, size_t n, float **out);
+/* "692Mi": in few digits, and not less than it is. */
+struct str size_about(struct arena *a, int64_t bytes);

@@ -10,8 +10,10 @@
 struct share {
     int64_t from, rows; /* of the batch */
     const struct compiled *compiled;
-    struct tensor *tensors; /* by value */
-    bool *fixed_output;     /* by source->outputs: its rows stand in program.outputs */
+    struct tensor *tensors;        /* by value */
+    bool *fixed_output;            /* by source->outputs: its rows stand in program.outputs */
+    char *arena;                   /* of values that are made on the way and die there */
+    size_t arena_bytes, own_bytes; /* the second: of values that are read after the run */
     struct step *steps;
     struct rank rank;
     double loss;
@@ -28,6 +30,7 @@ struct compiled {
 };
 struct program {
     struct arena *a;
+    struct arena *plan; /* of graphs, steps and their memory: another one for each plan that is tried */
     const struct device_ops *device;
     const struct graph *source;
     struct params *params;
@@ -41,7 +44,7 @@ struct program {
     int segments;   /* of activations that are computed again; 1: all that cost anything are kept */
     void **outputs; /* by source->outputs: all rows */
     float scale;    /* what the gradient of the loss starts from */
-    size_t arena_bytes, scratch_bytes;
+    size_t *output_bytes, scratch_bytes; /* the second: of each rank */
     int64_t runs;
     /* Of the run that is under way. */
     const void *const *inputs;
@@ -100,9 +103,9 @@ static struct graph *with_loss(const struct graph *g, struct arena *a, int loss)
 static err gradients(struct program *p, struct compiled *c)
 {
     struct params *params = p->params;
-    int *wrt = NEW_N(p->a, int, params->count + 1), *grads = NEW_N(p->a, int, params->count + 1);
+    int *wrt = NEW_N(p->plan, int, params->count + 1), *grads = NEW_N(p->plan, int, params->count + 1);
     size_t n = 0;
-    c->grads = NEW_N(p->a, int, params->count + 1);
+    c->grads = NEW_N(p->plan, int, params->count + 1);
     for (size_t i = 0; i < params->count; i++) {
         c->grads[i] = -1;
         if (!params->v[i].frozen)
@@ -138,7 +141,7 @@ static void summed_gradients(struct program *p, struct compiled *c)
 {
     struct graph *g = c->g;
     const size_t before = g->nodes.n;
-    c->sums = NEW_N(p->a, int, p->params->count + 1);
+    c->sums = NEW_N(p->plan, int, p->params->count + 1);
     for (size_t i = 0; i < p->params->count; i++) {
         c->sums[i] = -1;
         if (c->grads[i] < 0)
@@ -175,10 +178,10 @@ static err compile(struct program *p, int64_t rows, const struct compiled **out)
             *out = c;
             return NULL;
         }
-    struct compiled *c = NEW(p->a, struct compiled);
+    struct compiled *c = NEW(p->plan, struct compiled);
     const struct program_options *o = &p->options;
     *c = (struct compiled){ .rows = rows, .loss = o->loss, .seed = -1, .next = p->all };
-    TRY(graph_bind(p->source, p->a, sizes_for(p, p->a, rows), &c->g));
+    TRY(graph_bind(p->source, p->plan, sizes_for(p, p->plan, rows), &c->g));
     TRY(attention_fuse(c->g));
     if (o->precision != PRECISION_F32)
         TRY(precision_lower(c->g, o->precision == PRECISION_BF16 ? TENSOR_BF16 : TENSOR_F16));
@@ -203,7 +206,7 @@ static err compile(struct program *p, int64_t rows, const struct compiled **out)
         TRY(p->device->lower(c->g, o->loss >= 0));
     TRY(graph_error(c->g));
     graph_prune(c->g);
-    bool *fixed = NEW_N(p->a, bool, c->g->values.n + 1);
+    bool *fixed = NEW_N(p->plan, bool, c->g->values.n + 1);
     for (size_t i = 0; i < c->g->values.n; i++)
         fixed[i] = c->g->values.v[i].kind != VALUE_NODE;
     for (size_t i = 0; i < n_outputs; i++)
@@ -219,7 +222,7 @@ static err compile(struct program *p, int64_t rows, const struct compiled **out)
         fixed[c->loss] = true;
     for (size_t i = 0; i < c->g->updates.n; i++)
         fixed[c->g->updates.v[i].from] = true;
-    TRY(plan_memory(c->g, p->device, p->a, fixed, &c->memory));
+    TRY(plan_memory(c->g, p->device, p->plan, fixed, &c->memory));
     p->all = c;
     *out = c;
     return NULL;
@@ -249,14 +252,21 @@ static void outputs_set(struct program *p, struct share *s, int64_t row)
 }
 
 /* An input or a constant that is handed through stays where it is. */
-static void output_places(struct program *p, struct share *s)
+static void outputs_find(struct program *p, struct share *s)
 {
-    s->fixed_output = NEW_N(p->a, bool, p->source->outputs.n + 1);
+    s->fixed_output = NEW_N(p->plan, bool, p->source->outputs.n + 1);
     for (size_t i = 0; i < p->source->outputs.n; i++) {
         int v = p->source->outputs.v[i];
         s->fixed_output[i] = !s->tensors[v].p && p->rows.split[v];
     }
-    outputs_set(p, s, s->from);
+}
+
+static bool in_outputs(const struct program *p, const struct share *s, int v)
+{
+    for (size_t i = 0; i < p->source->outputs.n; i++)
+        if (p->source->outputs.v[i] == v && s->fixed_output[i])
+            return true;
+    return false;
 }
 
 static void param_places(struct program *p, struct share *s, int index)
@@ -286,15 +296,45 @@ static void views_set(struct share *s)
             s->tensors[i].p = s->tensors[m->at[i].root].p;
 }
 
-static err tensors_new(struct program *p, struct share *s, int index)
+/* Activations may lie where those of a program lie that never runs at the same time. NULL: it has not as much. */
+static char *lent(const struct program *p, int index)
+{
+    const struct program *by = p->options.turns;
+    return by && index < by->ranks && by->shares[index].arena_bytes >= p->shares[index].arena_bytes
+               ? by->shares[index].arena
+               : NULL;
+}
+
+static err block_new(const struct program *p, size_t bytes, const char *what, void **out)
+{
+    auto_arena struct arena *a = arena_new(0);
+    *out = device_block(p->plan, p->device, bytes + 64);
+    if (!*out)
+        return err_hint(err_new(TOO_LARGE, "there is no memory left for %s: %.*s", what,
+                                STR(size_about(a, (int64_t)bytes))),
+                        "a smaller batch or bf16 needs less");
+    return NULL;
+}
+
+static size_t own_bytes(const struct value *v)
+{
+    return (bytes_of(v) + 63) / 64 * 64;
+}
+
+/* Whether memory of its own is there for a value that is read after the run, and whose place nobody gives. */
+static bool is_own(const struct program *p, const struct share *s, int v)
+{
+    const struct place *at = &s->compiled->memory.at[v];
+    return value_at(s->compiled->g, v)->kind == VALUE_NODE && at->home == HOME_FIXED && at->root == v &&
+           !s->tensors[v].p && s->tensors[v].n >= 0 && !in_outputs(p, s, v);
+}
+
+/* All but the memory, which is taken once a plan is chosen: kernels are bound to tensors, not to where they lie. */
+static void tensors_new(struct program *p, struct share *s, int index)
 {
     const struct compiled *c = s->compiled;
     const struct graph *g = c->g;
-    char *arena = device_block(p->a, p->device, c->memory.bytes);
-    if (!arena)
-        FAIL(TOO_LARGE, "the device has no %zu bytes left for activations", c->memory.bytes);
-    p->arena_bytes += c->memory.bytes;
-    s->tensors = NEW_N(p->a, struct tensor, g->values.n + 1);
+    s->tensors = NEW_N(p->plan, struct tensor, g->values.n + 1);
     for (size_t i = 0; i < g->values.n; i++) {
         const struct value *v = &g->values.v[i];
         struct tensor *t = &s->tensors[i];
@@ -309,31 +349,47 @@ static err tensors_new(struct program *p, struct share *s, int index)
     param_places(p, s, index);
     if (c->seed >= 0)
         s->tensors[c->seed].p = &p->scale;
-    output_places(p, s);
+    outputs_find(p, s);
+    s->arena_bytes = c->memory.bytes;
+    s->own_bytes = 0;
+    for (size_t i = 0; i < g->values.n; i++)
+        s->own_bytes += is_own(p, s, (int)i) ? own_bytes(&g->values.v[i]) : 0;
+}
+
+static err tensors_place(struct program *p, struct share *s)
+{
+    const struct compiled *c = s->compiled;
+    const struct graph *g = c->g;
+    void *own;
+    outputs_set(p, s, s->from);
+    s->arena = lent(p, s->rank.index);
+    if (!s->arena)
+        TRY(block_new(p, s->arena_bytes, "activations", (void **)&s->arena));
+    TRY(block_new(p, s->own_bytes, "results", &own));
     for (size_t i = 0; i < g->values.n; i++) {
         struct tensor *t = &s->tensors[i];
-        if (g->values.v[i].kind != VALUE_NODE || t->n < 0)
-            continue;
-        if (c->memory.at[i].home == HOME_ARENA)
-            t->p = arena + c->memory.at[i].offset;
-        else if (!t->p && c->memory.at[i].root == (int)i)
-            t->p = arena_alloc(p->a, bytes_of(&g->values.v[i]) + 64, 64);
+        if (g->values.v[i].kind == VALUE_NODE && t->n >= 0 && c->memory.at[i].home == HOME_ARENA)
+            t->p = s->arena + c->memory.at[i].offset;
+        else if (is_own(p, s, (int)i)) {
+            t->p = own;
+            own = (char *)own + own_bytes(&g->values.v[i]);
+        }
     }
     views_set(s);
-    return NULL;
+    return block_new(p, p->scratch_bytes, "kernels", &s->rank.scratch);
 }
 
 static err steps_new(struct program *p, struct share *s)
 {
     const struct graph *g = s->compiled->g;
-    s->steps = NEW_N(p->a, struct step, g->nodes.n + 1);
-    s->seconds = p->options.profile ? NEW_N(p->a, double, g->nodes.n + 1) : NULL;
+    s->steps = NEW_N(p->plan, struct step, g->nodes.n + 1);
+    s->seconds = p->options.profile ? NEW_N(p->plan, double, g->nodes.n + 1) : NULL;
     for (size_t i = 0; i < g->nodes.n; i++) {
         const struct node *n = &g->nodes.v[i];
         struct step *step = &s->steps[i];
         *step = (struct step){ .op = n->op, .name = n->name, .n_in = n->n_in, .n_out = n->n_out };
-        step->in = NEW_N(p->a, struct tensor *, n->n_in + 1);
-        step->out = NEW_N(p->a, struct tensor *, n->n_out + 1);
+        step->in = NEW_N(p->plan, struct tensor *, n->n_in + 1);
+        step->out = NEW_N(p->plan, struct tensor *, n->n_out + 1);
         for (int k = 0; k < n->n_in; k++)
             if (n->in[k] >= 0)
                 step->in[k] = &s->tensors[n->in[k]];
@@ -349,7 +405,7 @@ static err steps_new(struct program *p, struct share *s)
             step->run = NULL;
             continue;
         }
-        struct bind b = { .a = p->a,
+        struct bind b = { .a = p->plan,
                           .g = g,
                           .n = n,
                           .step = step,
@@ -376,29 +432,31 @@ static void inputs_set(struct program *p, struct share *s, int64_t row)
 
 /* ---- making ---- */
 
-/* Compiles, lays out and binds for all ranks, and says how many bytes a step needs. */
+/* Compiles, lays out and binds for all ranks, and says how many bytes a step needs. None of them is taken yet. */
 static err make(struct program *p, int parts, int segments, int64_t *need)
 {
     p->parts = parts;
     p->segments = segments;
     p->all = NULL;
-    p->arena_bytes = p->scratch_bytes = 0;
+    p->scratch_bytes = 0;
+    arena_free(p->plan);
+    p->plan = arena_new(0);
     for (int i = 0; i < p->ranks; i++) {
         TRY(compile(p, p->shares[i].rows / parts, &p->shares[i].compiled));
-        TRY(tensors_new(p, &p->shares[i], i));
+        tensors_new(p, &p->shares[i], i);
         TRY(steps_new(p, &p->shares[i]));
     }
     struct program_facts f = program_facts(p);
-    *need = f.memory_params + f.memory;
+    *need = f.memory_params + f.memory + p->options.memory_beside;
     return NULL;
 }
 
 static err over_budget(const struct program *p, int64_t need)
 {
     auto_arena struct arena *a = arena_new(0);
-    return err_hint(err_new(TOO_LARGE, "a step of %lld rows needs %.*s, and the budget is %.*s",
-                            (long long)p->options.rows, STR(size_text(a, need)),
-                            STR(size_text(a, p->options.memory_max))),
+    return err_hint(err_new(TOO_LARGE, "%s of %lld rows needs %.*s in all, and the budget is %.*s",
+                            p->options.loss < 0 ? "a look" : "a step", (long long)p->options.rows,
+                            STR(size_about(a, need)), STR(size_text(a, p->options.memory_max))),
                     "a smaller batch or bf16 needs less");
 }
 
@@ -428,7 +486,9 @@ static int parts_next(const struct program *p, int parts)
 static int parts_wanted(const struct program *p, double least, size_t enough)
 {
     const double uses = program_facts(p).flops / p->ranks / (6.0 * (double)(p->params->n + 1));
-    const size_t bytes = p->arena_bytes / (size_t)p->ranks;
+    size_t bytes = 0;
+    for (int i = 0; i < p->ranks; i++)
+        bytes += p->shares[i].arena_bytes / (size_t)p->ranks;
     int parts = 1;
     for (int n; bytes / (size_t)parts > enough && (n = parts_next(p, parts)) > 0 && uses / n >= least;)
         parts = n;
@@ -437,9 +497,10 @@ static int parts_wanted(const struct program *p, double least, size_t enough)
 
 /* Keeps all activations if the budget allows: of all rows, or of smaller parts; else computes them again in ever more segments
  * until it does. */
-static err make_within(struct program *p)
+static err plan_within(struct program *p)
 {
-    int64_t need, least = INT64_MAX, budget = p->options.memory_max;
+    const int64_t budget = p->options.memory_max;
+    int64_t need, least;
     int best = 1, parts = 1;
     TRY(make(p, 1, 1, &need));
     const bool cut = p->options.loss >= 0 && !p->options.one_part && p->rows.ranks_ok && !p->whole &&
@@ -449,13 +510,10 @@ static err make_within(struct program *p)
     const int most = cut && budget > 0 ? parts_wanted(p, PART_USES_LEAST, 0) : parts;
     if (parts > 1)
         TRY(make(p, parts, 1, &need));
-    while (budget > 0 && need > budget && parts < most)
+    for (least = need; budget > 0 && need > budget && parts < most; least = need < least ? need : least)
         TRY(make(p, parts = parts_next(p, parts), 1, &need));
-    if (!p->options.recompute) {
-        if (budget <= 0 || need <= budget)
-            return NULL;
-        least = need;
-    }
+    if (!p->options.recompute && (budget <= 0 || need <= budget))
+        return NULL;
     for (int segments = 2; segments <= 64 && p->options.loss >= 0; segments *= 2) {
         TRY(make(p, parts, segments, &need));
         if (need < least)
@@ -466,6 +524,12 @@ static err make_within(struct program *p)
     if (budget > 0)
         return over_budget(p, least);
     return make(p, parts, best, &need);
+}
+
+static void plan_free(void *arg)
+{
+    struct program *p = arg;
+    arena_free(p->plan);
 }
 
 static void shares_cut(struct program *p)
@@ -479,18 +543,25 @@ static void shares_cut(struct program *p)
     }
 }
 
-static err outputs_new(struct program *p)
+static err outputs_plan(struct program *p)
 {
     const struct graph *g = p->source;
     p->outputs = NEW_N(p->a, void *, g->outputs.n + 1);
+    p->output_bytes = NEW_N(p->a, size_t, g->outputs.n + 1);
     struct graph *whole;
     TRY(graph_bind(g, p->a, sizes_for(p, p->a, p->options.rows), &whole));
-    for (size_t i = 0; i < g->outputs.n; i++) {
-        size_t bytes = bytes_of(value_at(whole, g->outputs.v[i]));
-        p->outputs[i] = device_block(p->a, p->device, bytes + 64);
-        if (!p->outputs[i])
-            FAIL(TOO_LARGE, "the device has no %zu bytes left for outputs", bytes);
-    }
+    for (size_t i = 0; i < g->outputs.n; i++)
+        p->output_bytes[i] = bytes_of(value_at(whole, g->outputs.v[i]));
+    return NULL;
+}
+
+/* The memory of the plan that was chosen. */
+static err memory_take(struct program *p)
+{
+    for (size_t i = 0; i < p->source->outputs.n; i++)
+        TRY(block_new(p, p->output_bytes[i], "outputs", &p->outputs[i]));
+    for (int i = 0; i < p->ranks; i++)
+        TRY(tensors_place(p, &p->shares[i]));
     return NULL;
 }
 
@@ -518,13 +589,10 @@ err program_new(struct arena *a, const struct graph *g, struct params *params,
     shares_cut(p);
     if (options->precision != PRECISION_F32)
         TRY(params_half(params, a, options->precision == PRECISION_BF16 ? TENSOR_BF16 : TENSOR_F16));
-    TRY(outputs_new(p));
-    TRY(make_within(p));
-    for (int i = 0; i < p->ranks; i++) {
-        p->shares[i].rank.scratch = device_block(a, p->device, p->scratch_bytes + 64);
-        if (!p->shares[i].rank.scratch)
-            FAIL(TOO_LARGE, "the device has no %zu bytes left for scratch", p->scratch_bytes);
-    }
+    TRY(outputs_plan(p));
+    arena_defer(a, plan_free, p);
+    TRY(plan_within(p));
+    TRY(memory_take(p));
     *out = p;
     return NULL;
 }
@@ -651,8 +719,14 @@ struct program_facts program_facts(const struct program *p)
                                .parts = p->parts,
                                .segments = p->segments,
                                .steps = p->shares[0].compiled->g->nodes.n };
-    f.memory = (int64_t)(p->arena_bytes + p->scratch_bytes * (size_t)p->ranks);
+    f.memory = (int64_t)(p->scratch_bytes * (size_t)p->ranks);
+    for (size_t i = 0; i < p->source->outputs.n; i++)
+        f.memory += (int64_t)p->output_bytes[i];
+    for (int i = 0; i < p->ranks; i++)
+        f.memory += (int64_t)((lent(p, i) ? 0 : p->shares[i].arena_bytes) + p->shares[i].own_bytes);
     f.memory_params = (int64_t)(p->params->n * sizeof(float)) * (1 + (p->options.loss >= 0 ? p->ranks : 0));
+    if (p->options.precision != PRECISION_F32)
+        f.memory_params += (int64_t)(p->params->n * sizeof(uint16_t));
     for (int i = 0; i < p->ranks; i++)
         for (size_t k = 0; k < p->shares[i].compiled->g->nodes.n; k++)
             f.flops += p->shares[i].steps[k].flops * p->parts;

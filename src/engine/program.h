@@ -21,9 +21,11 @@ struct program_options {
         sizes; /* of the graph's other symbols, by symbol; NULL if there are none (that of "batch" is not read) */
     int loss; /* train: value of the graph, a scalar; −1: inference */
     enum precision precision;
-    int64_t
-        memory_max; /* bytes of parameters, gradients and plan; 0: no bound. Where they do not suffice for all activations,
-                           a rank takes fewer rows at once, and then some are computed again in the backward pass */
+    /* Bytes of parameters, gradients, plan and what stands beside; 0: no bound. Where they do not suffice for all activations, a
+     * rank takes fewer rows at once, and then some are computed again in the backward pass. All is planned before any is taken. */
+    int64_t memory_max, memory_beside;
+    const struct program *
+        turns; /* its activations may lie where those of this one do, which never runs at the same time; NULL */
     bool frozen_states; /* train: running statistics are not updated */
     bool
         recompute; /* forget activations and compute them again in the backward pass, where that saves memory */
@@ -61,7 +63,7 @@ struct program_facts {
     int parts;             /* that each rank's rows are cut into */
     int segments;          /* more than 1: activations are computed again, segment by segment */
     bool by_rows;          /* no row of the batch sees another, and each input and output is made of rows */
-    int64_t memory;        /* bytes: arenas of all ranks, inputs not counted */
+    int64_t memory;        /* bytes: activations of all ranks and outputs, inputs not counted */
     int64_t memory_params; /* masters, halves, gradients */
     double flops;          /* of one run, all ranks */
 };

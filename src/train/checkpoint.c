@@ -328,7 +328,11 @@ err checkpoints_save(struct checkpoints *c, int64_t step, const struct checkpoin
 err checkpoints_wait(struct checkpoints *c)
 {
     LOCKED(&c->lock);
-    return settled(c);
+    err e = settled(c);
+    free(c->snap.bytes); /* it may be long until the next */
+    c->snap.bytes = NULL;
+    c->snap.cap = 0;
+    return e;
 }
 
 int64_t checkpoints_last(struct checkpoints *c)

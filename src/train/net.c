@@ -68,35 +68,18 @@ const char *net_name(struct net *n, const char *f, ...)
     return str_z(n->g->a, s);
 }
 
-static double uniform(uint64_t *state)
-{
-    return ((double)(splitmix(state) >> 11) + 0.5) * 0x1p-53;
-}
-
-/* By Box and Muller; the stream is the name's own, so that what else there is changes nothing. */
-static float *normal_numbers(struct arena *a, struct str name, uint64_t seed, size_t count, double std)
-{
-    uint64_t state = seed * 0x9e3779b97f4a7c15u ^ hash64(name);
-    float *v = arena_alloc(a, arena_mul(count + 1, sizeof *v), 64);
-    for (size_t i = 0; i < count && std > 0; i += 2) {
-        double r = std * sqrt(-2 * log(uniform(&state))), angle = 2 * M_PI * uniform(&state);
-        v[i] = (float)(r * cos(angle));
-        v[i + 1] = (float)(r * sin(angle)); /* one more than asked for has its place */
-    }
-    return v;
-}
-
 int net_param(struct net *n, struct str name, struct shape shape, double std)
 {
     int64_t count = shape_count(&shape);
     if (count < 0 || count > INT32_MAX) {
-        net_fail(n, err_new(TOO_LARGE, "parameter '%.*s' is too large", STR(name)));
+        net_fail(n, err_new(TOO_LARGE, "parameter '%.*s' %.*s is too large", STR(name),
+                            STR(shape_text(n->g, n->g->a, &shape))));
         return -1;
     }
-    float *data = std < 0 || n->mode != NET_TRAIN
-                      ? NULL
-                      : normal_numbers(n->g->a, name, n->seed, (size_t)count, std);
-    return graph_param(n->g, name, shape, data);
+    int v = graph_param(n->g, name, shape, NULL);
+    if (v >= 0)
+        value_at(n->g, v)->spread = std < 0 ? 0 : std > 0 ? std : -1;
+    return v;
 }
 
 static struct shape shape_of(const struct net *n, int x)
@@ -539,7 +522,7 @@ static void outputs_make(struct net *n)
 
 err net_build(struct arena *a, const struct train_model *model, const struct field *chosen,
               const struct net_tensor *inputs, size_t count, const struct net_task *task, enum net_mode mode,
-              uint64_t seed, struct net *out)
+              struct net *out)
 {
     const struct net_family *f = family_of(chosen);
     bool onnx = str_is(chosen->name, "onnx");
@@ -547,7 +530,6 @@ err net_build(struct arena *a, const struct train_model *model, const struct fie
         FAIL(INVALID, "model '%.*s' is no network", STR(chosen->name));
     struct net n = { .g = graph_new(a),
                      .mode = mode,
-                     .seed = seed,
                      .inputs = inputs,
                      .n_inputs = count,
                      .task = task,

@@ -55,7 +55,6 @@ bool net_category_numbers(const struct strs *vocabulary);
 struct net {
     struct graph *g;
     enum net_mode mode;
-    uint64_t seed; /* of what params_init does not fill */
     const struct net_tensor *inputs;
     size_t n_inputs;
     const struct net_task *task;
@@ -69,8 +68,7 @@ struct net {
 /* Its inputs are those given, in order, then (NET_TRAIN) label, weight, group as the task says. NET_EVAL and NET_EXPORT have one
  * output: "probability", "value", "logits" or "embedding". INVALID that says what the family wants. */
 err net_build(struct arena *a, const struct train_model *, const struct field *chosen,
-              const struct net_tensor *, size_t n, const struct net_task *, enum net_mode, uint64_t seed,
-              struct net *out);
+              const struct net_tensor *, size_t n, const struct net_task *, enum net_mode, struct net *out);
 /* Does the family stand for images, sequences of ids, …: what inputs it wants where the form says none. */
 enum net_wants { WANTS_TABLE, WANTS_IMAGE, WANTS_SEQUENCE, WANTS_STREAM, WANTS_ANY };
 enum net_wants net_wants(const struct field *chosen);
@@ -85,7 +83,7 @@ double net_rate(const struct field *chosen);
 /* A node by name, of ONNX or else our own. */
 int net_op(struct net *, const char *op, const struct attr *, int n_out, const int *in, int n_in);
 void net_fail(struct net *, err);
-/* Filled with numbers of standard deviation std (0: with zeros), or as params_init does (std < 0). */
+/* Filled with numbers of standard deviation std (0: with zeros), or as params_new does by itself (std < 0). */
 int net_param(struct net *, struct str name, struct shape, double std);
 int64_t net_last(const struct net *, int x); /* size of the last axis */
 /* x W + b over the last axis. std: of W, below 0: He. */

@@ -91,39 +91,77 @@ static const char *folder_of(const struct training_net *t)
     return fmtz(t->a, "%s/checkpoints", t->job->dir);
 }
 
+static int64_t budget_of(const struct training_net *t)
+{
+    return t->with->memory > 0 ? t->with->memory : t->job->memory;
+}
+
+/* What the training holds beside a step's own: what the optimiser keeps, and the copy that a checkpoint is written from. */
+static int64_t memory_beside(const struct training_net *t)
+{
+    return 2 * optim_memory(t->params, &t->optim_spec) + (int64_t)(t->params->n * sizeof(float));
+}
+
 static err program_make(struct training_net *t)
 {
     struct program_options o = { .team = t->team,
                                  .rows = t->batch,
                                  .loss = t->net.loss,
                                  .precision = t->precision,
-                                 .memory_max = t->with->memory > 0 ? t->with->memory : t->job->memory,
+                                 .memory_max = budget_of(t),
+                                 .memory_beside = memory_beside(t),
                                  .profile = t->with->profile };
-    return program_new(t->a, t->net.g, t->params, &o, &t->program);
+    TRY(program_new(t->a, t->net.g, t->params, &o, &t->program));
+    struct program_facts f = program_facts(t->program);
+    t->memory = f.memory + f.memory_params + memory_beside(t);
+    return NULL;
 }
 
 static err eval_make(struct training_net *t)
 {
     TRY(net_build(t->a, &t->with->model, t->job->chosen, t->set.in, t->set.n_in, &t->set.task, NET_EVAL,
-                  (uint64_t)t->with->seed, &t->eval_net));
+                  &t->eval_net));
     TRY(params_under(t->a, t->params, t->eval_net.g, &t->eval_params));
     if (t->optim->ema)
         t->eval_params->w = t->optim->ema;
     return NULL;
 }
 
+/* It reads the parameters that are there, and its activations may lie where a step's do. */
+static err look_make(const struct training_net *t, struct arena *a, int64_t rows, int64_t beside,
+                     struct program **out)
+{
+    struct program_options o = { .team = t->team,
+                                 .rows = rows,
+                                 .loss = -1,
+                                 .memory_max = budget_of(t),
+                                 .memory_beside = beside,
+                                 .turns = t->program };
+    return program_new(a, t->eval_net.g, t->eval_params, &o, out);
+}
+
+/* Batches of one size, smaller ones where memory is short, and one for the rest. */
 static err held_make(const struct training_net *t, struct arena *a, enum loader_part part, struct held *out)
 {
     int64_t rows = t->set.facts.rows[part], batch = t->batch < EVAL_MAX ? t->batch : EVAL_MAX;
     *out = (struct held){ 0 };
     if (rows == 0)
         return NULL;
-    struct program_options o = { .team = t->team, .rows = rows < batch ? rows : batch, .loss = -1 };
-    struct feed_options f = { .part = part, .rows = o.rows, .once = true };
-    TRY(program_new(a, t->eval_net.g, t->eval_params, &o, &out->program));
-    o.rows = out->rest_rows = rows % f.rows;
-    if (o.rows)
-        TRY(program_new(a, t->eval_net.g, t->eval_params, &o, &out->rest));
+    if (rows < batch)
+        batch = rows;
+    /* By the time of the test nothing more is learned, and only the parameters are left. */
+    const int64_t beside = part == LOADER_VALID ? t->memory - (int64_t)(t->params->n * sizeof(float)) : 0;
+    err e = look_make(t, a, batch, beside, &out->program);
+    while (e && e->code == TOO_LARGE && batch > 1)
+        e = look_make(t, a, batch /= 2, beside, &out->program);
+    TRY(e);
+    out->memory = program_facts(out->program).memory;
+    out->rest_rows = rows % batch;
+    if (out->rest_rows) {
+        TRY(look_make(t, a, out->rest_rows, beside + out->memory, &out->rest));
+        out->memory += program_facts(out->rest).memory;
+    }
+    struct feed_options f = { .part = part, .rows = batch, .once = true };
     return feed_open(t->set.loader, a, &f, &out->feed);
 }
 
@@ -174,8 +212,11 @@ static err set_up(struct training_net *t)
     TRY(team_new(threads, &t->team));
     arena_defer(t->a, team_end, t->team);
     TRY(net_build(t->a, &t->with->model, t->job->chosen, t->set.in, t->set.n_in, &t->set.task, NET_TRAIN,
-                  (uint64_t)t->with->seed, &t->net));
-    TRY(params_new(t->a, &device_cpu, t->net.g, team_size(t->team), (uint64_t)t->with->seed, &t->params));
+                  &t->net));
+    if (budget_of(t) > 0)
+        TRY_AS(params_check(t->net.g, budget_of(t)), "model %.*s", STR(t->net.g->name));
+    TRY_AS(params_new(t->a, &device_cpu, t->net.g, team_size(t->team), (uint64_t)t->with->seed, &t->params),
+           "model %.*s", STR(t->net.g->name));
     for (size_t i = 0; i < t->net.g->notes.n; i++)
         train_say(t->listener, "note: %.*s", STR(t->net.g->notes.v[i]));
     net_freeze(&t->with->model, t->job->chosen, t->params);
@@ -188,10 +229,12 @@ static err set_up(struct training_net *t)
     TRY(feed_open(t->set.loader, t->a, &f, &t->feed));
     TRY(steps_count(t));
     t->optim_spec = optim_words(t);
-    TRY(optim_new(t->a, t->params, &t->optim_spec, &t->optim));
+    TRY_AS(optim_new(t->a, t->params, &t->optim_spec, &t->optim), "what the optimizer keeps of model %.*s",
+           STR(t->net.g->name));
     TRY_AS(program_make(t), "model %.*s", STR(t->net.g->name));
     TRY(eval_make(t));
     TRY(held_make(t, t->a, LOADER_VALID, &t->valid));
+    t->memory += t->valid.memory;
     size_t numbers = 0;
     for (size_t i = 0; i < t->params->n_states; i++)
         numbers += t->params->states[i].n;
@@ -217,10 +260,10 @@ static void say_start(const struct training_net *t)
     train_say(
         t->listener,
         "model %.*s: %lld parameters, %.3g MFLOP a row; %lld steps of %lld rows%.*s, %s, %d threads, rate %g; "
-        "activations %.*s, parameters and gradients %.*s",
+        "activations %.*s, parameters and gradients %.*s, in all %.*s",
         STR(t->net.g->name), (long long)learned, f.flops / 1e6 / (double)t->batch, (long long)t->steps,
         (long long)t->batch, STR(parts), train_precisions[t->precision + 1], f.ranks, t->rate,
-        STR(size_text(a, f.memory)), STR(size_text(a, f.memory_params)));
+        STR(size_about(a, f.memory)), STR(size_about(a, f.memory_params)), STR(size_about(a, t->memory)));
 }
 
 /* ---- going on ---- */
@@ -799,7 +842,7 @@ static void facts_write(const struct course *c, struct json *j)
     json_kstr(j, "precision", str_of(train_precisions[t->precision + 1]));
     json_ki64(j, "threads", team_size(t->team));
     json_ki64(j, "skippedSteps", t->optim->skipped);
-    json_ki64(j, "memoryPlanned", f.memory + f.memory_params);
+    json_ki64(j, "memoryPlanned", t->memory);
     json_ki64(j, "memoryPeak", rss_peak_bytes());
 }
 
@@ -829,11 +872,12 @@ err train_network(struct arena *a, const struct train_job *job, const struct tra
         tell(&t, "profile.gflops", f.flops * (double)(t.step - c.began) / seconds / 1e9);
         tell(&t, "profile.waitedShare", c.waited / seconds);
     }
-    tell(&t, "profile.memoryPlanned", (double)(f.memory + f.memory_params));
+    tell(&t, "profile.memoryPlanned", (double)t.memory);
     tell(&t, "profile.memoryPeak", (double)rss_peak_bytes());
     if (t.with->profile)
         TRY(train_profile(&t, seconds, c.waited, out));
     struct measures test = { 0 };
+    params_learned(t.params);
     TRY(best_take(&c));
     TRY(test_look(&t, &test));
     struct json j = json_new(a);

@@ -71,7 +71,7 @@ static err model_write(struct training_net *t, struct str *out)
     struct net net;
     struct params *p;
     TRY(net_build(t->a, &t->with->model, t->job->chosen, t->set.in, t->set.n_in, &t->set.task, NET_EXPORT,
-                  (uint64_t)t->with->seed, &net));
+                  &net));
     TRY(params_under(t->a, t->eval_params, net.g, &p));
     metadata_make(t, net.g);
     return graph_write(net.g, t->a, params_data(p, net.g, t->a), out);
@@ -238,8 +238,10 @@ static err parity(struct training_net *t, struct str onnx, double *out, int64_t 
     arena_defer(a, session_end, session);
     TRY(feed_open(t->set.loader, a,
                   &(struct feed_options){ .part = part, .rows = *rows, .once = true, .depth = -1 }, &feed));
-    TRY(program_new(a, t->eval_net.g, t->eval_params,
-                    &(struct program_options){ .team = t->team, .rows = *rows, .loss = -1 }, &program));
+    TRY(program_new(
+        a, t->eval_net.g, t->eval_params,
+        &(struct program_options){ .team = t->team, .rows = *rows, .loss = -1, .turns = t->program },
+        &program));
     TRY(feed_next(feed, &b));
     for (size_t i = 0; i < t->set.n_in; i++)
         in[i] = b.data[t->set.tensor[i]];
@@ -271,8 +273,10 @@ static err scores(struct training_net *t, struct arena *a, float **out, size_t *
                   &(struct feed_options){
                       .part = LOADER_TRAIN, .rows = rows, .shuffle = true, .once = true, .depth = -1 },
                   &feed));
-    TRY(program_new(a, t->eval_net.g, t->eval_params,
-                    &(struct program_options){ .team = t->team, .rows = rows, .loss = -1 }, &program));
+    TRY(program_new(
+        a, t->eval_net.g, t->eval_params,
+        &(struct program_options){ .team = t->team, .rows = rows, .loss = -1, .turns = t->program },
+        &program));
     for (size_t most = t->set.row_elements > 1 ? 512 : SAMPLE_ROWS / 4; *n < most;) {
         TRY(feed_next(feed, &b));
         if (b.rows < rows)

@@ -56,7 +56,7 @@ struct str measure_watched(const struct train_set *, struct str name, bool *more
 struct held {
     struct feed *feed; /* NULL: there are none */
     struct program *program, *rest;
-    int64_t rest_rows;
+    int64_t rest_rows, memory; /* the second: bytes of the programs */
 };
 struct training_net {
     struct arena *a;
@@ -73,6 +73,7 @@ struct training_net {
     struct params *eval_params; /* the same numbers (or their average) under the ids of eval_net */
     struct feed *feed;
     struct held valid;
+    int64_t memory; /* planned: bytes of all that is held beside the data */
     int64_t batch, steps, epochs, step, epoch, per_epoch; /* step: batches done */
     enum precision precision;
     double rate;

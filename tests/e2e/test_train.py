@@ -327,6 +327,40 @@ def digits_as(*shapes):
             "inputs": [{"name": name, "kind": "array", "columns": ["image"], "shape": shape} for name, shape in shapes]}
 
 
+# ---- memory ----
+
+
+def wide(hidden, **more):
+    return cancer(**{"model": {"mlp": {"hidden": hidden}}, "steps": 4, "threads": 2, "optimizer": {"kind": "adamw", "ema": 0.999}, **more})
+
+
+def test_a_budget_is_of_all_that_is_held(bench):
+    """What the process takes above that of a model of nothing stays below what was planned, and that below the budget."""
+    base = result(bench.train(bench.form("thin", **wide([4])), "-o", "json")[0])["facts"]
+    for optimizer in ({"kind": "adamw", "ema": 0.999}, {"kind": "sgd", "momentum": 0}):
+        form = bench.form("wide", **wide([2500, 2500], optimizer=optimizer))
+        err = bench.fails(form, "--set", "memory=60Mi")
+        needed = re.search(r"needs (\d+)(Ki|Mi) in all, and the budget is 60Mi", err)
+        assert needed, err
+        budget = int(needed[1]) // (1024 if needed[2] == "Ki" else 1) + 2  # and the look at the rows held out
+        facts = result(bench.train(form, "-o", "json", "--set", f"memory={budget}Mi")[0])["facts"]
+        assert facts["memoryPlanned"] <= budget << 20
+        assert facts["memoryPeak"] - base["memoryPeak"] <= facts["memoryPlanned"] * 1.05 + (8 << 20)
+
+
+def test_a_model_that_memory_cannot_hold_is_one_error(bench):
+    form = bench.form("huge", **wide([30000, 20000]))
+    script = f"ulimit -v 3000000; exec '{DHOW}' train '{form}' -q"
+    p = subprocess.run(["bash", "-c", script], cwd=bench.folder, text=True, capture_output=True, timeout=SECONDS)
+    assert p.returncode == 2 and len(re.findall("^error: ", p.stderr, re.M)) == 1, p.stderr
+    assert "the largest is 'layer2.weight' [30000, 20000]: 2289Mi" in p.stderr
+    err = bench.fails(form, "--set", "memory=1Gi")
+    assert "the parameters take" in err and "the budget is 1Gi" in err and "'layer2.weight'" in err
+    err = bench.fails(bench.form("huge-lstm", data={"path": "digits.parquet"}, label="digit", model={"lstm": {"width": 12000}}, threads=1,
+                                 inputs=[{"name": "x", "kind": "array", "columns": ["image"], "shape": [8, 8]}]), "--set", "memory=512Mi")
+    assert "'lstm1.state'" in err or "'layer1.state'" in err, err
+
+
 def test_an_open_axis_is_as_long_as_the_data(bench):
     with_time(bench.folder / "time.onnx", ("x", 2))
     form = bench.form("time", **digits_as(("x", [32, 2])), model={"onnx": {"file": "time.onnx"}})
@@ -421,7 +455,7 @@ def test_ranking_puts_the_better_of_a_query_first(bench):
     ({"classWeights": [1, 2, 3]}, "classWeights"),
     ({"rows": "late.1"}, "server"),
     ({"split": {"at": "mean_radius", "test": 0.1}, "holdout": "1h"}, "split.test"),
-    ({"memory": "1Mi", "model": {"mlp": {"hidden": [2048, 2048]}}}, "needs"),
+    ({"memory": "1Mi", "model": {"mlp": {"hidden": [2048, 2048]}}}, "the parameters take"),
 ])
 def test_a_form_that_cannot_be_is_refused_with_one_error(bench, change, says):
     form = {k: v for k, v in {**cancer(), **change}.items() if v is not None}

@@ -336,6 +336,69 @@ TEST(a_budget_is_met_or_refused_with_the_number)
     net_free(&n);
 }
 
+/* No machine has what the whole batch would take; rows in parts do, and what does not is refused with a number that does. */
+TEST(sizes_are_known_before_memory_is_taken)
+{
+    struct net n = net_new(24, 2);
+    struct params *p = params_of(&n);
+    struct program *prog;
+    n.g->outputs.v[0] = n.loss; /* the scores of all rows would be as many */
+    n.g->outputs.n = 1;
+    struct program_options o = { .team = n.team, .rows = 1LL << 34, .loss = n.loss, .memory_max = 1 << 30 };
+    CHECK_OK(program_new(n.a, n.g, p, &o, &prog));
+    struct program_facts f = program_facts(prog);
+    CHECK(f.parts > 1 && f.memory_params + f.memory <= o.memory_max);
+    o.one_part = true;
+    err e = program_new(n.a, n.g, p, &o, &prog);
+    CHECK_ERR(e, TOO_LARGE);
+    const char *text = str_z(n.a, e->text);
+    CHECK(strstr(text, "a step of 17179869184 rows needs ") &&
+          strstr(text, "Gi in all, and the budget is 1Gi"));
+    net_free(&n);
+}
+
+TEST(what_stands_beside_counts_and_turns_share_memory)
+{
+    struct net n = net_new(3, 2);
+    struct params *p = params_of(&n);
+    struct program *prog, *look;
+    struct program_options o = { .team = n.team, .rows = ROWS, .loss = n.loss };
+    CHECK_OK(program_new(n.a, n.g, p, &o, &prog));
+    struct program_facts f = program_facts(prog);
+    o.memory_max = f.memory + f.memory_params + 100;
+    o.memory_beside = 100;
+    CHECK_OK(program_new(n.a, n.g, p, &o, &prog));
+    o.memory_beside = 1 << 20;
+    CHECK_ERR(program_new(n.a, n.g, p, &o, &look), TOO_LARGE);
+    struct program_options eval = { .team = n.team, .rows = ROWS, .loss = -1 };
+    const void *const in[] = { n.x, n.y };
+    float scores[ROWS * CLASSES];
+    CHECK_OK(program_new(n.a, n.g, p, &eval, &look));
+    program_run(look, in, 0, 0, NULL);
+    memcpy(scores, program_output(look, 0, NULL, NULL), sizeof scores);
+    int64_t alone = program_facts(look).memory;
+    eval.turns = prog;
+    CHECK_OK(program_new(n.a, n.g, p, &eval, &look));
+    CHECK(program_facts(look).memory < alone);
+    train(&n, prog, sgd(&n, p, 0), 1); /* it leaves its numbers there */
+    program_run(look, in, 0, 0, NULL);
+    CHECK(memcmp(scores, program_output(look, 0, NULL, NULL), sizeof scores) == 0);
+    net_free(&n);
+}
+
+TEST(parameters_that_are_too_many_are_named)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct graph *g = graph_new(a);
+    graph_param(g, S("small"), SHAPE(10), NULL);
+    graph_param(g, S("huge"), SHAPE(1 << 20, 1 << 20), NULL);
+    err e = params_check(g, 1 << 30);
+    CHECK_ERR(e, TOO_LARGE);
+    CHECK_STR(
+        e->text,
+        "the parameters take 4097Gi, and the budget is 1Gi; the largest is 'huge' [1048576, 1048576]: 4Ti");
+}
+
 TEST(accumulated_gradients_are_their_mean)
 {
     struct net n[3];

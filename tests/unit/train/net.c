@@ -36,7 +36,7 @@ static err build(const char *model, const struct net_tensor *in, size_t n, enum 
     *t = (struct net_task){ .kind = task,
                             .outputs = outputs,
                             .binary = task == TASK_CLASSIFICATION && outputs == 1 };
-    return net_build(a, m, chosen, in, n, t, mode, 1, out);
+    return net_build(a, m, chosen, in, n, t, mode, out);
 }
 
 static int64_t parameters(const struct graph *g)
