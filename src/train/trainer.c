@@ -91,15 +91,14 @@ static const char *folder_of(const struct training_net *t)
     return fmtz(t->a, "%s/checkpoints", t->job->dir);
 }
 
-static int64_t budget_of(const struct training_net *t)
+int64_t train_budget(const struct training_net *t)
 {
     return t->with->memory > 0 ? t->with->memory : t->job->memory;
 }
 
-/* What the training holds beside a step's own: what the optimiser keeps, and the copy that a checkpoint is written from. */
-static int64_t memory_beside(const struct training_net *t)
+int64_t train_beside(const struct training_net *t, const struct optim_spec *spec)
 {
-    return 2 * optim_memory(t->params, &t->optim_spec) + (int64_t)(t->params->n * sizeof(float));
+    return 2 * optim_memory(t->params, spec) + (int64_t)(t->params->n * sizeof(float));
 }
 
 static err program_make(struct training_net *t)
@@ -108,12 +107,12 @@ static err program_make(struct training_net *t)
                                  .rows = t->batch,
                                  .loss = t->net.loss,
                                  .precision = t->precision,
-                                 .memory_max = budget_of(t),
-                                 .memory_beside = memory_beside(t),
+                                 .memory_max = train_budget(t),
+                                 .memory_beside = train_beside(t, &t->optim_spec),
                                  .profile = t->with->profile };
     TRY(program_new(t->a, t->net.g, t->params, &o, &t->program));
     struct program_facts f = program_facts(t->program);
-    t->memory = f.memory + f.memory_params + memory_beside(t);
+    t->memory = f.memory + f.memory_params + train_beside(t, &t->optim_spec);
     return NULL;
 }
 
@@ -134,7 +133,7 @@ static err look_make(const struct training_net *t, struct arena *a, int64_t rows
     struct program_options o = { .team = t->team,
                                  .rows = rows,
                                  .loss = -1,
-                                 .memory_max = budget_of(t),
+                                 .memory_max = train_budget(t),
                                  .memory_beside = beside,
                                  .turns = t->program };
     return program_new(a, t->eval_net.g, t->eval_params, &o, out);
@@ -213,8 +212,8 @@ static err set_up(struct training_net *t)
     arena_defer(t->a, team_end, t->team);
     TRY(net_build(t->a, &t->with->model, t->job->chosen, t->set.in, t->set.n_in, &t->set.task, NET_TRAIN,
                   &t->net));
-    if (budget_of(t) > 0)
-        TRY_AS(params_check(t->net.g, budget_of(t)), "model %.*s", STR(t->net.g->name));
+    if (train_budget(t) > 0)
+        TRY_AS(params_check(t->net.g, train_budget(t)), "model %.*s", STR(t->net.g->name));
     TRY_AS(params_new(t->a, &device_cpu, t->net.g, team_size(t->team), (uint64_t)t->with->seed, &t->params),
            "model %.*s", STR(t->net.g->name));
     for (size_t i = 0; i < t->net.g->notes.n; i++)

@@ -35,7 +35,7 @@ static err trial(const struct training_net *t, int64_t batch, enum precision pre
                                  .rows = batch,
                                  .loss = t->net.loss,
                                  .precision = precision,
-                                 .memory_max = t->with->memory > 0 ? t->with->memory : t->job->memory };
+                                 .memory_max = train_budget(t) };
     struct optim_spec spec = { .kind = (enum optim_kind)t->with->optimizer.kind,
                                .rate = 1e-6,
                                .momentum = t->with->optimizer.momentum,
@@ -47,6 +47,8 @@ static err trial(const struct training_net *t, int64_t batch, enum precision pre
     struct feed_options f = { .part = LOADER_TRAIN, .rows = batch, .shuffle = true, .depth = -1 };
     TRY(params_new(a, &device_cpu, t->net.g, team_size(t->team), 1, &params));
     TRY(optim_new(a, params, &spec, &optim));
+    spec.accumulate = (int)t->with->optimizer.accumulate; /* which a trial does not do, but the training */
+    o.memory_beside = train_beside(t, &spec);
     TRY(program_new(a, t->net.g, params, &o, &program));
     TRY(feed_open(t->set.loader, a, &f, &feed));
     TRY(feed_next(feed, &b));

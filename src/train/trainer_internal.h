@@ -83,6 +83,10 @@ struct training_net {
     float *before;     /* running statistics before the step, while they warm up; NULL: there are none */
     struct measuring *measuring;
 };
+/* Bytes: what all may take, 0: no bound; what is held beside a step's own: what the optimiser keeps, and the copy that a checkpoint
+ * is written from. */
+int64_t train_budget(const struct training_net *);
+int64_t train_beside(const struct training_net *, const struct optim_spec *);
 /* Another graph of the same parameters: the same numbers by name. */
 err params_under(struct arena *a, const struct params *, const struct graph *, struct params **out);
 
