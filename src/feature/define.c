@@ -5,6 +5,8 @@
 const char *const aggregate_functions[] = { "count", "sum", "mean", NULL };
 const char *const feature_statuses[] = { "PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE", NULL };
 
+const char *const absences[] = { "null", "default", "refuse", NULL };
+
 SCHEMA_TABLE(entity_spec, ENTITY_SPEC, "Something that features are about.");
 SCHEMA_TABLE(view_aggregate, VIEW_AGGREGATE, "One aggregate over each window.");
 SCHEMA_TABLE(feature_view_spec, FEATURE_VIEW_SPEC, "Rolling aggregates of a dataset's events, per entity.");
@@ -188,6 +190,30 @@ err service_load(struct store *s, struct arena *a, struct str project, struct st
 
 /* ---- checks ---- */
 
+err view_default(const struct feature_view_spec *s, struct str aggregate, double *out)
+{
+    *out = 0;
+    for (size_t i = 0; i < s->defaults.n; i++)
+        if (str_eq(s->defaults.v[i].key, aggregate) && !str_f64(s->defaults.v[i].value, out))
+            FAIL(INVALID, "spec.defaults.%.*s is no number", STR(aggregate));
+    return NULL;
+}
+
+static err defaults_check(const struct feature_view_spec *s)
+{
+    const struct view_aggregate *g = s->aggregates.v;
+    for (size_t i = 0; i < s->defaults.n; i++) {
+        double x;
+        size_t k = 0;
+        while (k < s->aggregates.n && !str_eq(g[k].name, s->defaults.v[i].key))
+            k++;
+        if (k == s->aggregates.n)
+            FAIL(INVALID, "spec.defaults: there is no aggregate '%.*s'", STR(s->defaults.v[i].key));
+        TRY(view_default(s, g[k].name, &x));
+    }
+    return NULL;
+}
+
 static err view_check(const struct resource_check *c)
 {
     const struct feature_view_spec *s = c->spec;
@@ -199,7 +225,10 @@ static err view_check(const struct resource_check *c)
     push(c->a, &def.keys, key);
     TRY(view_compile(c->a, &def, &v));
     err e = names_differ(v.features, v.features_n);
-    return e ? err_field(e, S("spec.aggregates")) : NULL;
+    if (e)
+        return err_field(e, S("spec.aggregates"));
+    e = defaults_check(s);
+    return e ? err_field(e, S("spec.defaults")) : NULL;
 }
 
 static err service_check(const struct resource_check *c)

@@ -74,7 +74,7 @@ void feature_observe(struct features *, struct push_observer);
 void feature_metrics(void *features, struct buf *out); /* for api_metrics_add */
 
 /* ---- plans: what a request needs, and its features; what serve reads with ---- */
-enum feature_status { FEATURE_PRESENT, FEATURE_NOT_FOUND, FEATURE_OUTSIDE_MAX_AGE };
+enum feature_status { FEATURE_PRESENT, FEATURE_NOT_FOUND, FEATURE_OUTSIDE_MAX_AGE, FEATURE_STATUSES };
 extern const char *const feature_statuses[];
 struct plan_input {
     struct str name;
@@ -95,8 +95,13 @@ size_t feature_plan_views(const struct feature_plan *, const struct str **out);
 size_t feature_plan_texts(const struct feature_plan *, const struct str **out);
 /* View of feature i; -1 for a request feature. */
 int feature_plan_view_of(const struct feature_plan *, size_t feature);
+struct str feature_plan_name(const struct feature_plan *); /* of its service */
 /* Same text: the same features computed the same way (the version's `definition`). */
 struct str feature_plan_definition(const struct feature_plan *);
+/* The same definition, and the same to do where a row is missing or stale. */
+bool feature_plan_same(const struct feature_plan *, const struct feature_plan *);
+/* Is a prediction refused whose look-up in that view ended so? feature_plan_row() has put defaults where the view wants them. */
+bool feature_plan_refuses(const struct feature_plan *, size_t view, enum feature_status);
 /* The inputs of a request from JSON entities {"origin":["ATL"],…}: others are ignored, missing ones INVALID. */
 err feature_plan_read(const struct feature_plan *, struct arena *a, struct str path, yyjson_val *entities,
                       struct columns *out);
@@ -108,7 +113,7 @@ struct plan_binding {
 /* Once per request. INVALID if an input is missing or has another type. */
 err feature_plan_bind(const struct feature_plan *, const struct columns *, struct plan_binding *out);
 struct plan_row {
-    double *features;  /* feature_plan_features() of them; NaN for null */
+    double *features;  /* feature_plan_features() of them; NaN for null, or the view's defaults */
     uint8_t *status;   /* enum feature_status per view */
     int64_t *known_at; /* per view; 0 if not found */
 };

@@ -53,6 +53,8 @@ struct service {
 err service_load(struct store *, struct arena *a, struct str project, struct str name, struct service *out);
 err view_load(struct store *, struct arena *a, struct str project, struct str name,
               struct resolved_view *out);
+/* What `default` means for an aggregate of the view. INVALID. */
+err view_default(const struct feature_view_spec *, struct str aggregate, double *out);
 /* From its text. */
 err service_parse(struct arena *a, struct str text, struct service *out);
 err view_compile(struct arena *a, const struct resolved_view *, struct view *out);

@@ -13,6 +13,8 @@ enum {
 };
 enum aggregate_function { AGG_COUNT, AGG_SUM, AGG_MEAN };
 extern const char *const aggregate_functions[];
+enum absence { ABSENT_NULL, ABSENT_DEFAULT, ABSENT_REFUSE };
+extern const char *const absences[];
 /* Rows of request_table below, in its order. */
 extern const char *const request_functions[];
 
@@ -34,6 +36,9 @@ SCHEMA(view_aggregate, VIEW_AGGREGATE);
     F(T, STRS, windows, REQUIRED, "Durations back from a row's known time, both ends included.", .min = 1, .len_max = WINDOWS_MAX) \
     F(T, DURATION, ttl, COLUMN, "Oldest row that still counts, by the time asked about; 0: any.", .def = "0s", .min = 0, .max = 1e13) \
     L(T, view_aggregate, aggregates, REQUIRED, "What is computed over each window.", .min = 1, .len_max = AGGREGATES_MAX) \
+    F(T, ENUM, missing, 0, "What a prediction gets whose keys have no row: null, as in training; default; refuse: it gets 404.", .values = absences) \
+    F(T, ENUM, stale,   0, "What it gets whose row is older than ttl: the same; refuse: it gets 503.", .values = absences) \
+    F(T, MAP, defaults, 0, "By the name of an aggregate, the number that default means for it; else 0.", .len_max = AGGREGATES_MAX) \
     F(T, STR,  doc, 0, "What it is.", .len_max = 2000)
 SCHEMA(feature_view_spec, FEATURE_VIEW_SPEC);
 

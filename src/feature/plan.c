@@ -6,8 +6,10 @@
 #include <stdatomic.h>
 
 struct plan_view {
-    struct str prefix;       /* "r|project|view|" */
-    uint16_t keys[KEYS_MAX]; /* inputs */
+    struct str prefix;                      /* "r|project|view|" */
+    uint16_t keys[KEYS_MAX];                /* inputs */
+    enum absence lacking[FEATURE_STATUSES]; /* what is done without a row; no part of the definition */
+    double *defaults;                       /* of its features */
 };
 struct feature_plan {
     struct arena *a;
@@ -64,6 +66,21 @@ static err input_add(struct feature_plan *p, struct plan_input in, uint16_t *out
     return NULL;
 }
 
+static err view_lacks(struct feature_plan *p, size_t i, struct store *s, struct str project)
+{
+    const struct view *v = &p->service.views[i];
+    const struct view_aggregate *g = v->def.aggregates.v;
+    struct plan_view *pv = &p->views[i];
+    struct feature_view_spec spec;
+    TRY(resource_get(s, p->a, &feature_view_resource, project, v->def.name, NULL, &spec, NULL));
+    pv->lacking[FEATURE_NOT_FOUND] = (enum absence)spec.missing;
+    pv->lacking[FEATURE_OUTSIDE_MAX_AGE] = (enum absence)spec.stale;
+    pv->defaults = NEW_N(p->a, double, v->features_n + 1);
+    for (size_t f = 0; f < v->features_n; f++)
+        TRY(view_default(&spec, g[f % v->aggregates_n].name, &pv->defaults[f]));
+    return NULL;
+}
+
 static err view_inputs(struct feature_plan *p, size_t i, struct str project, const struct types *t)
 {
     const struct view *v = &p->service.views[i];
@@ -107,8 +124,10 @@ static err plan_make(struct feature_plan *p, struct store *s, struct str project
     p->view_names = NEW_N(p->a, struct str, p->service.views_n + 1);
     p->request = NEW_N(p->a, uint16_t, p->service.def.request.n + 1);
     p->inputs = NEW_N(p->a, struct plan_input, PLAN_INPUTS_MAX);
-    for (size_t i = 0; i < p->service.views_n; i++)
+    for (size_t i = 0; i < p->service.views_n; i++) {
         TRY(view_inputs(p, i, project, &types));
+        TRY(view_lacks(p, i, s, project));
+    }
     TRY(request_inputs(p, &types));
     p->time = -1;
     if (p->service.views_n) {
@@ -184,9 +203,30 @@ int feature_plan_view_of(const struct feature_plan *p, size_t feature)
     return -1;
 }
 
+struct str feature_plan_name(const struct feature_plan *p)
+{
+    return p->service.def.service;
+}
+
 struct str feature_plan_definition(const struct feature_plan *p)
 {
     return p->service.text;
+}
+
+bool feature_plan_same(const struct feature_plan *a, const struct feature_plan *b)
+{
+    bool same = str_eq(a->service.text, b->service.text);
+    for (size_t i = 0; same && i < a->service.views_n; i++) {
+        const struct plan_view *x = &a->views[i], *y = &b->views[i];
+        same = memcmp(x->lacking, y->lacking, sizeof x->lacking) == 0 &&
+               memcmp(x->defaults, y->defaults, a->service.views[i].features_n * sizeof *x->defaults) == 0;
+    }
+    return same;
+}
+
+bool feature_plan_refuses(const struct feature_plan *p, size_t view, enum feature_status status)
+{
+    return p->views[view].lacking[status] == ABSENT_REFUSE;
 }
 
 const struct service *feature_plan_service(const struct feature_plan *p)
@@ -249,8 +289,9 @@ static void view_read(const struct feature_plan *p, size_t i, struct kv_snap *sn
     if (key_encode(keys, v->def.keys.n, row, key, &n) &&
         row_get(snap, v, p->views[i].prefix, (struct str){ (const char *)key, n }, out, known))
         *status = v->ttl_us && *known < time_minus(t, v->ttl_us) ? FEATURE_OUTSIDE_MAX_AGE : FEATURE_PRESENT;
+    const struct plan_view *pv = &p->views[i];
     for (size_t f = 0; *status != FEATURE_PRESENT && f < v->features_n; f++)
-        out[f] = NAN;
+        out[f] = pv->lacking[*status] == ABSENT_DEFAULT ? pv->defaults[f] : (double)NAN;
 }
 
 void feature_plan_row(const struct feature_plan *p, struct kv_snap *snap, const struct columns *c,

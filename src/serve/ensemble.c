@@ -21,7 +21,7 @@ struct wire {
 };
 struct step {
     struct str name, deployment, service;
-    struct feature_plan *plan; /* of a look-up */
+    struct plan *plan; /* of a look-up */
     struct wire *in, *out;
     size_t in_n, out_n;
 };
@@ -178,7 +178,7 @@ static void ensemble_unload(struct session *session)
 {
     struct ensemble_session *e = (struct ensemble_session *)session;
     for (size_t i = 0; e && i < e->g.steps_n; i++)
-        feature_plan_free(e->g.step[i].plan);
+        plan_unref(e->g.step[i].plan);
     if (e)
         arena_free(e->a); /* it lives in there itself */
 }
@@ -341,7 +341,7 @@ static err columns_make(const struct step *step, struct arena *a, const struct t
                         struct columns *cols)
 {
     const struct plan_input *in;
-    size_t n = feature_plan_inputs(step->plan, &in);
+    size_t n = feature_plan_inputs(step->plan->plan, &in);
     for (size_t i = 0; i < n; i++) {
         const struct tensor *one = input_of(step, in[i].name, t);
         int64_t rows;
@@ -366,22 +366,16 @@ static err features_look_up(struct asking *k, const struct step *step)
     const struct str *names;
     struct columns cols = { 0 };
     struct plan_binding binding;
-    struct kv_snap *kv;
     TRY(columns_make(step, a, t, &cols));
-    TRY(feature_plan_bind(step->plan, &cols, &binding));
-    size_t width = feature_plan_features(step->plan, &names), views = feature_plan_views(step->plan, &names);
+    TRY(feature_plan_bind(step->plan->plan, &cols, &binding));
+    size_t width = feature_plan_features(step->plan->plan, &names),
+           views = feature_plan_views(step->plan->plan, &names);
     if (cols.rows > CELLS_MAX / width)
         FAIL(TOO_LARGE, "%zu rows of %zu features are more than %d values", cols.rows, width, CELLS_MAX);
     struct plan_row row = { NEW_N(a, double, width), NEW_N(a, uint8_t, views + 1),
                             NEW_N(a, int64_t, views + 1) };
     float *x = NEW_N(a, float, cols.rows *width);
-    TRY(kv_snap_begin(store_kv(k->c->s->store), &kv));
-    for (size_t r = 0; r < cols.rows; r++) {
-        feature_plan_row(step->plan, kv, &cols, &binding, r, k->c->now, &row);
-        for (size_t f = 0; f < width; f++)
-            x[r * width + f] = (float)row.features[f];
-    }
-    kv_snap_end(kv);
+    TRY(plan_read(k->c->s, step->plan, &cols, &binding, k->c->now, &row, false, x, &k->c->missing));
     t[step->out[0].at] = (struct tensor){ .type = TENSOR_F32,
                                           .rank = 2,
                                           .dims = { (int64_t)cols.rows, (int64_t)width },
@@ -397,6 +391,7 @@ err ensemble_run(struct infer *c, struct run_control *control, int64_t until, st
 {
     const struct ensemble_session *e = composed(c->to->model);
     const struct wiring *g = &e->g;
+    c->missing = 0; /* a batch that failed runs again, one by one */
     struct asking k = { c, control, until, a, c->picks, NEW_N(a, struct tensor, g->names_n), in == c->in };
     for (size_t i = 0; i < e->info.n_inputs; i++)
         for (size_t n = 0; n < g->names_n; n++)
@@ -442,11 +437,11 @@ static err face_of(const struct step *step, const struct wire *w, bool input, co
 {
     const struct plan_input *in;
     const struct str *names;
-    size_t n = step->plan ? feature_plan_inputs(step->plan, &in) : 0;
+    size_t n = step->plan ? feature_plan_inputs(step->plan->plan, &in) : 0;
     if (step->plan && !input) {
         *out = (struct tensor_spec){ .type = TENSOR_F32, .shaped = true, .rank = 2 };
         out->dims[0] = -1;
-        out->dims[1] = (int64_t)feature_plan_features(step->plan, &names);
+        out->dims[1] = (int64_t)feature_plan_features(step->plan->plan, &names);
         return NULL;
     }
     for (size_t i = 0; i < n; i++) {
@@ -509,9 +504,8 @@ static err look_up_open(struct ensemble_session *e, struct step *step)
     const struct str *names;
     if (step->out_n != 1 || !str_is(step->out[0].theirs, "features"))
         FAIL(INVALID, "step '%.*s': a look-up has one output, features", STR(step->name));
-    TRY_AS(feature_plan_new(e->s->store, e->project, step->service, &step->plan), "step '%.*s'",
-           STR(step->name));
-    if (feature_plan_features(step->plan, &names) == 0)
+    TRY_AS(plan_new(e->s, e->project, step->service, &step->plan), "step '%.*s'", STR(step->name));
+    if (feature_plan_features(step->plan->plan, &names) == 0)
         FAIL(INVALID, "step '%.*s': service '%.*s' has no features", STR(step->name), STR(step->service));
     return NULL;
 }

@@ -76,13 +76,14 @@ struct infer {
     size_t n;       /* rows */
     const float *x; /* by rows: n × features */
     size_t features;
+    int64_t missing;             /* features looked up that have no value */
     int64_t *event_at;           /* event time of each row; may be NULL */
     const struct plan_row *rows; /* with return_features: all rows */
     /* by its policy (policy.h) */
-    struct infer *next;    /* of its list */
-    int64_t due;           /* mono_ns() when it is given up; INT64_MAX: never */
-    size_t run_n;          /* outputs that are run: out_n, then those that only the policy wants */
-    struct bucket *bucket; /* may be NULL, as seq */
+    struct infer *next; /* of its list */
+    int64_t due;        /* mono_ns() when it is given up; INT64_MAX: never */
+    size_t run_n;       /* outputs that are run: out_n, then those that only the policy wants */
+    struct bucket *bucket, *bucket_of_all; /* may be NULL, as seq */
     struct sequence *seq;
     bool seq_turn; /* it is the one of seq that runs */
     bool keyed;    /* the answer is to be kept under: */

@@ -115,7 +115,7 @@ struct model {
 struct plan {
     int refs;
     struct feature_plan *plan;
-    struct str service; /* owned */
+    struct sight *sights[]; /* where look-ups are counted, by view; NULL: nowhere */
 };
 
 struct infer;
@@ -210,6 +210,8 @@ struct serve {
     pthread_mutex_t m;                  /* of what follows */
     struct runtime *runtimes[RUNTIMES]; /* by model_runtime; NULL: not asked for yet */
     struct model *models;
+    struct sight *sights; /* in sights_a */
+    struct arena *sights_a;
     struct depl *depls;
     struct snap *retired;
     pthread_t reaper;
@@ -253,8 +255,16 @@ struct model *model_find(struct serve *, struct str project, struct str version,
                          const struct deployment_spec *by);
 void model_unref(struct serve *, struct model *);
 void model_free(struct model *); /* not in the list any more */
-void plan_unref(struct plan *);
 void tally_unref(struct tally *);
+
+/* ---- lookups.c; plans with m held, but for an ensemble's own ---- */
+err plan_new(struct serve *, struct str project, struct str service, struct plan **out);
+void plan_unref(struct plan *); /* NULL is fine */
+/* Features of all rows of cols into x, and how many have no value onto *missing. rows: room for one row, or for each. NOT_FOUND
+ * and UNAVAILABLE: a view refuses to answer without a row, or with an old one. */
+err plan_read(struct serve *, const struct plan *, const struct columns *, const struct plan_binding *,
+              int64_t now, struct plan_row *rows, bool each, float *x, int64_t *missing);
+void lookups_put(struct serve *, struct buf *out);
 
 /* ---- load_runtime.c; without m ---- */
 err runtime_need(struct serve *, struct runtime **out); /* ONNX Runtime */

@@ -34,11 +34,11 @@ static struct plan_row *rows_new(struct infer *c, size_t n, size_t features, siz
 
 err keys_take(struct infer *c)
 {
-    const struct feature_plan *plan = c->entry->plan ? c->entry->plan->plan : NULL;
+    const struct plan *plan_of = c->entry->plan;
+    const struct feature_plan *plan = plan_of ? plan_of->plan : NULL;
     const struct str *names;
     struct columns cols;
     struct plan_binding binding;
-    struct kv_snap *kv;
     if (!plan || c->to->unfit.n)
         FAIL(UNAVAILABLE, "requests by key are not answered: %.*s",
              STR(c->to->unfit.n ? c->to->unfit : S("no feature service")));
@@ -55,18 +55,11 @@ err keys_take(struct infer *c)
     struct plan_row *rows = rows_new(c, keep ? c->n : 1, c->features, views);
     float *x = NEW_N(c->a, float, c->n * c->features);
     c->event_at = times_of(c, &cols, &binding);
-    TRY(kv_snap_begin(store_kv(c->s->store), &kv));
+    TRY(plan_read(c->s, plan_of, &cols, &binding, c->now, rows, keep, x, &c->missing));
     size_t texts = c->to->model->texts;
     struct str *text = NEW_N(c->a, struct str, c->n * texts + 1);
-    for (size_t r = 0; r < c->n; r++) {
-        const struct plan_row *row = &rows[keep ? r : 0];
-        feature_plan_row(plan, kv, &cols, &binding, r, c->now, row);
-        for (size_t f = 0; f < c->features; f++)
-            x[r * c->features + f] = (float)row->features[f];
-        if (texts)
-            feature_plan_row_texts(plan, &cols, &binding, r, text + r * texts);
-    }
-    kv_snap_end(kv);
+    for (size_t r = 0; texts && r < c->n; r++)
+        feature_plan_row_texts(plan, &cols, &binding, r, text + r * texts);
     c->x = x;
     c->rows = keep ? rows : NULL;
     c->in[0] = (struct tensor){ .type = TENSOR_F32,

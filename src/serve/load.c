@@ -28,15 +28,6 @@ void model_free(struct model *m)
     free(m);
 }
 
-void plan_unref(struct plan *p)
-{
-    if (!p || --p->refs)
-        return;
-    feature_plan_free(p->plan);
-    free((char *)(uintptr_t)p->service.p);
-    free(p);
-}
-
 void tally_unref(struct tally *t)
 {
     if (!t || --t->refs)

@@ -30,23 +30,6 @@ static void add(_Atomic int64_t *to, int64_t v)
         atomic_fetch_add_explicit(to, v, memory_order_relaxed);
 }
 
-/* Blocks of a fixed size, as the compiler makes vectors of them: a row may have a hundred thousand features. */
-static int64_t missing_of(const struct infer *c)
-{
-    enum { BLOCK = 64 };
-    size_t n = c->x ? c->n * c->features : 0, i = 0;
-    int64_t all = 0;
-    for (; n - i >= BLOCK; i += BLOCK) {
-        int some = 0;
-        for (size_t k = 0; k < BLOCK; k++)
-            some += isnan(c->x[i + k]);
-        all += some;
-    }
-    for (; i < n; i++)
-        all += isnan(c->x[i]);
-    return all;
-}
-
 static size_t bucket_of(int64_t ns)
 {
     size_t i = 0;
@@ -124,7 +107,7 @@ void infer_count(struct infer *c, err e, bool made_by_us)
         failure_count(c, e, made_by_us, now);
     } else {
         add(&c->count->rows, (int64_t)c->n);
-        add(&c->count->missing, missing_of(c));
+        add(&c->count->missing, c->missing);
         times_count(c->count, &c->at, now);
     }
     if (c->trace && c->trace->sampled) {
@@ -156,7 +139,7 @@ static const struct counter counters[] = {
     { "dhow_inference_failures_total", "counter", "Requests that a version failed.", AT(failed), 1, NULL },
     { "dhow_inference_refused_total", "counter", "Requests refused for what was in them.", AT(refused), 1, NULL },
     { "dhow_inference_rows_total", "counter", "Rows answered.", AT(rows), 1, NULL },
-    { "dhow_inference_missing_features_total", "counter", "Features without a value.", AT(missing), 1, NULL },
+    { "dhow_inference_missing_features_total", "counter", "Features looked up by key that have no value.", AT(missing), 1, NULL },
     { "dhow_inference_executions_total", "counter", "Runs of the model.", AT(executions), 1, NULL },
     { "dhow_inference_in_flight", "gauge", "Requests at work now.", AT(in_flight), 1, NULL },
     { "dhow_inference_shed_total", "counter", "Requests refused because the queue was full.", AT(shed), 1, NULL },
@@ -429,4 +412,5 @@ void serve_metrics(void *arg, struct buf *out)
     contests_put(snap, out);
     machine_put(s, snap, out);
     snap_leave(s, slot);
+    lookups_put(s, out);
 }

@@ -20,7 +20,7 @@ static struct str unfit(struct arena *a, const struct plan *p, const struct mode
         return fmt(a, "version %.*s does not take one float matrix", STR(m->name));
     if (m->features && m->features != n)
         return fmt(a, "version %.*s takes %zu features, service %.*s gives %zu", STR(m->name), m->features,
-                   STR(p->service), n);
+                   STR(feature_plan_name(p->plan)), n);
     if (m->texts) {
         size_t texts = feature_plan_texts(p->plan, &names);
         bool same = m->text_names && texts == m->texts;
@@ -28,16 +28,16 @@ static struct str unfit(struct arena *a, const struct plan *p, const struct mode
             same = str_eq(names[i], m->text_names[i]);
         if (!same)
             return fmt(a, "version %.*s takes other categories than service %.*s gives", STR(m->name),
-                       STR(p->service));
+                       STR(feature_plan_name(p->plan)));
         n = feature_plan_features(p->plan, &names);
     }
     for (size_t i = 0; m->names && i < n; i++)
         if (!str_eq(names[i], m->names[i]))
             return fmt(a, "feature %zu of version %.*s is %.*s, service %.*s gives %.*s", i, STR(m->name),
-                       STR(m->names[i]), STR(p->service), STR(names[i]));
+                       STR(m->names[i]), STR(feature_plan_name(p->plan)), STR(names[i]));
     if (m->definition.n && !same_json(a, m->definition, feature_plan_definition(p->plan)))
         return fmt(a, "version %.*s was trained on other definitions of the features of service %.*s",
-                   STR(m->name), STR(p->service));
+                   STR(m->name), STR(feature_plan_name(p->plan)));
     return S("");
 }
 

@@ -11,31 +11,26 @@ enum { LOADING_MS = 1000 };
 static void plan_find(struct step *t)
 {
     struct depl *d = t->d;
-    struct plan *old = d->now.plan;
-    struct feature_plan *p;
+    struct plan *old = d->now.plan, *new;
     if (!t->spec.service.n) {
         d->changed = d->changed || old;
         d->now.plan = NULL;
         plan_unref(old);
         return;
     }
-    if (old && !d->plan_stale && str_eq(old->service, t->spec.service))
+    bool same = old && str_eq(feature_plan_name(old->plan), t->spec.service);
+    if (same && !d->plan_stale)
         return;
-    err e = feature_plan_new(t->s->store, t->meta.project, t->spec.service, &p);
+    err e = plan_new(t->s, t->meta.project, t->spec.service, &new);
     if (e) {
         t->trouble = e->text;
         return;
     }
     d->plan_stale = false;
-    if (old && str_eq(old->service, t->spec.service) &&
-        str_eq(feature_plan_definition(old->plan), feature_plan_definition(p))) {
-        feature_plan_free(p);
+    if (same && feature_plan_same(old->plan, new->plan)) {
+        plan_unref(new);
         return;
     }
-    struct plan *new = calloc(1, sizeof *new);
-    if (!new)
-        abort();
-    *new = (struct plan){ .refs = 1, .plan = p, .service = text_own(t->spec.service) };
     d->now.plan = new;
     d->changed = true;
     plan_unref(old);

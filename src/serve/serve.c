@@ -81,6 +81,7 @@ void serve_close(struct serve *s)
         runtime_close(s->runtimes[i]);
     pthread_mutex_destroy(&s->m);
     pthread_mutex_destroy(&s->loading);
+    arena_free(s->sights_a);
     pthread_cond_destroy(&s->retiring);
     free(s);
 }

@@ -24,13 +24,10 @@ static inline err world_before(struct req *r)
 /* What belongs to one start of the daemon. */
 static inline void world_start(struct world *w)
 {
-    static const struct resource *const kinds[] = { &job_resource,
-                                                    &dataset_version_resource,
-                                                    &registry_resources[0],
-                                                    &registry_resources[1],
-                                                    &registry_resources[2],
-                                                    &serve_resources[0],
-                                                    NULL };
+    static const struct resource *const kinds[] = { &job_resource,          &dataset_version_resource,
+                                                    &registry_resources[0], &registry_resources[1],
+                                                    &registry_resources[2], &serve_resources[0],
+                                                    &feature_view_resource, NULL };
     struct arena *a = w->l.a;
     CHECK_OK(serve_open(&(struct serve_config){ .store = w->l.store }, &w->serve));
     w->tables[0] = auth_routes(w->l.auth, a);

@@ -9,7 +9,7 @@ static const char *const features_yaml =
     "  eventTime: ts\n  knownAt: known\n  expect:\n"
     "    - {rule: schema, columns: {id: BIGINT, ts: TIMESTAMP, known: TIMESTAMP, origin: VARCHAR, distance: BIGINT, delay: DOUBLE}}\n---\n"
     "kind: Entity\nmetadata: {name: origin}\nspec: {keys: [origin]}\n---\n"
-    "kind: FeatureView\nmetadata: {name: recent}\nspec:\n  dataset: flights\n  entity: origin\n  windows: [1h]\n"
+    "kind: FeatureView\nmetadata: {name: recent}\nspec:\n  dataset: flights\n  entity: origin\n  windows: [1h]\n  ttl: 1h\n"
     "  aggregates: [{name: delay, function: mean, column: delay}]\n---\n"
     "kind: FeatureService\nmetadata: {name: late_features}\nspec:\n  views: [recent]\n"
     "  request: [{name: distance, function: value, column: distance}]\n";
@@ -87,6 +87,8 @@ static void online_free(struct online *o)
 
 #define INFER "/v2/models/late/infer"
 #define BODY(entities, more) "{\"entities\":{" entities "}" more "}"
+#define LOOKUPS \
+    "dhow_inference_lookups_total{project=\"default\",service=\"late_features\",view=\"recent\",status="
 #define NAMES "[\"recent_delay_1h\",\"distance\"]"
 
 static yyjson_val *output_of(struct world *w, struct str body, size_t i)
@@ -125,6 +127,62 @@ TEST(features_come_from_the_keys_of_the_request)
     CHECK(has(
         buf_get(&b),
         "dhow_inference_missing_features_total{project=\"default\",deployment=\"late\",version=\"1\"} 3\n"));
+    CHECK(has(buf_get(&b), LOOKUPS "\"present\"} 1\n") && has(buf_get(&b), LOOKUPS "\"missing\"} 2\n"));
+    online_free(&o);
+}
+
+/* ---- what a view says of rows that are missing or old ---- */
+
+static void view_says(struct online *o, const char *more)
+{
+    want(
+        o->w, M_PUT, "/api/v1/projects/default/featureviews/recent",
+        fmtz(
+            o->w->l.a,
+            "{\"apiVersion\":\"dhow/v1\",\"kind\":\"FeatureView\",\"metadata\":{\"name\":\"recent\"},\"spec\":{\"dataset\":"
+            "\"flights\",\"entity\":\"origin\",\"windows\":[\"1h\"],\"ttl\":\"1h\",\"aggregates\":[{\"name\":\"delay\","
+            "\"function\":\"mean\",\"column\":\"delay\"}]%s}}",
+            more),
+        200);
+}
+
+/* Until the answer says `part`: the reconciler has seen the view by then. */
+static void wait_answer(struct online *o, const char *origin, const char *ts, int status, const char *part)
+{
+    struct http_reply r = { 0 };
+    const char *body = fmtz(
+        o->w->l.a,
+        BODY("\"origin\":[\"ATL\",\"%s\"],\"distance\":[1,1],\"ts\":[\"2001-05-01T10:00:00\",\"%s\"]",
+             ",\"parameters\":{\"return_features\":true}"),
+        origin, ts);
+    for (int i = 0; i < 2000; i++, nap()) {
+        r = ask(o->w, M_POST, INFER, str_of(body));
+        if (r.status == status && has(r.body, part))
+            return;
+    }
+    cr_assert_fail("never %d with %s: %d %.*s", status, part, r.status, STR(r.body));
+}
+
+TEST(a_view_says_what_stands_for_rows_that_are_missing_or_old)
+{
+    struct online o = online_new(NAMES);
+    const double delays[] = { 4 };
+    push_delays(&o, "ATL", delays, 1);
+    view_says(&o, ",\"missing\":\"default\",\"stale\":\"refuse\",\"defaults\":{\"delay\":-7}");
+    wait_answer(&o, "ZZZ", stamp, 200, "\"data\":[4,1,-7,1]");
+    wait_answer(&o, "ATL", "2001-05-01T12:00:00", 503, "the row for the keys of row 1 is older than its ttl");
+    view_says(&o, ",\"missing\":\"refuse\",\"stale\":\"default\"");
+    wait_answer(&o, "ZZZ", stamp, 404, "view 'recent' has no row for the keys of row 1");
+    wait_answer(&o, "ATL", "2001-05-01T12:00:00", 200, "\"data\":[4,1,0,1]");
+    struct buf b = buf_new(o.w->l.a);
+    serve_metrics(o.w->serve, &b);
+    CHECK(!has(buf_get(&b), LOOKUPS "\"missing\"} 0\n") && !has(buf_get(&b), LOOKUPS "\"stale\"} 0\n"));
+    want(
+        o.w, M_PUT, "/api/v1/projects/default/featureviews/recent",
+        "{\"apiVersion\":\"dhow/v1\",\"kind\":\"FeatureView\",\"metadata\":{\"name\":\"recent\"},\"spec\":{\"dataset\":\"flights\","
+        "\"entity\":\"origin\",\"windows\":[\"1h\"],\"aggregates\":[{\"name\":\"delay\",\"function\":\"mean\",\"column\":\"delay\"}],"
+        "\"defaults\":{\"dely\":0}}}",
+        400);
     online_free(&o);
 }
 
