@@ -14,6 +14,7 @@ SCHEMA_TABLE(canary_step, CANARY_STEP, "One step of a trial.");
 SCHEMA_TABLE(canary_abort, CANARY_ABORT, "When a new version is taken back.");
 SCHEMA_TABLE(canary, CANARY, "How a new version is tried.");
 SCHEMA_TABLE(batching, BATCHING, "How requests wait, and run together.");
+SCHEMA_TABLE(limits_of_all, LIMITS_OF_ALL, "What all tokens may ask of a deployment together.");
 SCHEMA_TABLE(limits, LIMITS, "What one token may ask.");
 SCHEMA_TABLE(sequence_control, SEQUENCE_CONTROL, "An input that tells of the sequence.");
 SCHEMA_TABLE(sequence_state, SEQUENCE_STATE, "An input and the output that is its next value.");

@@ -54,10 +54,15 @@ extern const char *const sequence_control_kinds[];
     F(T, ENUM, timeout_action, 0, "reject: 504; delay: it waits on, behind all others.", .values = timeout_actions) \
     F(T, I64,  priorities, 0, "Levels of priority; 1 is the highest.", .def = "1", .min = 1, .max = 16)          \
     F(T, I64,  default_priority, 0, "Of requests that name none; 0: the middle.", .def = "0", .min = 0, .max = 16)
+#define LIMITS_OF_ALL(F, O, L, T)                                                                                \
+    F(T, F64,  per_second, 0, "Requests of all tokens in a second; 0: any.", .def = "0", .min = 0, .max = 1e9)   \
+    F(T, I64,  burst,      0, "Requests that may come at once before that counts; 0: a second's.", .def = "0", .min = 0, .max = 1e9) \
+    F(T, I64,  in_flight,  0, "Requests of all tokens at work at once; 0: any.", .def = "0", .min = 0, .max = 1e6)
 #define LIMITS(F, O, L, T)                                                                                       \
     F(T, F64,  per_second, 0, "Requests of one token in a second; 0: any.", .def = "0", .min = 0, .max = 1e9)    \
     F(T, I64,  burst,      0, "Requests that may come at once before that counts; 0: a second's.", .def = "0", .min = 0, .max = 1e9) \
-    F(T, I64,  in_flight,  0, "Requests of one token at work at once; 0: any.", .def = "0", .min = 0, .max = 1e6)
+    F(T, I64,  in_flight,  0, "Requests of one token at work at once; 0: any.", .def = "0", .min = 0, .max = 1e6) \
+    O(T, limits_of_all, project, 0, "What all tokens of the project may ask together, however many it has.")
 #define SEQUENCE_CONTROL(F, O, L, T)                                                                             \
     F(T, STR,  input, REQUIRED, "Input of the model that it fills.", .len_max = 256)                             \
     F(T, ENUM, kind,  REQUIRED, "start, end: 1 in such a request, else 0; ready: 1; id: the sequence's.", .values = sequence_control_kinds)
@@ -129,7 +134,7 @@ extern const char *const sequence_control_kinds[];
     F(T, ENUM, runtime, 0, "What runs them: onnx: ONNX Runtime; engine: our own engine, for small networks; native: the kernel for trees as their trainer wrote them; these two once they agree with ONNX Runtime within 1e-5 on rows that are tried at each load; auto: the one of them that is surely faster, else ONNX Runtime.", .values = model_runtimes, .def = "auto") \
     F(T, DURATION, run_timeout, 0, "A run that takes longer, or than a gRPC client's deadline, is ended: 504; 0: never.", .def = "0s", .min = 0, .max = 8.64e7) \
     O(T, batching, batching, 0, "How requests wait, and run together.")                                          \
-    O(T, limits, limits, 0, "What one token may ask.")                                                           \
+    O(T, limits, limits, 0, "What one token may ask, and all together.")                                                           \
     O(T, sequencing, sequence, 0, "Requests that belong together, in their order, with a state.")                \
     O(T, caching, cache, 0, "Answers that are kept.")                                                            \
     O(T, ensemble, ensemble, 0, "A graph of deployments and look-ups, in place of a model.")                     \
@@ -213,6 +218,7 @@ SCHEMA(canary_step, CANARY_STEP);
 SCHEMA(canary_abort, CANARY_ABORT);
 SCHEMA(canary, CANARY);
 SCHEMA(batching, BATCHING);
+SCHEMA(limits_of_all, LIMITS_OF_ALL);
 SCHEMA(limits, LIMITS);
 SCHEMA(sequence_control, SEQUENCE_CONTROL);
 SCHEMA(sequence_state, SEQUENCE_STATE);

@@ -59,8 +59,8 @@ struct policy {
     struct sequencing sequence;
     size_t preferred[PREFERRED_MAX], preferred_n;
     size_t instances, levels;
-    int64_t run_ns_max;      /* 0: any */
-    struct limiter *limiter; /* may be NULL, as the next two */
+    int64_t run_ns_max;                       /* 0: any */
+    struct limiter *limiter, *limiter_of_all; /* may be NULL, as the next two */
     struct cache *cache;
     struct sequences *sequences;
     struct round rounds[LOOPS_MAX];
@@ -111,7 +111,9 @@ int64_t run_clock(const struct infer *c, int64_t mono);
 void run_count(struct infer *c, size_t rows, size_t requests, int64_t worked_ns);
 
 /* ---- limit.c ---- */
-struct limiter *limiter_new(struct arena *a, const struct limits *); /* NULL: no limits */
+/* Of each token, and of all together. NULL: no limits. */
+struct limiter *limiter_new(struct arena *a, const struct limits *);
+struct limiter *limiter_of_all(struct arena *a, const struct limits_of_all *);
 /* LIMIT. What it takes is given back by limit_leave. */
 err limit_enter(struct infer *c);
 void limit_leave(struct infer *c);

@@ -106,6 +106,7 @@ static struct policy *policy_new(const struct deployment_spec *spec, struct str 
     p->levels = (size_t)spec->batching.priorities + 1;
     p->run_ns_max = spec->run_timeout * 1000000;
     p->limiter = limiter_new(a, &spec->limits);
+    p->limiter_of_all = limiter_of_all(a, &spec->limits.project);
     p->cache = cache_new(&spec->cache);
     p->sequences = sequences_new(a, &spec->sequence);
     p->next_due = INT64_MAX;

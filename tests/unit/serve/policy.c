@@ -38,6 +38,29 @@ TEST(a_token_has_so_many_at_work)
     asks_free(k);
 }
 
+TEST(a_project_has_its_rate_however_many_tokens_it_has)
+{
+    struct asks *k = asks_new(DEPLOYMENT(", limits: {inFlight: 2, project: {perSecond: 0.01, burst: 3}}"),
+                              false);
+    answer_to(k, "x=1&who=0", 200);
+    answer_to(k, "x=1&who=1", 200);
+    answer_to(k, "x=1&who=0", 200);
+    struct str told = answer_to(k, "x=1&who=1", 429);
+    CHECK(has(told, "the project's tokens together ask 'late' for more answers a second than allowed"));
+    asks_free(k);
+    k = asks_new(DEPLOYMENT(", instances: 1, limits: {project: {inFlight: 2}}"), false);
+    toy_hold(k, true);
+    int a = query(k, "x=1&who=0"), b = query(k, "x=2&who=1");
+    wait_queue(k, 1);
+    answer_to(k, "x=3&who=0", 429);
+    toy_hold(k, false);
+    answer(k, a, 200);
+    answer(k, b, 200);
+    for (int i = 0; i < 5; i++)
+        answer_to(k, "x=3&who=0", 200);
+    asks_free(k);
+}
+
 TEST(buckets_go_to_who_needs_them)
 {
     auto_arena struct arena *a = arena_new(0);
