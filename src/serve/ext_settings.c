@@ -23,8 +23,8 @@ static err log_one(struct log_change *to, struct str key, yyjson_val *v)
         to->verbose = yyjson_get_uint(v);
     else if (str_is(key, "log_error") && yyjson_is_true(v))
         return NULL;
-    else if (str_is(key, "log_format") && yyjson_is_str(v) && str_is(text_of(v), "ISO8601"))
-        return NULL;
+    else if (str_is(key, "log_format") && (str_is(text_of(v), "ISO8601") || str_is(text_of(v), "default")))
+        return NULL; /* two names of the one form that there is */
     else if (str_is(key, "log_error") || str_is(key, "log_format") || str_is(key, "log_file"))
         FAIL(UNSUPPORTED, "'%.*s' is set when the server starts, not over the network", STR(key));
     else
@@ -67,7 +67,6 @@ enum { RATE_MAX = 1000000000 };
 static const struct { /* what stays as it is */
     struct str name, value;
 } fixed[] = {
-    { S_INIT("trace_count"), S_INIT("-1") },
     { S_INIT("log_frequency"), S_INIT("0") },
     { S_INIT("trace_mode"), S_INIT("triton") },
     { S_INIT("trace_file"), S_INIT("") },
@@ -88,48 +87,59 @@ static err fixed_one(struct str key, yyjson_val *v)
 
 static err level_one(yyjson_val *v, struct trace_setting *to)
 {
-    to->on = v && str_is(text_of(v), "TIMESTAMPS");
-    if (v && !to->on && !str_is(text_of(v), "OFF"))
+    to->level = v && str_is(text_of(v), "TIMESTAMPS") ? TRACE_ON : TRACE_OFF;
+    if (v && to->level == TRACE_OFF && !str_is(text_of(v), "OFF"))
         FAIL(UNSUPPORTED, "trace_level is OFF or TIMESTAMPS: values of tensors are not traced");
     return NULL;
 }
 
-static err rate_one(yyjson_val *v, struct trace_setting *to)
+static err whole_one(struct str key, yyjson_val *v, int64_t min, int64_t *to)
 {
-    to->rate = TRACE_RATE;
-    if (v && (!str_i64(text_of(v), &to->rate) || to->rate < 1 || to->rate > RATE_MAX))
-        FAIL(INVALID, "trace_rate is a whole number from 1 to %d, as text", RATE_MAX);
+    if (!str_i64(text_of(v), to) || *to < min || *to > RATE_MAX)
+        FAIL(INVALID, "%.*s is a whole number from %lld to %d, as text", STR(key), (long long)min, RATE_MAX);
     return NULL;
 }
 
-/* null, or nothing in the list: what it is at the start. Else a text, or a list of one. */
-static err trace_one(struct str key, yyjson_val *v, struct trace_setting *to)
+/* null, or nothing in the list: what it is without this setting. Else a text, or a list of one. */
+static err trace_one(struct str key, yyjson_val *v, const struct trace_setting *none,
+                     struct trace_setting *to)
 {
     if (yyjson_is_arr(v) && yyjson_arr_size(v) <= 1)
         v = yyjson_arr_get_first(v);
     if (yyjson_is_null(v))
         v = NULL;
-    return str_is(key, "trace_level")  ? level_one(v, to)
-           : str_is(key, "trace_rate") ? rate_one(v, to)
-                                       : fixed_one(key, v);
+    if (str_is(key, "trace_level") && v)
+        return level_one(v, to);
+    if (str_is(key, "trace_rate") && v)
+        return whole_one(key, v, 1, &to->rate);
+    if (str_is(key, "trace_count") && v)
+        return whole_one(key, v, TRACE_COUNT_ANY, &to->count);
+    if (str_is(key, "trace_level"))
+        to->level = none->level;
+    else if (str_is(key, "trace_rate"))
+        to->rate = none->rate;
+    else if (str_is(key, "trace_count"))
+        to->count = none->count;
+    else
+        return fixed_one(key, v);
+    return NULL;
 }
 
-/* There is one setting, the server's: who has a project alone does not change it, and no model has its own. */
+/* Who has a project alone sets that of its models, and not the server's. */
 static err trace_change(struct call *c)
 {
-    struct trace_setting was = trace_setting_get(c->s), to = was;
+    const struct trace_setting *none = c->name.n ? &trace_inherited : &trace_at_start;
+    struct trace_setting was = trace_setting_own(c->s, c->project, c->name), to = was;
     size_t i, max;
     yyjson_val *k, *v;
     TRY(auth_may(req_who(c->r), S("model.operate"), c->project));
     yyjson_obj_foreach (c->body, i, max, k, v)
-        TRY(trace_one(text_of(k), v, &to));
-    if (to.on == was.on && to.rate == was.rate)
+        TRY(trace_one(text_of(k), v, none, &to));
+    if (to.level == was.level && to.rate == was.rate && to.count == was.count)
         return NULL;
-    if (c->name.n)
-        FAIL(UNSUPPORTED, "a model has no trace setting of its own; set the server's");
-    TRY(auth_may(req_who(c->r), S("server.operate"), S("*")));
-    trace_setting_put(c->s, to);
-    return NULL;
+    if (!c->name.n)
+        TRY(auth_may(req_who(c->r), S("server.operate"), S("*")));
+    return trace_setting_put(c->s, c->project, c->name, to);
 }
 
 static err model_there(struct call *c)
@@ -148,13 +158,14 @@ err trace_setting(struct call *c)
     TRY(model_there(c));
     if (c->body && yyjson_obj_size(c->body))
         TRY(trace_change(c));
-    struct trace_setting now = trace_setting_get(c->s);
+    struct trace_setting now = trace_setting_now(c->s, c->project, c->name);
     json_obj(&c->j);
     json_key(&c->j, S("trace_level"));
     json_arr(&c->j);
-    json_str(&c->j, now.on ? S("TIMESTAMPS") : S("OFF"));
+    json_str(&c->j, now.level == TRACE_ON ? S("TIMESTAMPS") : S("OFF"));
     json_arr_end(&c->j);
     json_kstr(&c->j, "trace_rate", fmt(c->a, "%lld", (long long)now.rate));
+    json_kstr(&c->j, "trace_count", fmt(c->a, "%lld", (long long)now.count));
     for (size_t i = 0; i < FIXED; i++) {
         json_key(&c->j, fixed[i].name);
         json_str(&c->j, fixed[i].value);

@@ -140,6 +140,7 @@ struct entry {
     struct str header, cookie; /* what is sticky; the header's name in lower case; empty: nothing */
     struct mirror *mirror;     /* may be NULL */
     struct contest *contest;   /* may be NULL */
+    struct sampler *sampler;   /* trace.c: a setting of its own; may be NULL */
     struct policy *policy;     /* how requests come to their run (policy.h); NULL: each at once */
 };
 struct snap {
@@ -375,14 +376,22 @@ void trace_log_free(struct trace_log *);
 /* Writes a list of the last traced requests, the newest first: {trace, span, parent, deployment, version, error,
  * arrived (µs since 1970), and ns from there: ready, started, ran, ended}. */
 void trace_recent(struct serve *, struct str project, struct json *); /* project "": of all */
-/* Whether one in `rate` requests that bring no trace begins one. */
+/* Whether one in `rate` requests that bring no trace begins one, and how many more will. A deployment's own setting has the
+ * server's where it says nothing. */
+enum trace_level { TRACE_INHERIT, TRACE_OFF, TRACE_ON };
 enum { TRACE_RATE = 1000 }; /* at the start, when it is off */
+enum { TRACE_COUNT_ANY = -1, TRACE_COUNT_INHERIT = -2 };
 struct trace_setting {
-    bool on;
-    int64_t rate; /* from 1 */
+    enum trace_level level;
+    int64_t rate;  /* from 1; 0: the server's */
+    int64_t count; /* from 0, TRACE_COUNT_ANY or TRACE_COUNT_INHERIT */
 };
-void trace_setting_put(struct serve *, struct trace_setting);
-struct trace_setting trace_setting_get(const struct serve *);
+extern const struct trace_setting trace_at_start, trace_inherited;
+/* Of a deployment, or of the server (name empty). NOT_FOUND, LIMIT. */
+err trace_setting_put(struct serve *, struct str project, struct str name, struct trace_setting);
+struct trace_setting trace_setting_own(struct serve *, struct str project, struct str name);
+/* With nothing inherited. */
+struct trace_setting trace_setting_now(struct serve *, struct str project, struct str name);
 
 /* ---- load_report.c ---- */
 struct load_report {

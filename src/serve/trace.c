@@ -4,7 +4,7 @@
 #include "serve/infer.h"
 #include <stdlib.h>
 
-enum { KEPT = 256, NAME_BYTES = 128 };
+enum { KEPT = 256, NAME_BYTES = 128, OWN_MAX = 4096 };
 
 struct kept {
     char trace[TRACE_TEXT]; /* id, our span, flags */
@@ -13,13 +13,37 @@ struct kept {
     enum err_code error;
     int64_t arrived_us, ready, started, ran, ended; /* ns after arrival; 0: it did not come to that */
 };
-struct trace_log {
-    _Atomic int64_t every; /* of the setting: its rate; while it is off, less than 0 */
+struct sampler {
+    struct sampler *next;
+    struct str project, name;
+    _Atomic enum trace_level level;
+    _Atomic int64_t rate, left;
     _Atomic uint64_t seen; /* requests without a trace, while it is on */
+};
+struct trace_log {
+    struct sampler of_server;
+    struct sampler *own; /* of deployments, in a; they stay. With serve.m held */
+    size_t own_n;
+    struct arena *a;
     pthread_mutex_t m;
     size_t n; /* kept so far; the newest is at (n - 1) % KEPT */
     struct kept v[KEPT];
 };
+
+const struct trace_setting trace_at_start = { TRACE_OFF, TRACE_RATE, TRACE_COUNT_ANY },
+                           trace_inherited = { TRACE_INHERIT, 0, TRACE_COUNT_INHERIT };
+
+static void sampler_set(struct sampler *x, struct trace_setting to)
+{
+    atomic_store(&x->level, to.level);
+    atomic_store(&x->rate, to.rate);
+    atomic_store(&x->left, to.count);
+}
+
+static struct trace_setting sampler_get(const struct sampler *x)
+{
+    return (struct trace_setting){ atomic_load(&x->level), atomic_load(&x->rate), atomic_load(&x->left) };
+}
 
 struct trace_log *trace_log_new(void)
 {
@@ -27,7 +51,8 @@ struct trace_log *trace_log_new(void)
     if (!l)
         abort();
     pthread_mutex_init(&l->m, NULL);
-    l->every = -TRACE_RATE;
+    l->a = arena_new(0);
+    sampler_set(&l->of_server, trace_at_start);
     return l;
 }
 
@@ -36,18 +61,63 @@ void trace_log_free(struct trace_log *l)
     if (!l)
         return;
     pthread_mutex_destroy(&l->m);
+    arena_free(l->a);
     free(l);
 }
 
-void trace_setting_put(struct serve *s, struct trace_setting to)
+/* ---- settings ---- */
+
+/* One that was of a deployment of that name before begins anew. */
+static err sampler_new(struct trace_log *l, struct str project, struct str name, struct sampler **out)
 {
-    atomic_store(&s->traces->every, to.on ? to.rate : -to.rate);
+    struct sampler *x = l->own;
+    while (x && !(str_eq(x->project, project) && str_eq(x->name, name)))
+        x = x->next;
+    if (!x && l->own_n == OWN_MAX)
+        FAIL(LIMIT, "%d deployments have trace settings of their own already", OWN_MAX);
+    if (!x) {
+        x = NEW(l->a, struct sampler);
+        x->project = str_dup(l->a, project);
+        x->name = str_dup(l->a, name);
+        x->next = l->own;
+        l->own = x;
+        l->own_n++;
+    }
+    *out = x;
+    return NULL;
 }
 
-struct trace_setting trace_setting_get(const struct serve *s)
+err trace_setting_put(struct serve *s, struct str project, struct str name, struct trace_setting to)
 {
-    int64_t every = atomic_load(&s->traces->every);
-    return (struct trace_setting){ every > 0, every > 0 ? every : -every };
+    struct trace_log *l = s->traces;
+    struct sampler *x = &l->of_server;
+    LOCKED(&s->m);
+    struct depl *d = name.n ? depl_find(s, project, name) : NULL;
+    if (name.n && !d)
+        return model_unknown(name);
+    if (d && !d->now.sampler)
+        TRY(sampler_new(l, project, name, &x));
+    sampler_set(d && d->now.sampler ? d->now.sampler : x, to);
+    if (d && !d->now.sampler) {
+        d->now.sampler = x;
+        snap_publish(s);
+    }
+    return NULL;
+}
+
+struct trace_setting trace_setting_own(struct serve *s, struct str project, struct str name)
+{
+    LOCKED(&s->m);
+    const struct depl *d = name.n ? depl_find(s, project, name) : NULL;
+    const struct sampler *x = name.n ? d ? d->now.sampler : NULL : &s->traces->of_server;
+    return x ? sampler_get(x) : trace_inherited;
+}
+
+struct trace_setting trace_setting_now(struct serve *s, struct str project, struct str name)
+{
+    struct trace_setting all = sampler_get(&s->traces->of_server), own = trace_setting_own(s, project, name);
+    return (struct trace_setting){ own.level ? own.level : all.level, own.rate ? own.rate : all.rate,
+                                   own.count == TRACE_COUNT_INHERIT ? all.count : own.count };
 }
 
 /* ---- taking ---- */
@@ -73,10 +143,27 @@ static void headers_find(const struct req *r, struct asked_headers *out)
     }
 }
 
-static bool chosen(struct trace_log *l)
+/* One less to take, if there is a number of them. */
+static bool count_down(struct sampler *x)
 {
-    int64_t every = atomic_load_explicit(&l->every, memory_order_relaxed);
-    return every > 0 && atomic_fetch_add_explicit(&l->seen, 1, memory_order_relaxed) % (uint64_t)every == 0;
+    int64_t left = atomic_load_explicit(&x->left, memory_order_relaxed);
+    while (left > 0 && !atomic_compare_exchange_weak(&x->left, &left, left - 1))
+        ;
+    return left != 0;
+}
+
+static bool chosen(const struct infer *c)
+{
+    struct sampler *all = &c->s->traces->of_server, *own = c->entry->sampler;
+    enum trace_level level = own ? atomic_load_explicit(&own->level, memory_order_relaxed) : TRACE_INHERIT;
+    level = level ? level : atomic_load_explicit(&all->level, memory_order_relaxed);
+    if (level != TRACE_ON)
+        return false;
+    int64_t rate = own ? atomic_load_explicit(&own->rate, memory_order_relaxed) : 0;
+    bool rated = rate > 0, counted = own && atomic_load(&own->left) != TRACE_COUNT_INHERIT;
+    rate = rated ? rate : atomic_load_explicit(&all->rate, memory_order_relaxed);
+    uint64_t turn = atomic_fetch_add_explicit(&(rated ? own : all)->seen, 1, memory_order_relaxed);
+    return turn % (uint64_t)rate == 0 && count_down(counted ? own : all);
 }
 
 void trace_take(struct infer *c)
@@ -93,7 +180,7 @@ void trace_take(struct infer *c)
             req_reply_header(c->r, "endpoint-load-metrics", text);
     }
     if (h.parents != 1 || !trace_parse(h.parent, h.state, &t)) {
-        if (!chosen(c->s->traces))
+        if (!chosen(c))
             return;
         trace_begin(&t);
     }

@@ -346,6 +346,21 @@ def test_trace_settings_can_be_read(client):
     assert {"trace_level", "trace_rate", "trace_count", "log_frequency"} <= set(told)
 
 
+def test_trace_settings_can_be_changed_and_taken_back(client):
+    """The server's, and a model's own: a number set there, the rest as the server has it; None is the server's again."""
+    def rate(told):
+        told = told.get("settings", told)
+        return int(told["trace_rate"]["value"][0] if client.how == "grpc" else told["trace_rate"])
+    before = rate(client.get_trace_settings())
+    assert rate(client.update_trace_settings(settings={"trace_rate": "500", "trace_count": "9"})) == 500
+    assert rate(client.get_trace_settings(model_name="linear")) == 500
+    assert rate(client.update_trace_settings(model_name="linear", settings={"trace_rate": "7"})) == 7
+    assert rate(client.get_trace_settings(model_name="linear")) == 7 and rate(client.get_trace_settings()) == 500
+    assert rate(client.update_trace_settings(model_name="linear", settings={"trace_rate": None})) == 500
+    assert rate(client.update_trace_settings(settings={"trace_rate": None, "trace_count": None})) == before
+    close(client.linear().as_numpy("y"), Y)
+
+
 def test_log_settings_can_be_read_and_changed(client):
     told = client.get_log_settings()
     told = told.get("settings", told)

@@ -201,7 +201,6 @@ static size_t traces(struct world *w)
 TEST(tracing_is_switched_on_for_one_in_so_many)
 {
     struct world *w = serving();
-    want(w, M_POST, "/v2/models/late/trace/setting", "{\"trace_level\":[\"TIMESTAMPS\"]}", 501);
     want(w, M_POST, "/v2/trace/setting", "{\"trace_rate\":\"2\"}", 200);
     want(w, M_POST, "/v2/models/late/infer", X, 200);
     CHECK(traces(w) == 0);
@@ -217,6 +216,30 @@ TEST(tracing_is_switched_on_for_one_in_so_many)
     CHECK_STR(text_at(w, r, "/trace_rate"), "1000");
     want(w, M_POST, "/v2/models/late/infer", X, 200);
     CHECK(traces(w) == 3);
+    world_free(w);
+}
+
+#define OF_LATE "/v2/models/late/trace/setting"
+
+TEST(a_model_has_a_trace_setting_of_its_own)
+{
+    struct world *w = serving();
+    struct http_reply r = want(
+        w, M_POST, OF_LATE, "{\"trace_level\":[\"TIMESTAMPS\"],\"trace_rate\":\"1\",\"trace_count\":\"3\"}",
+        200);
+    CHECK_STR(text_at(w, r, "/trace_level/0"), "TIMESTAMPS");
+    CHECK_STR(text_at(w, want(w, M_GET, "/v2/trace/setting", "", 200), "/trace_level/0"), "OFF");
+    for (int i = 0; i < 5; i++)
+        want(w, M_POST, "/v2/models/late/infer", X, 200);
+    CHECK(traces(w) == 3); /* as many as it was to take */
+    CHECK_STR(text_at(w, want(w, M_GET, OF_LATE, "", 200), "/trace_count"), "0");
+    want(w, M_POST, "/v2/trace/setting", "{\"trace_rate\":\"7\"}", 200);
+    r = want(w, M_POST, OF_LATE, "{\"trace_level\":null,\"trace_rate\":[],\"trace_count\":null}", 200);
+    CHECK_STR(text_at(w, r, "/trace_level/0"), "OFF"); /* the server's again */
+    CHECK_STR(text_at(w, r, "/trace_rate"), "7");
+    CHECK_STR(text_at(w, r, "/trace_count"), "-1");
+    want(w, M_POST, OF_LATE, "{\"trace_count\":\"-2\"}", 400);
+    want(w, M_POST, OF_LATE, "{\"trace_count\":\"x\"}", 400);
     world_free(w);
 }
 

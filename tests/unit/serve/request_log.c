@@ -313,10 +313,11 @@ TEST(rows_that_a_killed_process_left_are_published_by_the_next)
 TEST(the_last_traced_requests_tell_their_times)
 {
     struct world *w = logged(DEPLOYMENT(""));
-    trace_setting_put(w->serve, (struct trace_setting){ true, 1 });
+    CHECK_OK(
+        trace_setting_put(w->serve, S(""), S(""), (struct trace_setting){ TRACE_ON, 1, TRACE_COUNT_ANY }));
     want(w, M_POST, INFER, BODY("one", "1", "1,2") "}", 200);
     want(w, M_POST, INFER, "{\"inputs\":[]}", 400);
-    trace_setting_put(w->serve, (struct trace_setting){ false, 1 });
+    CHECK_OK(trace_setting_put(w->serve, S(""), S(""), trace_at_start));
     want(w, M_POST, INFER, BODY("one", "1", "1,2") "}", 200);
     struct json j = json_new(w->l.a);
     yyjson_val *v;
