@@ -256,14 +256,23 @@ static struct str order_sql(struct ingest *in)
     return buf_get(&b);
 }
 
+/* Lists are wide, and a row group is what a reader has in memory at once: of images as few as DuckDB writes together. */
+static const char *groups_sql(const struct ingest *in)
+{
+    for (size_t i = 0; i < in->columns.n; i++)
+        if (column_is_list(in->columns.v[i].type))
+            return ", ROW_GROUP_SIZE 2048";
+    return "";
+}
+
 static err rows_write(struct ingest *in)
 {
     step_begin(in, in->spec.order_by.n ? "sorting rows" : "writing rows", 5, 65);
     err e = duck_run(in->duck,
                      "COPY (SELECT * FROM (\n%.*s\n) AS q%.*s%.*s) TO %.*s "
-                     "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false)",
+                     "(FORMAT parquet, COMPRESSION zstd, USE_TMP_FILE false%s)",
                      STR(in->spec.query), STR(until_sql(in)), STR(order_sql(in)),
-                     STR(sql_text(in->a, str_of(in->out))));
+                     STR(sql_text(in->a, str_of(in->out))), groups_sql(in));
     if (e)
         return err_wrap(source_blame(in->duck, in->a, in->sources, in->n, &in->spec, e),
                         "query of dataset '%.*s'", STR(in->name));

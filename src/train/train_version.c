@@ -98,10 +98,12 @@ static err version_read(struct arena *a, const struct version_in *v, struct trai
     struct train_source *files = NEW_N(a, struct train_source, v->paths.n + 1);
     if (version_labelled(&v->spec))
         TRY(roles_read(a, v, job));
-    for (size_t i = 0; i < v->spec.columns.n && !job->label.n; i++)
-        if (c[i].role == IS_ID || c[i].role == IS_KEY)
+    for (size_t i = 0; i < v->spec.columns.n; i++) {
+        if (!job->label.n && (c[i].role == IS_ID || c[i].role == IS_KEY))
             push(a, &job->aside, c[i].name);
-    job->until = v->spec.until;
+        if (c[i].role == IS_EVENT_TIME && str_eq(c[i].name, job->at.n ? job->at : job->with->split.at))
+            job->until = v->spec.until; /* it says nothing of other times */
+    }
     for (size_t i = 0; i < v->paths.n; i++)
         files[i] = (struct train_source){ .path = v->paths.v[i], .format = FILE_PARQUET };
     job->files = files;

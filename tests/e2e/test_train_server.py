@@ -44,8 +44,9 @@ def sources_make(folder):
 
 SOURCES = {"digits": ("digits.parquet", "parquet"), "cancer": ("cancer.csv", "csv"), "text": ("text.txt", "text")}
 DATASETS = {
-    "digits": {"sources": ["digits"], "query": "SELECT image, digit FROM digits"},
-    "patients": {"sources": ["cancer"], "query": "SELECT * FROM cancer", "id": "patient"},
+    "digits": {"sources": ["digits"], "query": "SELECT image, digit, image::UTINYINT[] AS ink FROM digits"},
+    "patients": {"sources": ["cancer"], "query": "SELECT *, patient % 3 AS ward, if(mean_area > 600, 'large', 'small') AS size FROM cancer",
+                 "id": "patient"},
     "visits": {"sources": ["cancer"], "query": "SELECT * FROM cancer", "id": "patient", "eventTime": "seen", "knownAt": "known"},
     "lines": {"sources": ["text"], "query": "SELECT line, text FROM text", "id": "line"},
 }
@@ -109,9 +110,11 @@ def deployed(one, name, job):
     return version["spec"], onnxruntime.InferenceSession(str(blob(one, version["spec"]["onnx"])))
 
 
-def ask(one, name, tensor, datatype, x):
+def ask(one, name, **tensors):
+    """What the deployment says of these arrays."""
+    types = {"f": "FP32", "i": "INT64", "O": "BYTES"}
     reply = one.http("POST", f"/v2/models/{name}/infer", json={"inputs": [
-        {"name": tensor, "datatype": datatype, "shape": list(x.shape), "data": x.ravel().tolist()}]})
+        {"name": n, "datatype": types[x.dtype.kind], "shape": list(x.shape), "data": x.ravel().tolist()} for n, x in tensors.items()]})
     assert reply.status_code == 200, reply.text
     out, = reply.json()["outputs"]
     return np.array(out["data"]).reshape(out["shape"])
@@ -132,7 +135,7 @@ def test_images_are_a_dataset_that_a_cnn_learns_from(one):
     assert version["signature"]["inputs"] == [{"name": "image", "type": "FP32", "shape": [-1, 1, 8, 8]}]
     assert "DatasetVersion/digits.1" in version["inputs"] and version["metrics"]["accuracy"] == metrics["accuracy"]
     x = np.array(rows_of(one, "digits.1")["image"].tolist()[:50], np.float32).reshape(-1, 1, 8, 8)
-    assert np.allclose(ask(one, "digits", "image", "FP32", x), session.run(None, {"image": x})[0], rtol=1e-5, atol=1e-6)
+    assert np.allclose(ask(one, "digits", image=x), session.run(None, {"image": x})[0], rtol=1e-5, atol=1e-6)
 
     # The same bits as without a server: the rows, their order and what is held out are the same.
     folder = here(one, "digits", data={"path": str(one.sources / "digits.parquet")}, **spec)
@@ -153,7 +156,7 @@ def test_lines_of_text_are_the_text_that_a_gpt_learns_from(one):
     text = (one.sources / "text.txt").read_bytes().decode()[7:7 + 4 * 32]
     x = np.array([characters.index(c) + 1 for c in text], np.int64).reshape(4, 32)
     name = version["signature"]["inputs"][0]["name"]
-    assert np.allclose(ask(one, "lines", name, "INT64", x), session.run(None, {name: x})[0], rtol=1e-4, atol=1e-5)
+    assert np.allclose(ask(one, "lines", **{name: x}), session.run(None, {name: x})[0], rtol=1e-4, atol=1e-5)
 
 
 def test_ids_in_rows_are_a_stream_too(one):
@@ -174,16 +177,49 @@ def test_ids_in_rows_are_a_stream_too(one):
 def test_a_table_is_learned_from_without_what_names_its_rows(one):
     job, result = train(one, "patients", rows="patients.1", label="benign", model={"mlp": {"hidden": [32]}}, epochs=10)
     names = json.loads(result["signature"])["features"]
-    assert len(names) == 30 and "patient" not in names and json.loads(result["metrics"])["auc"] > 0.95
+    assert len(names) == 31 and "patient" not in names and json.loads(result["metrics"])["auc"] > 0.95
     version, session = deployed(one, "patients", job)
     x = rows_of(one, "patients.1")[names].to_numpy(np.float32)[:100]
-    name = version["signature"]["inputs"][0]["name"]
-    assert np.allclose(ask(one, "patients", name, "FP32", x), session.run(None, {name: x})[0], rtol=1e-5, atol=1e-6)
+    assert np.allclose(ask(one, "patients", features=x), session.run(None, {"features": x})[0], rtol=1e-5, atol=1e-6)
     baseline = json.loads(blob(one, version["baseline"]).read_text())
     assert [c["name"] for c in baseline["features"]] == names, "so that drift can be watched"
 
     _, result = train(one, "trees", rows="patients.1", label="benign", model={"trees": {"rounds": 20, "depth": 3}})
     assert json.loads(result["signature"])["features"] == names and json.loads(result["metrics"])["auc"] > 0.95
+
+
+def test_categories_of_a_table_are_embedded(one):
+    job, result = train(one, "wards", rows="patients.1", label="benign", model={"mlp": {"hidden": [16]}}, epochs=5,
+                        data={"categories": ["ward", "size"]})
+    _, session = deployed(one, "wards", job)
+    names = json.loads(result["signature"])["features"]
+    assert "ward" in names and json.loads(result["signature"])["categories"] == ["size"]
+    rows = rows_of(one, "patients.1").head(100)
+    given = {"features": rows[names].to_numpy(np.float32), "categories": rows[["size"]].to_numpy(object)}
+    assert np.allclose(ask(one, "wards", **given), session.run(None, given)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model, inputs", [
+    ({"resnet": {"depth": 8}}, IMAGE), ({"mobilenet": {}}, IMAGE),
+    ({"lstm": {"width": 8}}, [{"name": "rows", "kind": "array", "columns": ["image"], "shape": [8, 8]}]),
+    ({"transformer-encoder": {"layers": 1, "width": 16, "heads": 2}}, [{"name": "ink", "kind": "array", "ids": True, "columns": ["ink"]}]),
+], ids=lambda v: next(iter(v), "") if isinstance(v, dict) else "")
+def test_other_networks_learn_from_lists_too(one, model, inputs):
+    _, result = train(one, "few", rows="digits.1", label="digit", inputs=inputs, model=model, steps=5, batchSize=32)
+    facts = json.loads(result["facts"])
+    assert facts["steps"] == 5 and facts["parityMaxRelative"] < 1e-3
+
+
+def test_rows_that_do_not_fit_into_memory_are_read_in_windows(one):
+    con = duckdb.connect()
+    con.execute(f"""copy (select [((i * 7 + k) % 10)::float for k in range(64)] as image, (i % 10)::integer as digit
+                    from range(12000) t(i)) to '{one.sources}/many.parquet' (format parquet)""")
+    assert one.put("Source", "many", {"path": "many.parquet"}).ok
+    assert one.put("Dataset", "many", {"sources": ["many"], "query": "SELECT image, digit FROM many"}).ok
+    assert ingest(one, "many")["phase"] == "succeeded"
+    _, result = train(one, "many", rows="many.1", label="digit", inputs=IMAGE, model=CNN, data={"memory": "2Mi"}, epochs=2,
+                      optimizer={"rate": 0.01})
+    assert json.loads(result["metrics"])["accuracy"] > 0.99
 
 
 def test_a_form_splits_a_dataset_by_time(one):
@@ -248,7 +284,7 @@ def test_a_pipeline_goes_from_files_to_answers(one):
     one.ok("run", "seen", seconds=SECONDS)
     rows = rows_of(one, "digits.1")
     x = np.array(rows["image"].tolist()[:100], np.float32).reshape(-1, 1, 8, 8)
-    assert (ask(one, "seen", "image", "FP32", x).argmax(1) == rows["digit"][:100]).mean() > 0.8
+    assert (ask(one, "seen", image=x).argmax(1) == rows["digit"][:100]).mean() > 0.8
 
 
 def worker_of(one, job):
