@@ -95,14 +95,14 @@ def here(one, name, **spec):
     return folder
 
 
-def deployed(one, name, job):
+def deployed(one, name, job, metric="logLoss"):
     """Registers a job's model, judges it by what the training measured, and deploys it; an ONNX Runtime session of the same file."""
     one.put("Model", name, {})
     one.put("Deployment", name, {"model": name})
     one.ok("apply", "-f", "-", input=pipeline(
         f"ship-{name}", ("register", "register", {"model": name, "run": job}),
         ("gate", "gate", {"model": name, "version": "${steps.register.version}", "metrics": one.get("jobs", job)["status"]["result"]["metrics"],
-                          "bounds": [{"metric": "logLoss", "max": 3.5}]}),
+                          "bounds": [{"metric": metric, "max": 3.5}]}),
         ("deploy", "deploy", {"deployment": name, "version": "${steps.register.version}"})))
     one.ok("run", f"ship-{name}", seconds=SECONDS)
     version = one.get("modelversions", f"{name}.1")

@@ -11,7 +11,10 @@ import pandas
 import pytest
 import sklearn.metrics as sk
 import xgboost
-from test_train import Bench, result
+from conftest import Daemon, daemon_close, eventually
+from test_train_server import ask, deployed, ingest
+from test_train_server import train as served_job
+from training import Bench, result
 
 COLUMNS = 8
 ROUNDS = 12
@@ -229,6 +232,49 @@ def test_where_the_time_went(bench):
     spans = json.loads((bench.folder / run["dir"] / "profile.json").read_text())["traceEvents"]
     assert [s["name"] for s in spans] == ["read", "bin", *["learn", "look"] * ROUNDS, "rest"]
     assert all(a["ts"] <= b["ts"] and a["dur"] >= 0 for a, b in zip(spans, spans[1:]))
+
+
+# ---- on a server ----
+
+
+@pytest.fixture(scope="module")
+def one(table, tmp_path_factory):
+    daemon = Daemon(tmp_path_factory.mktemp("served"))
+    (daemon.sources / "learn.parquet").write_bytes((table["folder"] / "learn.parquet").read_bytes())
+    daemon.start()
+    assert daemon.put("Source", "learn", {"path": "learn.parquet", "format": "parquet"}).ok
+    assert daemon.put("Dataset", "rows", {"sources": ["learn"], "query": "SELECT * FROM learn"}).ok
+    assert ingest(daemon, "rows")["phase"] == "succeeded"
+    yield daemon
+    daemon_close(daemon)
+
+
+GOALS_SERVED = {"three": ({"label": "three"}, "probability", "logLoss"), "number": ({"label": "z", "task": "regression"}, "value", "rmse")}
+
+
+@pytest.mark.parametrize("name", GOALS_SERVED)
+def test_a_job_is_registered_deployed_and_asked_by_either_runtime(one, table, name):
+    said, output, metric = GOALS_SERVED[name]
+    spec = {"inputs": [{"name": "features", "columns": [f"x{i}" for i in range(COLUMNS)]}], "split": {"valid": 0.2}, **said}
+    job, _ = served_job(one, name, rows="rows.1", model={"trees": {"rounds": 20, "depth": 4}}, weight="w", profile=True, **spec)
+    version, session = deployed(one, name, job, metric)
+    x = table["held"]["x"][:200]
+    want = session.run(None, {"features": x})[0]
+    assert version["signature"]["outputs"] == [{"name": output, "type": "FP32", "shape": [-1, want.shape[1]]}] and version["native"]
+    for runtime, by in (("onnx", "onnx"), ("native", "native"), ("auto", "native")):
+        assert one.put("Deployment", name, {**one.get("deployments", name)["spec"], "runtime": runtime}).ok
+        eventually(lambda by=by: [t.get("runtime") for t in one.get("deployments", name)["status"]["traffic"] if t.get("state") == "ready"] == [by],
+                   what=f"runtime {runtime}")
+        full = np.nan_to_num(x)
+        got = ask(one, name, "features", "FP32", full)
+        assert np.allclose(got, session.run(None, {"features": full})[0], rtol=1e-5, atol=1e-5)
+
+
+def test_a_job_is_refused_before_it_begins(one):
+    spec = {"rows": "rows.1", "label": "two", "model": {"trees": {}}, "optimizer": {"rate": 0.1}}
+    assert one.put("Job", "never", {"type": "train", "with": spec}).ok
+    status = one.wait_over("jobs", "never")["status"]
+    assert status["phase"] == "failed" and "with.optimizer" in status["reason"], status
 
 
 # ---- what is refused ----
