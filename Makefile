@@ -39,7 +39,7 @@ bench-%: build    ## one benchmark: bench/NAME
 test-peers:       ## clients of KServe, PyTorch's models, h2spec; the client tests against a real Triton (not in CI)
 	@scripts/setup test-peers
 	@scripts/test peers
-fuzz:             ## every parser of foreign bytes under libFuzzer, T=60 seconds each
+fuzz:             ## every parser of foreign bytes under libFuzzer, T=60 seconds each, one for each core at a time
 	@scripts/setup run fuzz
 	@scripts/test fuzz $(T)
 lint:             ## what a machine can judge: format, the include law, clang-tidy and more (minutes)
