@@ -53,7 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         if (!graph_bind(g, a, sizes, &bound))
             graph_check(bound);
         if (!graph_write(g, a, NULL, &written)) {
-            if (graph_read(a, written, &(struct onnx_limits){ .texts = true }, &again) || again->outputs.n != g->outputs.n)
+            if (graph_read(a, written, &(struct onnx_limits){ .texts = true }, &again) ||
+                again->outputs.n != g->outputs.n)
                 abort();
             graph_check(again);
         }
