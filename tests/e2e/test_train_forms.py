@@ -168,10 +168,10 @@ def test_a_budget_is_met_by_fewer_rows_at_once(bench):
 
 def test_a_batch_that_is_found_by_trial_fits_the_budget(bench):
     """Rows of a batch norm cannot be taken apart: 32 of them are too many here."""
-    form = rows_form({"cnn": {"channels": [16], "dropout": 0}}, inputs=IMAGE, batchSize=8, precision="fp32")
+    form = rows_form({"cnn": {"channels": [16], "dropout": 0}}, inputs=IMAGE, batchSize=8, precision="fp32", split={"valid": 0})
     budget = result(bench.train(bench.form("eight", **form), "-o", "json")[0])["facts"]["memoryPlanned"]
     out, _ = bench.train(bench.form("found", **{**form, "batchSize": "auto", "memory": budget}), "-o", "json")
-    assert result(out)["facts"]["batchSize"] in (4, 8) and result(out)["facts"]["memoryPlanned"] <= budget
+    assert result(out)["facts"]["batchSize"] in (4, 8, 16) and result(out)["facts"]["memoryPlanned"] <= budget
 
 
 def test_more_rows_than_the_memory_of_data_are_read_in_windows(bench):
