@@ -622,7 +622,7 @@ def test_the_forms_of_the_guide_can_be_read(bench):
         path.write_text(form)
         keep = yaml.safe_load(form)
         there = keep.get("data", {}).get("path")
-        args = () if "sweep" in keep else ("--set", "epochs=1")
+        args = () if "sweep" in keep or "trees" in keep["model"] else ("--set", "epochs=1")
         if there and (bench.folder / there).exists():
             bench.train(path, "-q", *args)
         else:
