@@ -87,6 +87,7 @@ struct model {
     struct arena *a; /* owns all text here */
     struct str project, name, number, service;
     const char *device; /* as asked for */
+    int64_t device_bytes;
     enum model_runtime runtime;
     struct session *session;
     const struct session_info *info;

@@ -131,6 +131,7 @@ extern const char *const sequence_control_kinds[];
     O(T, request_log_spec, request_log, 0, "Requests and answers, kept as versions of a dataset.")               \
     F(T, I64, instances, 0, "Runs of its models at the same time; 0: one a core. Quick ones are not counted.", .def = "0", .min = 0, .max = 64) \
     F(T, STR, device, 0, "Where its models run: auto (the best that is there), cpu, cuda, ...", .def = "auto", .len_max = 15) \
+    F(T, SIZE, device_memory, 0, "Memory of a CUDA device that the arena of one of its models may grow to; a run that needs more fails. 0: any.", .def = "0", .min = 0, .max = 1e15) \
     F(T, ENUM, runtime, 0, "What runs them: onnx: ONNX Runtime; engine: our own engine, for small networks; native: the kernel for trees as their trainer wrote them; these two once they agree with ONNX Runtime within 1e-5 on rows that are tried at each load; auto: the one of them that is surely faster, else ONNX Runtime.", .values = model_runtimes, .def = "auto") \
     F(T, DURATION, run_timeout, 0, "A run that takes longer, or than a gRPC client's deadline, is ended: 504; 0: never.", .def = "0s", .min = 0, .max = 8.64e7) \
     O(T, batching, batching, 0, "How requests wait, and run together.")                                          \

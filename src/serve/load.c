@@ -8,7 +8,8 @@ struct model *model_find(struct serve *s, struct str project, struct str version
 {
     for (struct model *m = s->models; m; m = m->next)
         if (str_eq(m->name, version) && str_eq(m->project, project) &&
-            (!by || (m->runtime == (enum model_runtime)by->runtime && str_eq(str_of(m->device), by->device))))
+            (!by || (m->runtime == (enum model_runtime)by->runtime && str_eq(str_of(m->device), by->device) &&
+                     m->device_bytes == by->device_memory)))
             return m;
     return NULL;
 }
@@ -186,6 +187,7 @@ static struct model *model_new(struct serve *s, struct str project, struct str v
     m->project = str_dup(m->a, project);
     m->name = str_dup(m->a, version);
     m->device = str_z(m->a, by->device);
+    m->device_bytes = by->device_memory;
     m->runtime = (enum model_runtime)by->runtime;
     m->next = s->models;
     s->models = m;

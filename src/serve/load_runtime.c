@@ -189,8 +189,10 @@ err model_session(struct serve *s, struct arena *a, struct model *m, struct str 
     struct runtime *rt;
     int threads = onnx.n >= BIG_BYTES ? cpu_count() : 1;
     TRY(runtime_need(s, &rt));
-    TRY(session_load(rt, onnx, &(struct session_config){ .threads = threads, .device = m->device },
-                     &m->session));
+    TRY(session_load(
+        rt, onnx,
+        &(struct session_config){ .threads = threads, .device = m->device, .device_bytes = m->device_bytes },
+        &m->session));
     m->by = "onnx";
     m->why = str_of(session_describe(m->session)->why);
     const struct other *o = other_for(m, spec);

@@ -194,7 +194,7 @@ static err session_open(struct ort_session *s, struct str bytes, const struct or
     CALL(&o->api, INTERNAL, "make options", CreateSessionOptions, &options);
     err e = options_set(o, options, &s->key);
     if (!e)
-        e = ort_device_append(o, device, options, s->key.threads);
+        e = ort_device_append(o, device, options, &s->key);
     if (!e) {
         void *status = o->api.CreateSessionFromArray(o->env, bytes.p, bytes.n, options, &s->handle);
         e = status ? ort_status_err(&o->api, status, INVALID, "load the model") : NULL;
@@ -339,6 +339,7 @@ static err key_make(struct ort *o, struct str bytes, const struct session_config
     sha256(bytes, out->sha256);
     out->threads = threads > 1 && o->threads ? o->threads : threads;
     out->raw = config && config->raw;
+    out->device_bytes = config ? config->device_bytes : 0;
     memcpy(out->device, device, strlen(device));
     return NULL;
 }

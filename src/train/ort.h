@@ -112,6 +112,7 @@ struct ort_key {
     int threads;
     bool raw;
     char device[16];
+    int64_t device_bytes;
 };
 struct ort_session {
     struct session base;
@@ -168,5 +169,5 @@ const char *ort_device_name(const struct ort_device *);
 bool ort_device_auto(const struct ort_device *);
 /* UNAVAILABLE, naming what is missing. */
 err ort_device_here(struct ort *, const struct ort_device *);
-err ort_device_append(struct ort *, const struct ort_device *, void *options, int threads);
+err ort_device_append(struct ort *, const struct ort_device *, void *options, const struct ort_key *);
 err ort_devices(struct runtime *, struct arena *, const struct runtime_device **out, size_t *n);

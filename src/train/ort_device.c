@@ -10,69 +10,72 @@ struct ort_device {
     const char *provider; /* as GetAvailableProviders lists it */
     const char *library;  /* of its own, beside ONNX Runtime's; NULL: it is inside */
     bool automatic;       /* "auto" takes it where it is there */
-    err (*append)(struct ort *, void *options, int threads);
+    err (*append)(struct ort *, void *options, const struct ort_key *key);
 };
 
-static err cpu_append(struct ort *o, void *options, int threads)
+static err cpu_append(struct ort *o, void *options, const struct ort_key *key)
 {
     (void)o;
     (void)options;
-    (void)threads;
+    (void)key;
     return NULL; /* it is always there, behind the others */
 }
 
-/* Full float32: with TF32, its default, scores would leave the trainer's by more than the parity gate allows. */
-static err cuda_append(struct ort *o, void *options, int threads)
+/* Full float32: with TF32, its default, scores would leave the trainer's by more than the parity gate allows. An arena with a
+ * limit grows by what is asked for, not by doubling, which would meet the limit at half of it. */
+static err cuda_append(struct ort *o, void *options, const struct ort_key *key)
 {
     const struct ort_api *api = &o->api;
-    const char *key = "use_tf32", *value = "0";
+    char limit[24];
+    const char *keys[] = { "use_tf32", "arena_extend_strategy", "gpu_mem_limit" };
+    const char *values[] = { "0", "kSameAsRequested", limit };
     void *with;
-    (void)threads;
+    snprintf(limit, sizeof limit, "%lld", (long long)key->device_bytes);
     CALL(api, UNAVAILABLE, "use CUDA", CreateCUDAProviderOptions, &with);
-    void *status = api->UpdateCUDAProviderOptions(with, &key, &value, 1);
+    void *status = api->UpdateCUDAProviderOptions(with, keys, values, key->device_bytes ? 3 : 1);
     if (!status)
         status = api->SessionOptionsAppendExecutionProvider_CUDA_V2(options, with);
     api->ReleaseCUDAProviderOptions(with);
     return status ? ort_status_err(api, status, UNAVAILABLE, "use CUDA") : NULL;
 }
 
-static err tensorrt_append(struct ort *o, void *options, int threads)
+static err tensorrt_append(struct ort *o, void *options, const struct ort_key *key)
 {
     const struct ort_api *api = &o->api;
     void *with;
-    (void)threads;
+    (void)key;
     CALL(api, UNAVAILABLE, "use TensorRT", CreateTensorRTProviderOptions, &with);
     void *status = api->SessionOptionsAppendExecutionProvider_TensorRT_V2(options, with);
     api->ReleaseTensorRTProviderOptions(with);
     return status ? ort_status_err(api, status, UNAVAILABLE, "use TensorRT") : NULL;
 }
 
-static err openvino_append(struct ort *o, void *options, int threads)
+static err openvino_append(struct ort *o, void *options, const struct ort_key *key)
 {
     char n[16];
     const char *keys[] = { "device_type", "num_of_threads" }, *values[] = { "CPU", n };
-    (void)snprintf(n, sizeof n, "%d", threads);
+    (void)snprintf(n, sizeof n, "%d", key->threads);
     CALL(&o->api, UNAVAILABLE, "use OpenVINO", SessionOptionsAppendExecutionProvider_OpenVINO_V2, options,
          keys, values, 2);
     return NULL;
 }
 
-static err xnnpack_append(struct ort *o, void *options, int threads)
+static err xnnpack_append(struct ort *o, void *options, const struct ort_key *key)
 {
     char n[16];
-    const char *key = "intra_op_num_threads", *value = n;
-    (void)snprintf(n, sizeof n, "%d", threads);
-    CALL(&o->api, UNAVAILABLE, "use XNNPACK", SessionOptionsAppendExecutionProvider, options, "XNNPACK", &key,
-         &value, 1);
+    const char *name = "intra_op_num_threads", *value = n;
+    (void)snprintf(n, sizeof n, "%d", key->threads);
+    CALL(&o->api, UNAVAILABLE, "use XNNPACK", SessionOptionsAppendExecutionProvider, options, "XNNPACK",
+         &name, &value, 1);
     return NULL;
 }
 
 /* Not in the table of calls: a function of its own in libraries that have it. */
-static err acl_append(struct ort *o, void *options, int threads)
+static err acl_append(struct ort *o, void *options, const struct ort_key *key)
 {
     void *(*append)(void *options, bool fast);
     void *at = dlsym(o->so, "OrtSessionOptionsAppendExecutionProvider_ACL");
-    (void)threads;
+    (void)key;
     if (!at)
         FAIL(UNAVAILABLE, "this ONNX Runtime cannot be told to use ACL");
     memcpy(&append, &at, sizeof append);
@@ -157,9 +160,9 @@ err ort_device_here(struct ort *o, const struct ort_device *d)
     return NULL;
 }
 
-err ort_device_append(struct ort *o, const struct ort_device *d, void *options, int threads)
+err ort_device_append(struct ort *o, const struct ort_device *d, void *options, const struct ort_key *key)
 {
-    return d->append(o, options, threads);
+    return d->append(o, options, key);
 }
 
 err ort_devices(struct runtime *rt, struct arena *a, const struct runtime_device **out, size_t *n)

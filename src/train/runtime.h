@@ -28,6 +28,7 @@ struct session_config {
     bool sure;   /* of others than ONNX Runtime: UNSUPPORTED if that may be faster for this model */
     const char
         *device; /* "auto" (NULL): the best that is there and takes the model; or a name of runtime_devices */
+    int64_t device_bytes; /* that its memory on a CUDA device may grow to; 0: any */
 };
 struct session_info {
     const struct tensor_spec *inputs, *outputs;
