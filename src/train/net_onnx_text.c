@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* A given model that takes texts: its exported form keeps them and the LabelEncoder that knows them. What learns and what is looked at
  * takes the loader's ids in their place; a table leads from these, by the text that both stand for, to the model's own. */
-#include "data/dict.h"
+#include "data/data.h"
 #include "train/net.h"
 
 /* The column of an input of texts that value x is, and which input; −1: something else was done to it. */
