@@ -298,6 +298,55 @@ err grad_cos(struct grad *r)
 {
     return by_factor(r, graph_node(r->g, OP_Neg, graph_node(r->g, OP_Sin, X)));
 }
+/* 1 + sign v². */
+static int one_and_square(struct graph *g, int v, double sign)
+{
+    return graph_node(g, sign > 0 ? OP_Add : OP_Sub, graph_scalar_like(g, v, 1), times(g, v, v));
+}
+err grad_tan(struct grad *r) /* dy (1 + y²) */
+{
+    return by_factor(r, one_and_square(r->g, Y, 1));
+}
+err grad_asin(struct grad *r) /* dy / √(1 − x²) */
+{
+    r->dx[0] = graph_node(r->g, OP_Div, DY, graph_node(r->g, OP_Sqrt, one_and_square(r->g, X, -1)));
+    return NULL;
+}
+err grad_acos(struct grad *r)
+{
+    TRY(grad_asin(r));
+    r->dx[0] = graph_node(r->g, OP_Neg, r->dx[0]);
+    return NULL;
+}
+err grad_atan(struct grad *r) /* dy / (1 + x²) */
+{
+    r->dx[0] = graph_node(r->g, OP_Div, DY, one_and_square(r->g, X, 1));
+    return NULL;
+}
+err grad_sinh(struct grad *r)
+{
+    return by_factor(r, graph_node(r->g, OP_Cosh, X));
+}
+err grad_cosh(struct grad *r)
+{
+    return by_factor(r, graph_node(r->g, OP_Sinh, X));
+}
+err grad_asinh(struct grad *r) /* dy / √(1 + x²) */
+{
+    r->dx[0] = graph_node(r->g, OP_Div, DY, graph_node(r->g, OP_Sqrt, one_and_square(r->g, X, 1)));
+    return NULL;
+}
+err grad_acosh(struct grad *r) /* dy / √(x² − 1) */
+{
+    int below = graph_node(r->g, OP_Neg, one_and_square(r->g, X, -1));
+    r->dx[0] = graph_node(r->g, OP_Div, DY, graph_node(r->g, OP_Sqrt, below));
+    return NULL;
+}
+err grad_atanh(struct grad *r) /* dy / (1 − x²) */
+{
+    r->dx[0] = graph_node(r->g, OP_Div, DY, one_and_square(r->g, X, -1));
+    return NULL;
+}
 err grad_erf(struct grad *r) /* dy 2/√π e^(−x²) */
 {
     int bell = graph_node(r->g, OP_Exp, graph_node(r->g, OP_Neg, times(r->g, X, X)));

@@ -29,15 +29,15 @@
     O(Reciprocal,       ONNX, 13, 1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_reciprocal,   1e-6, "1 / x") \
     O(Sin,              ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_sin,          1e-6, "sin x") \
     O(Cos,              ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_cos,          1e-6, "cos x") \
-    O(Tan,              ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, NULL,              1e-6, "tan x") \
-    O(Asin,             ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, NULL,              1e-6, "arc sine") \
-    O(Acos,             ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, NULL,              1e-6, "arc cosine") \
-    O(Atan,             ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, NULL,              1e-6, "arc tangent") \
-    O(Sinh,             ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, NULL,              1e-6, "hyperbolic sine") \
-    O(Cosh,             ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, NULL,              1e-6, "hyperbolic cosine") \
-    O(Asinh,            ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, NULL,              1e-6, "inverse of sinh") \
-    O(Acosh,            ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, NULL,              1e-6, "inverse of cosh") \
-    O(Atanh,            ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, NULL,              1e-6, "inverse of tanh") \
+    O(Tan,              ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_tan,          1e-6, "tan x") \
+    O(Asin,             ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_asin,         1e-6, "arc sine") \
+    O(Acos,             ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_acos,         1e-6, "arc cosine") \
+    O(Atan,             ONNX, 7,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_atan,         1e-6, "arc tangent") \
+    O(Sinh,             ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_sinh,         1e-6, "hyperbolic sine") \
+    O(Cosh,             ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_cosh,         1e-6, "hyperbolic cosine") \
+    O(Asinh,            ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_asinh,        1e-6, "inverse of sinh") \
+    O(Acosh,            ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_acosh,        1e-6, "inverse of cosh") \
+    O(Atanh,            ONNX, 9,  1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_atanh,        1e-6, "inverse of tanh") \
     O(Sign,             ONNX, 13, 1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_none,         0,    "-1, 0 or 1") \
     O(Floor,            ONNX, 13, 1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_none,         0,    "rounded down") \
     O(Ceil,             ONNX, 13, 1, 1, 1, 1, SPLIT_EACH, shape_same_as, grad_none,         0,    "rounded up") \
@@ -112,17 +112,17 @@
 #define R(name) err name(struct graph *, struct node *);
 SHAPE_RULES_MATH(R)
 #undef R
-#define GRAD_RULES_MATH(R)                                                                                   \
-    R(grad_relu)                                                                                             \
-    R(grad_leaky_relu) R(grad_thresholded) R(grad_elu) R(grad_celu) R(grad_selu) R(grad_sigmoid)             \
-        R(grad_hard_sigmoid) R(grad_hard_swish) R(grad_tanh) R(grad_gelu) R(grad_erf) R(grad_softplus)       \
-            R(grad_softsign) R(grad_swish) R(grad_mish) R(grad_shrink) R(grad_exp) R(grad_log) R(grad_sqrt)  \
-                R(grad_abs) R(grad_neg) R(grad_reciprocal) R(grad_sin) R(grad_cos) R(grad_none) R(grad_clip) \
-                    R(grad_cast) R(grad_sum) R(grad_sub) R(grad_mul) R(grad_div) R(grad_pow) R(grad_pick)    \
-                        R(grad_mean) R(grad_prelu) R(grad_where) R(grad_reduce_sum) R(grad_reduce_mean)      \
-                            R(grad_reduce_pick) R(grad_reduce_prod) R(grad_reduce_l1) R(grad_reduce_l2)      \
-                                R(grad_reduce_square) R(grad_reduce_logsum) R(grad_reduce_logsumexp)         \
-                                    R(grad_cumsum) R(grad_sum_like) R(grad_broadcast)
+#define GRAD_RULES_MATH(R) \
+    R(grad_relu) R(grad_leaky_relu) R(grad_thresholded) R(grad_elu) R(grad_celu) R(grad_selu) \
+    R(grad_sigmoid) R(grad_hard_sigmoid) R(grad_hard_swish) R(grad_tanh) R(grad_gelu) R(grad_erf) \
+    R(grad_softplus) R(grad_softsign) R(grad_swish) R(grad_mish) R(grad_shrink) R(grad_exp) R(grad_log) \
+    R(grad_sqrt) R(grad_abs) R(grad_neg) R(grad_reciprocal) R(grad_sin) R(grad_cos) R(grad_tan) \
+    R(grad_asin) R(grad_acos) R(grad_atan) R(grad_sinh) R(grad_cosh) R(grad_asinh) R(grad_acosh) \
+    R(grad_atanh) R(grad_none) R(grad_clip) R(grad_cast) R(grad_sum) R(grad_sub) R(grad_mul) R(grad_div) \
+    R(grad_pow) R(grad_pick) R(grad_mean) R(grad_prelu) R(grad_where) R(grad_reduce_sum) \
+    R(grad_reduce_mean) R(grad_reduce_pick) R(grad_reduce_prod) R(grad_reduce_l1) R(grad_reduce_l2) \
+    R(grad_reduce_square) R(grad_reduce_logsum) R(grad_reduce_logsumexp) R(grad_cumsum) R(grad_sum_like) \
+    R(grad_broadcast)
 #define R(name) err name(struct grad *);
 GRAD_RULES_MATH(R)
 #undef R

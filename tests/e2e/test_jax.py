@@ -585,6 +585,126 @@ def recurrent(r):
                    {"hidden_size": h, "linear_before_reset": linear}, outputs=2)
 
 
+# ---- losses of our own, which no file can name: the tool puts them on what a model gives ----
+
+
+def weighed_mean(loss, rows=None):
+    """loss: a row each, then what else; each row counts as much as its weight says."""
+    if rows is None:
+        return loss.mean()
+    share = jnp.broadcast_to(rows.reshape(-1, *([1] * (loss.ndim - 1))), loss.shape)
+    return (loss * share).sum() / share.sum()
+
+
+def class_loss(x, t, classes=None, rows=None, smoothing=0.0, ignore=-100):
+    """As PyTorch's cross_entropy over the last axis."""
+    logs, w = jax.nn.log_softmax(x, -1), jnp.ones(x.shape[-1]) if classes is None else classes
+    y = jnp.where(t == ignore, 0, t)
+    one = -jnp.take_along_axis(logs, y[..., None], -1)[..., 0] * w[y]
+    loss = (1 - smoothing) * one - smoothing * (logs * w).mean(-1)
+    share = jnp.where(t == ignore, 0, 1.0) * (1 if rows is None else rows.reshape(-1, *([1] * (t.ndim - 1))))
+    return (loss * share).sum() / (share * w[y]).sum()
+
+
+def sigmoid_loss(x, t, positive=None, rows=None, smoothing=0.0):
+    t, w = t * (1 - smoothing) + smoothing / 2, 1 if positive is None else positive
+    return weighed_mean(-t * jax.nn.log_sigmoid(x) * w - (1 - t) * jax.nn.log_sigmoid(-x), rows)
+
+
+def difference_loss(of):
+    return lambda x, t, columns=None, rows=None: weighed_mean(of(x - t) * (1 if columns is None else columns), rows)
+
+
+def huber(e, delta=0.7):
+    return jnp.where(jnp.abs(e) <= delta, e * e / 2, delta * (jnp.abs(e) - delta / 2))
+
+
+def ranking_loss(x, relevance, groups, hinge=False, margin=1.0):
+    gap = x[:, None] - x[None, :]
+    pairs = (relevance[:, None] > relevance[None, :]) & (groups[:, None] == groups[None, :])
+    loss = jnp.maximum(0, margin - gap) if hinge else jax.nn.softplus(-gap)
+    return (loss * pairs).sum() / pairs.sum()
+
+
+def distances(x):
+    same = jnp.eye(len(x))  # a root has no gradient at 0
+    return jnp.sqrt(((x[:, None] - x[None, :]) ** 2).sum(-1) + same) * (1 - same)
+
+
+def triplet_loss(x, labels, at, margin=0.5):
+    """Which row is the negative of a pair is found `at` these points; the gradient is that of the distances alone."""
+    d, triplets = np.asarray(distances(at.astype(np.float64))), []
+    for i in range(len(labels)):
+        others = [n for n in range(len(labels)) if labels[n] != labels[i]]
+        for j in range(len(labels)):
+            if j == i or labels[j] != labels[i] or not others:
+                continue
+            farther = [n for n in others if d[i, n] > d[i, j]]
+            triplets.append((i, j, min(farther, key=lambda n: d[i, n]) if farther else max(others, key=lambda n: d[i, n])))
+    i, j, n = np.array(triplets).T
+    now = distances(x)
+    return jnp.maximum(0, now[i, j] - now[i, n] + margin).mean()
+
+
+def own_cases(r):
+    rows, classes, time, width = 9, 5, 4, 3
+    x, t, w, s = r.f(rows, classes), r.i(classes, rows), r.f(classes, low=0.5, high=2), r.f(rows, low=0.1, high=3)
+    ignored = t.copy()
+    ignored[[1, 5]] = -100
+    yield "SoftmaxCrossEntropy x t", class_loss, [x, t]
+    yield "SoftmaxCrossEntropy x t c", class_loss, [x, ignored, w]
+    yield "SoftmaxCrossEntropy x t c s label_smoothing=0.1", functools.partial(class_loss, smoothing=0.1), [x, ignored, w, s]
+    yield "SoftmaxCrossEntropy x t - s", class_loss, [r.f(rows, time, classes), r.i(classes, rows, time), None, s]
+    u = r.f(rows, width, low=0, high=1)
+    for name, of in (("MeanSquaredError", difference_loss(jnp.square)), ("MeanAbsoluteError", difference_loss(jnp.abs)),
+                     ("HuberLoss", difference_loss(huber)), ("SigmoidCrossEntropy", sigmoid_loss)):
+        more = " delta=0.7" if name == "HuberLoss" else ""
+        x, c = 2 * r.f(rows, width), r.f(width, low=0.5, high=2)
+        yield f"{name} x t{more}", of, [x, u]
+        yield f"{name} x t c{more}", of, [x, u, c]
+        yield f"{name} x t c s{more}", of, [x, u, c, s]
+        yield f"{name} x t - s{more}", of, [x, u, None, s]
+    yield "SigmoidCrossEntropy x t label_smoothing=0.2", functools.partial(sigmoid_loss, smoothing=0.2), [x, u]
+    relevance, groups = r.i(4, 24).astype(np.float32), np.sort(r.i(3, 24))
+    yield "PairwiseRankingLoss x t c", ranking_loss, [r.f(24), relevance, groups]
+    yield "PairwiseRankingLoss x t c hinge=1 margin=0.5", functools.partial(ranking_loss, hinge=True, margin=0.5), [r.f(24), relevance, groups]
+    points = r.f(14, 6)
+    yield "TripletLoss x t margin=0.5", functools.partial(triplet_loss, at=points), [points, r.i(3, 14)]
+
+
+def check_own(text, fn, inputs):
+    x, rest = inputs[0], inputs[1:]
+    names = [("t", "c", "s")[i] for i, array in enumerate(rest) if array is not None]
+    given = [array for array in rest if array is not None]
+    nodes = [helper.make_node("Mul", ["p", "one"], ["x"])]
+    infos = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(g.dtype), ["rows", *g.shape[1:]] if n == "t" else g.shape)
+             for n, g in zip(names, given)]
+    infos.append(helper.make_tensor_value_info("one", TensorProto.FLOAT, []))
+    model = model_of(nodes, infos, ["x"], [numpy_helper.from_array(x, "p")])
+    wide = [g.astype(np.float64) if is_float(g) else g for g in rest if g is not None]
+    every = iter(wide)
+    args = [None if array is None else next(every) for array in rest]
+    loss, gradient = jax.value_and_grad(lambda v: fn(v, *args))(jnp.asarray(x, dtype=jnp.float64))
+    got, _, gradients = engine().gradients(model, [*given, np.float32(1)], text)
+    assert abs(got - float(loss)) <= 2e-5 * max(1, abs(float(loss))), text
+    close(gradients["p"], gradient, text, 1e-4)
+
+
+OWN_CASES = list(own_cases(Random("own losses")))
+
+
+@pytest.mark.parametrize("case", range(len(OWN_CASES)), ids=[case[0].replace(" ", "-") for case in OWN_CASES])
+def test_own_loss(case):
+    check_own(*OWN_CASES[case])
+
+
+def test_each_own_loss_has_a_case():
+    """Ops of our own that have a gradient, and are no gradients or parts of others, are losses."""
+    losses = {op["name"] for op in engine().ops() if op["domain"] == "ai.dhow" and op["grad"]
+              and op["name"].endswith(("Loss", "Error", "CrossEntropy"))}
+    assert losses and losses <= {case[0].split()[0] for case in OWN_CASES}
+
+
 # Gradients that are nothing: 0 nearly everywhere.
 FLAT = {"Sign", "Floor", "Ceil", "Round"}
 # Said by other means: CastLike is Cast, and Mod's gradient is the identity of its first input.

@@ -136,6 +136,39 @@ static err sizes_find(struct job *j, const struct str *paths, size_t n)
     return NULL;
 }
 
+/* "HuberLoss x t - s delta=0.5": a loss of our own, on values of the model ("-": not there), with attributes; one with a point is a
+ * float. It becomes the last output. */
+static err loss_add(struct job *j, struct str text)
+{
+    struct str word;
+    struct attr attrs[8] = { 0 };
+    int in[8], n_in = 0, n_attrs = 0;
+    str_cut(&text, ' ', &word);
+    const struct op *op = op_find(S(OWN), word);
+    if (!op)
+        FAIL(INVALID, "there is no value and no loss '%.*s'", STR(word));
+    while (str_cut(&text, ' ', &word) && n_in < 8 && n_attrs < 7) {
+        struct str value = word, key;
+        double v;
+        if (memchr(word.p, '=', word.n)) {
+            str_cut(&value, '=', &key);
+            if (!str_f64(value, &v))
+                FAIL(INVALID, "%.*s", STR(word));
+            bool real = memchr(value.p, '.', value.n);
+            attrs[n_attrs++] = (struct attr){
+                .name = str_z(j->a, key), .type = real ? ATTR_FLOAT : ATTR_INT, .f = (float)v, .i = (int64_t)v
+            };
+            continue;
+        }
+        in[n_in] = str_is(word, "-") ? -1 : graph_find(j->g, word);
+        if (in[n_in++] < 0 && !str_is(word, "-"))
+            FAIL(INVALID, "there is no value '%.*s'", STR(word));
+    }
+    j->loss = graph_add(j->g, op, in, n_in, 1, attrs);
+    graph_output(j->g, j->loss, S(""));
+    return graph_error(j->g);
+}
+
 /* MODEL _ PRECISION RANKS LOSS ... IN..., inputs from word `from` on. */
 static err job_open(struct job *j, const struct str *w, size_t n, size_t from)
 {
@@ -146,7 +179,7 @@ static err job_open(struct job *j, const struct str *w, size_t n, size_t from)
         FAIL(INVALID, "ranks: %.*s", STR(w[4]));
     j->loss = str_is(w[5], "-") ? -1 : graph_find(j->g, w[5]);
     if (j->loss < 0 && !str_is(w[5], "-"))
-        FAIL(INVALID, "there is no value '%.*s'", STR(w[5]));
+        TRY(loss_add(j, w[5]));
     TRY(team_new((int)ranks, &j->team));
     TRY(params_new(j->a, &device_cpu, j->g, (int)ranks, 1, &j->params));
     struct program_options o = {
