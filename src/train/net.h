@@ -74,6 +74,8 @@ enum net_wants { WANTS_TABLE, WANTS_IMAGE, WANTS_SEQUENCE, WANTS_STREAM, WANTS_A
 enum net_wants net_wants(const struct field *chosen);
 /* onnx: {freeze: […]}: those whose name matches stay as they are. */
 void net_freeze(const struct train_model *, const struct field *chosen, struct params *);
+/* optimizer: {noDecay: […]}: those whose name matches do not decay. INVALID for a pattern that none matches. */
+err net_no_decay(const struct strs *patterns, struct params *);
 /* A learning rate that fits the family; 0: the optimiser's own. */
 double net_rate(const struct field *chosen);
 

@@ -131,11 +131,11 @@ static err body_take(struct net *n, const struct onnx_with *w)
     return NULL;
 }
 
-static bool is_frozen(const struct onnx_with *w, struct str name)
+static bool matches(const struct strs *patterns, struct str name)
 {
     auto_arena struct arena *a = arena_new(0);
-    for (size_t i = 0; i < w->freeze.n; i++)
-        if (!fnmatch(str_z(a, w->freeze.v[i]), str_z(a, name), 0))
+    for (size_t i = 0; i < patterns->n; i++)
+        if (!fnmatch(str_z(a, patterns->v[i]), str_z(a, name), 0))
             return true;
     return false;
 }
@@ -147,7 +147,7 @@ static err norms_train(struct net *n, const struct onnx_with *w)
     for (size_t i = 0; n->mode == NET_TRAIN && i < g->nodes.n; i++) {
         const struct node *node = &g->nodes.v[i];
         if (node->op->id == OP_BatchNormalization && value_at(g, node->in[1])->kind == VALUE_PARAM &&
-            !is_frozen(w, value_at(g, node->in[1])->name))
+            !matches(&w->freeze, value_at(g, node->in[1])->name))
             TRY(batch_norm_train(g, (int)i));
     }
     return NULL;
@@ -176,5 +176,22 @@ void net_onnx(struct net *n, const struct onnx_with *w)
 void net_freeze(const struct train_model *model, const struct field *chosen, struct params *p)
 {
     for (size_t i = 0; str_is(chosen->name, "onnx") && i < p->count; i++)
-        p->v[i].frozen = p->v[i].frozen || is_frozen(&model->onnx, p->v[i].name);
+        p->v[i].frozen = p->v[i].frozen || matches(&model->onnx.freeze, p->v[i].name);
+}
+
+err net_no_decay(const struct strs *patterns, struct params *p)
+{
+    for (size_t i = 0; i < patterns->n; i++) {
+        const struct strs one = { .v = &patterns->v[i], .n = 1 };
+        bool any = false;
+        for (size_t k = 0; k < p->count; k++)
+            if (matches(&one, p->v[k].name)) {
+                p->v[k].decay = 0;
+                any = true;
+            }
+        if (!any)
+            FAIL(INVALID, "optimizer.noDecay: no parameter of the model is called '%.*s'",
+                 STR(patterns->v[i]));
+    }
+    return NULL;
 }

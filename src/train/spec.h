@@ -158,6 +158,7 @@ enum { TRAIN_AUTO }; /* the first of the lists that begin with "auto" */
     F(T, F64,  beta2,      0, "Second moment.", .def = "0.999", .min = 0, .max = 0.999999)                                \
     F(T, F64,  epsilon,    0, "Least denominator.", .def = "1e-8", .min = 1e-16, .max = 1)                                \
     F(T, F64,  decay,      0, "Weight decay, of matrices and kernels only.", .def = "0.01", .min = 0, .max = 10)          \
+    F(T, STRS, no_decay,   0, "Parameters whose name matches one of these patterns ('*' is any text) do not decay.")          \
     F(T, F64,  clip,       0, "Greatest norm of all gradients together; 0: no bound.", .def = "0", .min = 0, .max = 1e9)  \
     F(T, F64,  ema,        0, "Average of the weights that is kept beside and exported, 0.999; 0: none.", .def = "0", .min = 0, .max = 0.99999) \
     F(T, I64,  accumulate, 0, "Batches whose gradients make one step; fewer at an epoch's end, if it has no more.", .def = "1", .min = 1, .max = 65536)

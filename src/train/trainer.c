@@ -219,6 +219,7 @@ static err set_up(struct training_net *t)
     for (size_t i = 0; i < t->net.g->notes.n; i++)
         train_say(t->listener, "note: %.*s", STR(t->net.g->notes.v[i]));
     net_freeze(&t->with->model, t->job->chosen, t->params);
+    TRY(net_no_decay(&t->with->optimizer.no_decay, t->params));
     if (t->job->resume)
         TRY(resume_find(t));
     TRY(train_choose(t));

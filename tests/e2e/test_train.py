@@ -327,6 +327,19 @@ def digits_as(*shapes):
             "inputs": [{"name": name, "kind": "array", "columns": ["image"], "shape": shape} for name, shape in shapes]}
 
 
+def test_what_does_not_decay_is_named(bench):
+    """All named is as none decays; an embedding or a layer alone is something between."""
+    models = {}
+    for name, optimizer in (("none", {"decay": 0}), ("all", {"decay": 0.3, "noDecay": ["*"]}), ("one", {"decay": 0.3, "noDecay": ["layer1.*"]}),
+                            ("plain", {"decay": 0.3})):
+        bench.train(bench.form(f"decay-{name}", **cancer(epochs=2, optimizer=optimizer)), "-q", "--dir", f"decay-{name}")
+        models[name] = weights_of(bench.folder / f"decay-{name}" / "model.onnx")
+    same = {(a, b): all(np.array_equal(models[a][k], models[b][k]) for k in models[a]) for a in models for b in models if a < b}
+    assert [pair for pair, equal in same.items() if equal] == [("all", "none")]
+    err = bench.fails(bench.form("decay-typo", **cancer(optimizer={"noDecay": ["layr1.*"]})))
+    assert "no parameter of the model is called 'layr1.*'" in err and "noDecay" in err
+
+
 # ---- memory ----
 
 
