@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE 1
 #include "base/sys.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -492,6 +494,13 @@ int cpu_count(void)
     for (struct str line; str_cut(&text, '\n', &line);)
         most = group_cores(a, line, most);
     return most;
+}
+
+void heap_trim(void)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    LOCKED(&lock);
+    (void)malloc_trim(0);
 }
 
 uint64_t splitmix(uint64_t *state)

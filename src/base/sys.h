@@ -38,6 +38,9 @@ int64_t rss_peak_bytes(void);
  * blocks that come and go; back by pages_free with the same n. */
 void *pages_new(size_t n);
 void pages_free(void *p, size_t n);
+/* Free memory goes back to the system. One thread at a time: the C library's own heap is not ready for two at once where another,
+ * such as a sanitizer's, has taken its place. */
+void heap_trim(void);
 /* Cores this process may use: affinity and the cgroup's quota, at least 1. */
 int cpu_count(void);
 /* SplitMix64: a small generator for sampling and tests, never for secrets. */

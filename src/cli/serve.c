@@ -125,7 +125,7 @@ static int wait_for(const sigset_t *stop)
         most = used > most ? used : most;
         if (held < least + GROWN_MAX && used + GROWN_MAX > most)
             continue;
-        (void)malloc_trim(0);
+        heap_trim();
         least = rss_bytes();
         most = used;
     }

@@ -5,7 +5,6 @@
  * other. */
 #include "train/runtime.h"
 
-#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -107,7 +106,7 @@ static void engine_unload(struct session *session)
     pthread_mutex_destroy(&s->lock);
     arena_free(s->a);
     free(s);
-    malloc_trim(0);
+    heap_trim();
 }
 
 /* [N, sizes…] of a type of fixed size: what a program's rows are made of. */

@@ -3,7 +3,6 @@
 #include "base/library.h"
 #include "train/ort.h"
 
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -167,7 +166,7 @@ static void session_free(struct ort_session *s)
         s->ort->api.ReleaseSession(s->handle);
     arena_free(s->a);
     free(s);
-    malloc_trim(0); /* else each unload leaves holes: 30 → 42 MB after 60 loads, measured; flat with it */
+    heap_trim(); /* else each unload leaves holes: 30 → 42 MB after 60 loads, measured; flat with it */
 }
 
 /* No arena of ONNX Runtime's: it gained nothing in a convolution of 0.1 to 6 ms and cost a small model 4 %, and what

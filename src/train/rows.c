@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/internal.h"
 
-#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -321,7 +320,7 @@ err rows_load(struct arena *a, const struct strs *paths, const struct dataset_ve
     readers = readers < l.n ? readers : l.n;
     rows_new(a, &l, (size_t)spec->rows, spec->until, out);
     TRY(shares_read(a, paths, &l, readers < READERS_MAX ? readers : READERS_MAX, out));
-    malloc_trim(0); /* what DuckDB's readers leave is a third of the rows' own memory */
+    heap_trim(); /* what DuckDB's readers leave is a third of the rows' own memory */
     rows_finish(out, spec->until == 0);
     return NULL;
 }

@@ -7,7 +7,6 @@
 #include "train/runtime.h"
 #include "train/xgb.h"
 
-#include <malloc.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -169,7 +168,7 @@ static void trees_unload(struct session *session)
     struct trees_session *s = (struct trees_session *)session;
     arena_free(s->a);
     free(s);
-    malloc_trim(0);
+    heap_trim();
 }
 
 static struct tensor_spec matrix(struct str name, size_t columns)
