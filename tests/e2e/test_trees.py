@@ -266,7 +266,7 @@ def test_a_job_is_registered_deployed_and_asked_by_either_runtime(one, table, na
         eventually(lambda by=by: [t.get("runtime") for t in one.get("deployments", name)["status"]["traffic"] if t.get("state") == "ready"] == [by],
                    what=f"runtime {runtime}")
         full = np.nan_to_num(x)
-        got = ask(one, name, "features", "FP32", full)
+        got = ask(one, name, features=full)
         assert np.allclose(got, session.run(None, {"features": full})[0], rtol=1e-5, atol=1e-5)
 
 
