@@ -53,6 +53,8 @@ struct device_ops {
     err (*lower)(struct graph *, bool train);
     /* must. Fills step: run, state, scratch, flops. UNSUPPORTED, naming op and type, if there is no kernel. */
     err (*bind)(struct bind *);
+    /* must. device_multiplies (params.h). */
+    bool (*multiplies)(enum tensor_type);
     /* must. Output 0 is input 0's memory under another shape (Reshape); the step copies if it is not. */
     bool (*view)(const struct op *);
     /* must. Which input may share its memory with output 0 if nobody reads it later (bit i: input i). */

@@ -26,6 +26,11 @@ void *device_block(struct arena *a, const struct device_ops *device, size_t byte
     return h->p;
 }
 
+bool device_multiplies(const struct device_ops *device, enum tensor_type t)
+{
+    return device->multiplies(t);
+}
+
 struct str size_about(struct arena *a, int64_t bytes)
 {
     enum { LEAST = 100 /* of the unit: so is the error below a hundredth */ };

@@ -71,16 +71,6 @@ static float chains_dot(void)
 }
 #endif
 
-static bool has_dot(void)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512bf16");
-#else
-    return false;
-#endif
-}
-
 static int lanes(void)
 {
 #if defined(__x86_64__)
@@ -283,7 +273,7 @@ static void figures_tell(const struct training_net *t, const struct lines *all, 
 err train_profile(const struct training_net *t, double seconds, double waited, struct train_result *out)
 {
     const struct step_time *v;
-    struct peak p = { .dot = t->precision == PRECISION_BF16 && has_dot() };
+    struct peak p = { .dot = t->precision == PRECISION_BF16 && device_multiplies(&device_cpu, TENSOR_BF16) };
     auto_arena struct arena *a = arena_new(0);
     size_t n = program_times(t->program, a, &v);
     struct lines all = lines_of(a, v, n, program_facts(t->program).ranks);

@@ -127,18 +127,6 @@ static void attempt_before(struct worker *w)
     }
 }
 
-static void times_tell(struct arena *a, struct train_result *out)
-{
-    struct json j = json_new(a);
-    json_obj(&j);
-    json_kstr(&j, "from", time_text(a, out->from));
-    json_kstr(&j, "split", time_text(a, out->split));
-    json_kstr(&j, "until", time_text(a, out->until));
-    json_obj_end(&j);
-    out->facts = fmt(a, "%.*s,%.*s", STR(str_sub(out->facts, 0, out->facts.n - 1)),
-                     STR(str_sub(json_get(&j), 1, json_get(&j).n)));
-}
-
 err train_version_run(struct worker *w, const struct version_in *v, const struct field *chosen, int threads,
                       int64_t memory, const struct train_listener *l, struct train_result *out)
 {
@@ -153,8 +141,6 @@ err train_version_run(struct worker *w, const struct version_in *v, const struct
     TRY_AS(str_is(chosen->name, "trees") ? train_trees(w->a, &job, l, out)
                                          : train_network(w->a, &job, l, out),
            "training on '%.*s'", STR(with->rows));
-    if ((job.at.n || with->split.at.n) && !str_is(chosen->name, "trees")) /* trees tell them */
-        times_tell(w->a, out);
     if (out->profile.n)
         worker_say(w, "%.*s", STR(out->profile));
     return NULL;

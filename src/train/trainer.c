@@ -554,20 +554,6 @@ static err evaluate(struct training_net *t, struct held *h, struct str what, str
     return NULL;
 }
 
-/* "logLoss" → "valid.logloss": as trees name what they tell on the way. */
-static const char *told_name(struct arena *a, const char *part, struct str name)
-{
-    if (str_is(name, "logLoss"))
-        name = S("logloss");
-    return fmtz(a, "%s.%.*s", part, STR(name));
-}
-
-static const char *train_loss_name(const struct training_net *t)
-{
-    enum task k = t->set.task.kind;
-    return k == TASK_CLASSIFICATION || k == TASK_LANGUAGE ? "train.logloss" : "train.loss";
-}
-
 static void tell(const struct training_net *t, const char *name, double v)
 {
     if (t->listener->metric)
@@ -583,7 +569,7 @@ static err look(struct course *c, bool *better)
     TRY(evaluate(t, &t->valid, S("of the rows held out"), &c->measures));
     struct buf b = buf_new(a);
     for (size_t i = 0; i < c->measures.n; i++) {
-        tell(t, told_name(a, "valid", c->measures.name[i]), c->measures.value[i]);
+        tell(t, measure_name(a, "valid", c->measures.name[i]), c->measures.value[i]);
         buf_fmt(&b, ", %.*s %.5g", STR(c->measures.name[i]), c->measures.value[i]);
     }
     double v = measure_of(&c->measures, c->metric), least = t->with->early_stop.min_delta;
@@ -597,7 +583,7 @@ static err look(struct course *c, bool *better)
         c->stale++;
     }
     train_say(t->listener, "epoch %lld, step %lld: %s %.5g%.*s%s", (long long)t->epoch, (long long)t->step,
-              train_loss_name(t), c->epoch_n ? c->epoch_sum / (double)c->epoch_n : NAN, STR(buf_get(&b)),
+              loss_name(&t->set.task), c->epoch_n ? c->epoch_sum / (double)c->epoch_n : NAN, STR(buf_get(&b)),
               *better ? "" : " (not better)");
     if (t->with->early_stop.patience > 0 && c->stale >= t->with->early_stop.patience) {
         train_say(t->listener, "%.*s has not become better %lld times: it stops", STR(c->metric),
@@ -663,7 +649,7 @@ static void curve_point(struct course *c)
     if (t->step % every && t->step != t->steps)
         return;
     if (c->loss_n)
-        tell(t, train_loss_name(t), c->loss_sum / (double)c->loss_n);
+        tell(t, loss_name(&t->set.task), c->loss_sum / (double)c->loss_n);
     tell(t, "train.rate", schedule_rate(&t->optim_spec.schedule, t->rate, t->optim->step));
     c->loss_sum = 0;
     c->loss_n = 0;
@@ -805,7 +791,7 @@ static err test_look(struct training_net *t, struct measures *out)
         return NULL;
     TRY(evaluate(t, &test, S("of the rows of the test"), out));
     for (size_t i = 0; i < out->n; i++) {
-        tell(t, told_name(a, "test", out->name[i]), out->value[i]);
+        tell(t, measure_name(a, "test", out->name[i]), out->value[i]);
         buf_fmt(&b, ", %.*s %.5g", STR(out->name[i]), out->value[i]);
     }
     train_say(t->listener, "test: %lld rows%.*s", (long long)t->set.facts.rows[LOADER_TEST],
@@ -837,6 +823,7 @@ static void facts_write(const struct course *c, struct json *j)
     json_ki64(j, "validRows", t->set.facts.rows[LOADER_VALID]);
     json_ki64(j, "testRows", t->set.facts.rows[LOADER_TEST]);
     json_ki64(j, "notYetKnownRows", t->set.facts.unknown);
+    times_write(j, t->set.facts.from, t->set.facts.split, t->set.facts.until);
     json_ki64(j, "parameters", learned);
     json_ki64(j, "batchSize", t->batch);
     json_kstr(j, "precision", str_of(train_precisions[t->precision + 1]));

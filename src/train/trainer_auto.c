@@ -125,16 +125,6 @@ static err batch_read(const struct training_net *t, int64_t *batch, bool *asked)
     return NULL;
 }
 
-static bool has_bf16(void)
-{
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512bf16");
-#else
-    return false;
-#endif
-}
-
 /* About 6 for each parameter and row, and as often as a kernel moves over its image: a guess from below. */
 static double training_flops(const struct training_net *t)
 {
@@ -177,8 +167,8 @@ static err precision_choose(struct training_net *t)
         t->precision = precision_named(yyjson_obj_get(t->state, "precision"));
         return NULL;
     }
-    if (t->with->deterministic || net_wants(t->job->chosen) == WANTS_TABLE || !has_bf16() ||
-        training_flops(t) < heavy_flops)
+    if (t->with->deterministic || net_wants(t->job->chosen) == WANTS_TABLE ||
+        !device_multiplies(&device_cpu, TENSOR_BF16) || training_flops(t) < heavy_flops)
         return NULL;
     TRY(trial(t, t->batch, PRECISION_F32, &full, &flops));
     err e = trial(t, t->batch, PRECISION_BF16, &half, &flops);

@@ -14,6 +14,15 @@ void train_say(const struct train_listener *l, const char *f, ...)
         l->say(l->arg, s);
 }
 
+void times_write(struct json *j, int64_t from, int64_t split, int64_t until)
+{
+    if (!until)
+        return;
+    json_kstr(j, "from", time_text(j->b.a, from));
+    json_kstr(j, "split", time_text(j->b.a, split));
+    json_kstr(j, "until", time_text(j->b.a, until));
+}
+
 /* ---- the form → the loader's words ---- */
 
 struct form {

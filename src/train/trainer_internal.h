@@ -31,6 +31,9 @@ err train_set_numbers(struct arena *a, const struct train_job *job, const struct
                       struct train_set *out);
 __attribute__((format(printf, 2, 3))) void train_say(const struct train_listener *, const char *f, ...);
 
+/* Facts of a split by time; until 0: it was none, and nothing is written. */
+void times_write(struct json *, int64_t from, int64_t split, int64_t until);
+
 /* ---- trainer_measure.c: measures on the rows held out ---- */
 /* Sets what is measured: what fits the task, what is asked for, and what stops early. INVALID for what the task does not have. */
 err measures_find(struct train_set *, const struct train_with *);
@@ -50,6 +53,12 @@ void measuring_end(struct measuring *, struct measures *out);
 double measure_of(const struct measures *, struct str name);
 /* The name of the one that is watched, of those that are measured (the loss for ""), and whether more of it is better. */
 struct str measure_watched(const struct train_set *, struct str name, bool *more);
+
+/* How a run names what is told on the way: "valid.logloss" of "logLoss"; "train.logloss", or "train.loss" where there is no log. */
+const char *measure_name(struct arena *a, const char *part, struct str name);
+const char *loss_name(const struct net_task *);
+/* What counts it. */
+enum meter_task measure_task(const struct net_task *);
 
 /* ---- trainer.c ---- */
 /* Rows that nothing is learned from: batches of one size, and one for the rest. */

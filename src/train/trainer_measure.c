@@ -18,17 +18,32 @@ static const struct kind {
     { METER_POINTS, { S_INIT("recallAt1"), S_INIT("recallAt5") } },
 };
 
-static const struct kind *kind_of(const struct net_task *t)
+enum meter_task measure_task(const struct net_task *t)
 {
-    static const unsigned tasks[] = {
+    static const enum meter_task tasks[] = {
         [TASK_CLASSIFICATION] = METER_CLASSES, [TASK_REGRESSION] = METER_NUMBERS,
         [TASK_LANGUAGE] = METER_TOKENS,        [TASK_AUTOENCODER] = METER_NUMBERS,
-        [TASK_RANKING] = METER_RANKING,        [TASK_EMBEDDING] = METER_POINTS
+        [TASK_RANKING] = METER_RANKING,        [TASK_EMBEDDING] = METER_POINTS,
     };
+    return t->binary ? METER_BINARY : tasks[t->kind];
+}
+
+static const struct kind *kind_of(const struct net_task *t)
+{
     const struct kind *k = kinds;
-    while (k->task != (t->binary ? METER_BINARY : tasks[t->kind]))
+    while (k->task != measure_task(t))
         k++;
     return k;
+}
+
+const char *measure_name(struct arena *a, const char *part, struct str name)
+{
+    return fmtz(a, "%s.%.*s", part, STR(str_is(name, "logLoss") ? S("logloss") : name));
+}
+
+const char *loss_name(const struct net_task *t)
+{
+    return t->kind == TASK_CLASSIFICATION || t->kind == TASK_LANGUAGE ? "train.logloss" : "train.loss";
 }
 
 /* "auc, logLoss, …": what a task has. */

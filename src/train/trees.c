@@ -42,17 +42,6 @@ static bool by_class(const struct training *t)
 
 /* ---- what is told ---- */
 
-/* "logLoss" → "valid.logloss": as networks name what they tell on the way. */
-static const char *told_name(struct arena *a, const char *part, struct str name)
-{
-    return fmtz(a, "%s.%.*s", part, STR(str_is(name, "logLoss") ? S("logloss") : name));
-}
-
-static const char *train_loss_name(const struct training *t)
-{
-    return by_class(t) ? "train.logloss" : "train.loss";
-}
-
 static void tell(const struct training *t, const char *name, int64_t round, double v)
 {
     if (t->listener->metric)
@@ -113,12 +102,12 @@ static bool on_round(void *arg, int round, double train_loss, const float *p, do
     struct buf said = buf_new(t->scratch);
     if (!isnan(train_loss)) {
         t->train_loss = train_loss;
-        tell(t, train_loss_name(t), round, train_loss);
-        buf_fmt(&said, " %s %.5f,", train_loss_name(t), train_loss);
+        tell(t, loss_name(&t->set.task), round, train_loss);
+        buf_fmt(&said, " %s %.5f,", loss_name(&t->set.task), train_loss);
     }
     for (size_t i = 0; i < t->n_told; i++) {
         double v = look(t, p, t->told[i], &all);
-        const char *name = told_name(t->scratch, "valid", t->told[i]);
+        const char *name = measure_name(t->scratch, "valid", t->told[i]);
         tell(t, name, round, v);
         buf_fmt(&said, "%s %s %.5f", i ? "," : "", name, v);
         if (str_eq(t->told[i], t->watched))
@@ -206,7 +195,7 @@ static err metrics_make(struct training *t, struct train_result *out)
     TRY(measure(t, p + s->valid * trees_outputs(&t->fit.trees), s->train + s->valid, s->test, &m));
     for (size_t i = 0; i < m.n; i++) {
         train_say(t->listener, "test: %.*s %.6f", STR(m.name[i]), m.value[i]);
-        tell(t, told_name(t->a, "test", m.name[i]), t->fit.best, m.value[i]);
+        tell(t, measure_name(t->a, "test", m.name[i]), t->fit.best, m.value[i]);
     }
     out->test = measures_text(t->a, &m);
     return NULL;
@@ -224,11 +213,7 @@ static struct str facts_text(const struct training *t)
     json_ki64(&j, "validRows", (int64_t)t->split.valid);
     json_ki64(&j, "testRows", (int64_t)t->split.test);
     json_ki64(&j, "notYetKnownRows", (int64_t)t->split.unknown);
-    if (t->split.until) {
-        json_kstr(&j, "from", time_text(a, t->split.from));
-        json_kstr(&j, "split", time_text(a, t->split.split));
-        json_kstr(&j, "until", time_text(a, t->split.until));
-    }
+    times_write(&j, t->split.from, t->split.split, t->split.until);
     json_kstr(&j, "xgboost", t->fit.version);
     json_ki64(&j, "trees", (int64_t)t->fit.trees.n_trees);
     json_ki64(&j, "nodes", (int64_t)t->fit.trees.n_nodes);
@@ -433,10 +418,7 @@ static void goal_make(struct training *t)
                                : task->kind == TASK_REGRESSION ? LOSS_MSE
                                                                : LOSS_CROSS_ENTROPY;
     t->goal = (struct fit_goal){
-        .task = task->kind == TASK_RANKING      ? METER_RANKING
-                : task->kind == TASK_REGRESSION ? METER_NUMBERS
-                : task->binary                  ? METER_BINARY
-                                                : METER_CLASSES,
+        .task = measure_task(task),
         .loss = w->loss == LOSS_AUTO ? by_itself : (enum loss_kind)w->loss,
         .delta = w->loss_with.delta,
         .classes = (size_t)task->outputs,

@@ -13,6 +13,7 @@ import tritonclient.http as triton_http
 from drill import figures
 from onnx import helper
 from serving import linear, model_of, slow
+from test_clients import refused
 from tritonclient.utils import InferenceServerException
 
 from conftest import eventually
@@ -49,12 +50,6 @@ def client(request, served):
     one = Client(served, request.param)
     yield one
     one.client.close()
-
-
-def refused(call, *args, **more):
-    with pytest.raises(InferenceServerException) as caught:
-        call(*args, **more)
-    return str(caught.value.status()), caught.value.message()
 
 
 def column(*values):

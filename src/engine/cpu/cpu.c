@@ -3,6 +3,7 @@
 #include "engine/cpu/fuse.h"
 #include "engine/cpu/group.h"
 #include "engine/cpu/layout.h"
+#include "engine/cpu/simd.h"
 
 static const struct cpu_kernel *const groups[] = { cpu_math,  cpu_shape,    cpu_matrix,
                                                    cpu_image, cpu_sequence, cpu_loss };
@@ -52,6 +53,11 @@ static err cpu_lower(struct graph *g, bool train)
     return fuse_elements(g);
 }
 
+static bool cpu_multiplies(enum tensor_type t)
+{
+    return t == TENSOR_F32 || t == TENSOR_F64 || (t == TENSOR_BF16 && simd_bf16());
+}
+
 static bool cpu_view(const struct op *op)
 {
     const struct cpu_kernel *k = kernel_of(op);
@@ -65,6 +71,7 @@ const struct device_ops device_cpu = {
     .free = pages_free,
     .lower = cpu_lower,
     .bind = cpu_bind,
+    .multiplies = cpu_multiplies,
     .view = cpu_view,
     .in_place = cpu_in_place,
 };
