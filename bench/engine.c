@@ -125,7 +125,7 @@ static err work_make(struct work *w)
     input_read(w);
     task_read(w);
     TRY(model_read(w, &model, &chosen));
-    TRY(net_build(w->a, &model, chosen, &w->input, 1, &w->task, NET_TRAIN, 1, &w->net));
+    TRY(net_build(w->a, &model, chosen, &w->input, 1, &w->task, NET_TRAIN, &w->net));
     TRY(device_cpu.open());
     TRY(team_new((int)whole(w, "threads", 2), &team)); /* lives as long as the program */
     TRY(params_new(w->a, &device_cpu, w->net.g, team_size(team), 1, &w->params));
