@@ -52,6 +52,7 @@ static struct str mlflow_code(enum err_code code)
     case CONFLICT:
         return S("RESOURCE_ALREADY_EXISTS");
     case LIMIT:
+    case BUSY:
         return S("REQUEST_LIMIT_EXCEEDED");
     case UNAVAILABLE:
     case TIMEOUT:
@@ -110,7 +111,8 @@ err api_fail(struct req *r, err e)
         s.text = fmt(r->a, "something went wrong here; the log has it under request %.*s", STR(r->id));
     if (e->code == UNAUTHORIZED)
         req_reply_header(r, "WWW-Authenticate", S("Bearer realm=\"dhow\""));
-    if ((e->code == LIMIT || e->code == UNAVAILABLE) && !req_reply_has(r, S("retry-after")))
+    if ((e->code == LIMIT || e->code == BUSY || e->code == UNAVAILABLE) &&
+        !req_reply_has(r, S("retry-after")))
         req_reply_header(r, "Retry-After", S("1"));
     const struct form *f = form_of(r->path);
     struct json j = json_new(r->a);

@@ -18,6 +18,7 @@
     E(MEDIA,        415, 2, "the content type is not understood here")                  \
     E(GATE,         422, 3, "a gate refused it")                                        \
     E(LIMIT,        429, 1, "a limit was reached; try again later")                     \
+    E(BUSY,         429, 1, "as much waits already as may; try again soon")             \
     E(CANCELLED,    499, 1, "it was cancelled")                                         \
     E(INTERNAL,     500, 1, "a bug or a broken machine")                                \
     E(UNSUPPORTED,  501, 1, "this build or machine cannot do it")                       \

@@ -519,6 +519,18 @@ static err form_make(struct cli *c, struct train_form *f)
     return form_check(c->a, doc, f);
 }
 
+/* Is there something to go on with, and is it here? */
+static err resume_check(struct cli *c, const struct train_form *f)
+{
+    if (train_on_server(c))
+        return err_hint(err_new(INVALID, "--resume goes on with a run of this machine"),
+                        "a job that a server tries again goes on from its last checkpoint by itself");
+    if (str_is(f->chosen->name, "trees"))
+        return err_hint(err_new(INVALID, "trees leave no checkpoints to go on with"),
+                        "they are learned from the start; model.trees.rounds bounds how many");
+    return NULL;
+}
+
 static err train_run(struct cli *c)
 {
     struct train_form f = { .quiet = cli_has(c, "quiet") };
@@ -526,6 +538,8 @@ static err train_run(struct cli *c)
     TRY(form_make(c, &f));
     if (f.sweep.n)
         return sweep_run(c, &f);
+    if (resume)
+        TRY(resume_check(c, &f));
     if (train_on_server(c))
         return server_train(c, &f);
     setenv("ORT_DISABLE_TELEMETRY", "1", 1); /* before any thread, so before ONNX Runtime can be loaded */

@@ -13,10 +13,9 @@ enum {
 /* ---- how a call ends ---- */
 
 static const int statuses[ERR_COUNT] = {
-    [INVALID] = 3,      [UNAUTHORIZED] = 16, [FORBIDDEN] = 7, [NOT_FOUND] = 5,
-    [METHOD] = 12,      [CONFLICT] = 10,     [TOO_LARGE] = 8, [MEDIA] = 3,
-    [GATE] = 9,         [LIMIT] = 8,         [CANCELLED] = 1, [INTERNAL] = 13,
-    [UNSUPPORTED] = 12, [UNAVAILABLE] = 14,  [TIMEOUT] = 4,   [FULL] = 8,
+    [INVALID] = 3,   [UNAUTHORIZED] = 16, [FORBIDDEN] = 7,    [NOT_FOUND] = 5, [METHOD] = 12, [CONFLICT] = 10,
+    [TOO_LARGE] = 8, [MEDIA] = 3,         [GATE] = 9,         [LIMIT] = 8,     [BUSY] = 14,   [CANCELLED] = 1,
+    [INTERNAL] = 13, [UNSUPPORTED] = 12,  [UNAVAILABLE] = 14, [TIMEOUT] = 4,   [FULL] = 8,
 };
 
 /* By the status that HTTP would have; those that are no error of ours are of a request that is none. */

@@ -109,7 +109,9 @@ static void reply_status(struct req *r, err e)
     r->out->failure = hidden ? fmt(r->a, "something went wrong here; the log has it under request %.*s",
                                    STR(r->id))
                              : str_dup(r->a, e->text);
-    reply_plain(r, err_table[e->code].http, r->out->failure);
+    /* 429 is RESOURCE_EXHAUSTED here, a limit of the client's; to be full is the server's own. */
+    enum err_code code = e->code == BUSY ? UNAVAILABLE : e->code;
+    reply_plain(r, err_table[code].http, r->out->failure);
 }
 
 /* The reply to e, whatever was prepared before; always one. */

@@ -71,6 +71,7 @@ static _Atomic int64_t *reason_of(struct infer *c, err e)
 {
     switch (e->code) {
     case LIMIT:
+    case BUSY:
     case TIMEOUT:
     case UNAVAILABLE:
         return &c->count->rejected;

@@ -612,7 +612,7 @@ static err enqueue(struct policy *p, struct infer *c)
     shake(runner);
     snap_unref(snap);
     if (full)
-        e = err_hint(err_new(UNAVAILABLE, "Exceeds maximum queue size of '%.*s'", STR(c->entry->name)),
+        e = err_hint(err_new(BUSY, "Exceeds maximum queue size of '%.*s'", STR(c->entry->name)),
                      "try again in a second");
     return e ? refused(c, e) : NULL;
 }

@@ -278,7 +278,7 @@ def test_a_full_queue_refuses_and_who_has_left_is_left_out(served):
         one.sendall(asked)
     eventually(lambda: in_flight(served, "busy") == 5, what="a full queue")
     reply, _ = ask_slow(served, "busy")
-    assert "Exceeds maximum queue size" in errors(reply, 503) and int(reply.headers["Retry-After"]) >= 1
+    assert "Exceeds maximum queue size" in errors(reply, 429) and int(reply.headers["Retry-After"]) >= 1
     for one in waiting:
         leave(one)
     ended = runs.recv(100)

@@ -226,6 +226,26 @@ def test_who_has_priority_goes_first(served):
     assert [name for name, _ in order] == ["first", "high", "low0", "low1", "low2"]
 
 
+def test_a_full_queue_sheds(client):
+    """What waits already is answered; the next one is told to come again."""
+    name = f"full-{client.of.__name__.split('.')[-1]}"
+    client.daemon.deploy_onnx(name, slow(6000), instances=1, runtime="onnx", batching={"queue": 1})
+    held = Client(client.daemon, triton_grpc)
+    done = queue.Queue()
+
+    def there(n):
+        found = figures(client.daemon, "dhow_inference_in_flight")
+        return sum(value for labels, value in found.items() if f'"{name}"' in labels) == n
+    with held.client as calls:
+        for n in (1, 2):
+            calls.async_infer(name, held.tensors({"x": np.ones((200, 256), np.float32)}),
+                              lambda result, error: done.put(error), headers=held.headers)
+            eventually(lambda n=n: there(n), 20, 0.005, what=f"request {n}")
+        status, told = refused(client.infer, name, {"x": np.ones((1, 256), np.float32)})
+        assert status in ("429", "StatusCode.UNAVAILABLE") and "Exceeds maximum queue size" in told
+        assert [done.get(timeout=120) for _ in range(2)] == [None, None]
+
+
 def test_a_token_has_a_rate(client):
     name = f"few-{client.of.__name__.split('.')[-1]}"
     client.daemon.deploy_onnx(name, MODEL, limits={"perSecond": 1, "burst": 3})

@@ -318,3 +318,11 @@ def test_what_trees_have_no_use_for_is_refused_with_what_they_have(bench, change
     p = bench.start(bench.form("bad", **{**form("two"), **change}), "-q")
     _, err = p.communicate(timeout=60)
     assert p.returncode == 2 and err.count("error: ") == 1 and names in err and instead in err, err
+
+
+@pytest.mark.parametrize("to, names", [([], "no checkpoints"), (["--server", "http://127.0.0.1:9"], "run of this machine")],
+                         ids=["trees", "server"])
+def test_there_is_nothing_to_go_on_with(bench, to, names):
+    p = bench.start(bench.form("again", **form("two")), "-q", "--resume", *to)
+    _, err = p.communicate(timeout=60)
+    assert p.returncode == 2 and err.count("error: ") == 1 and names in err and "hint: " in err, err

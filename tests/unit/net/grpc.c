@@ -145,7 +145,7 @@ TEST(errors_are_statuses_without_a_message)
         { "INVALID", 3 },   { "UNAUTHORIZED", 16 }, { "FORBIDDEN", 7 },    { "NOT_FOUND", 5 },
         { "CONFLICT", 10 }, { "TOO_LARGE", 8 },     { "LIMIT", 8 },        { "CANCELLED", 1 },
         { "INTERNAL", 13 }, { "UNSUPPORTED", 12 },  { "UNAVAILABLE", 14 }, { "TIMEOUT", 4 },
-        { "GATE", 9 },
+        { "GATE", 9 },      { "BUSY", 14 },
     };
     auto_arena struct arena *a = arena_new(0);
     struct net *net = start(false);

@@ -208,7 +208,7 @@ TEST(a_full_queue_sheds)
     int fd = query(k, "x=4");
     struct str got = help_drain(k->w->l.a, fd);
     close(fd);
-    CHECK(help_status(got) == 503 && has(got, "Retry-After: 1\r\n"));
+    CHECK(help_status(got) == 429 && has(got, "Retry-After: 1\r\n"));
     toy_hold(k, false);
     answer(k, first, 200);
     answer(k, a, 200);
