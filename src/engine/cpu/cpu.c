@@ -55,7 +55,7 @@ static err cpu_lower(struct graph *g, bool train)
 
 static bool cpu_multiplies(enum tensor_type t)
 {
-    return t == TENSOR_F32 || t == TENSOR_F64 || (t == TENSOR_BF16 && simd_bf16());
+    return t == TENSOR_F32 || t == TENSOR_F64 || (t == TENSOR_BF16 && (simd_bf16_fast() || simd_tiles()));
 }
 
 static bool cpu_view(const struct op *op)

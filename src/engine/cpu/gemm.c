@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/gemm.h"
-#include "engine/cpu/simd.h"
-#include "engine/cpu/rows.h"
+#include "engine/cpu/elements.h"
 
 #include <string.h>
 #if defined __x86_64__
@@ -98,7 +97,7 @@ static inline __attribute__((always_inline, target(AVX512))) void transpose16(co
 
 enum gemm_isa gemm_isa_best(void)
 {
-    return simd_bf16()                   ? GEMM_AVX512_BF16
+    return simd_bf16_fast()              ? GEMM_AVX512_BF16
            : simd_level() == SIMD_AVX512 ? GEMM_AVX512
            : simd_level() == SIMD_AVX2   ? GEMM_AVX2
                                          : GEMM_PORTABLE;
@@ -134,9 +133,9 @@ struct gemm gemm_of(enum tensor_type in, enum tensor_type out, int64_t m, int64_
 
 enum {
     /* Lanes of k that a panel of B holds: 64 × 512 floats are an eighth of a second-level cache, and leave the rest of it to A and C.
-     * Pairs make sums in halves, which must be kept in floats between blocks: those are worth having only where k is very long. */
+     * Sums that end in halves must be kept in floats between blocks: those are worth having only where k is very long. */
     K_BLOCK = 512,
-    K_BLOCK_PAIRS = 2048,
+    K_BLOCK_HALVES = 2048,
     DIRECT_B = 32,  /* rows of C from which packing B costs less than reading it far apart */
     DIRECT_K = 256, /* columns of A that are read in place across */
     FEW_COLUMNS = 512,
@@ -161,13 +160,13 @@ static struct parts parts_of(const struct gemm *g)
     if (g->widen) {
         p.wide_a = round64((size_t)(g->m * g->k) * 4);
         p.wide_b = round64((size_t)(g->k * g->n) * 4);
-        if (g->out != TENSOR_F32)
+        if (g->out == TENSOR_F16)
             p.wide_c = round64((size_t)(g->m * g->n) * 4);
     }
     if (g->pack_a)
         p.a = round64((size_t)(g->m * block) * 4);
     p.b = round64((size_t)(block * l->vl * l->nv_max) * 4);
-    if (lanes > block && g->out != TENSOR_F32 && !g->widen)
+    if (lanes > block && g->out == TENSOR_BF16)
         p.sum = round64((size_t)(g->m * l->vl * l->nv_max) * 4);
     return p;
 }
@@ -184,7 +183,7 @@ void gemm_plan(struct gemm *g)
     if (g->in == TENSOR_F64)
         return;
     g->widen = g->in != TENSOR_F32 && !(g->in == TENSOR_BF16 && g->isa >= GEMM_AVX512_BF16);
-    g->k_block = pairs(g) ? K_BLOCK_PAIRS : K_BLOCK;
+    g->k_block = pairs(g) || g->out == TENSOR_BF16 ? K_BLOCK_HALVES : K_BLOCK;
     /* A product with one column is the transposed one with one row where that reads A along its rows. */
     g->swap = g->in == TENSOR_F32 && g->n == 1 && g->ldc == 1 && g->ta;
     g->column = g->in == TENSOR_F32 && g->n == 1 && !g->ta && (g->tb || g->ldb == 1);
@@ -192,8 +191,7 @@ void gemm_plan(struct gemm *g)
             ldb = g->widen ? (g->tb ? g->k : g->n) : g->ldb;
     bool far_a = g->ta && g->k > 32 && (g->k > DIRECT_K || lda * size % 4096 == 0);
     /* With few columns packing A costs more than it brings: shorter blocks of k keep its lines near instead. */
-    if (!pairs(g) && far_a && g->n <= FEW_COLUMNS && lda * size <= 4 * STRIDE_NEAR &&
-        lda * size % 4096 != 0) {
+    if (g->k_block == K_BLOCK && far_a && g->n <= FEW_COLUMNS && lda * size <= STRIDE_NEAR) {
         far_a = false;
         g->k_block = DIRECT_K;
     }
@@ -506,6 +504,8 @@ static void run_column(const struct gemm *g, const float *a, const float *b, flo
     }
 }
 
+enum { WIDE_PIECE = 256 };
+
 /* Types without loops of their own: A and B become floats first. */
 static void run_wide(const struct gemm *g, const char *a, const char *b, void *c,
                      const struct gemm_more *more, char *scratch)
@@ -520,15 +520,16 @@ static void run_wide(const struct gemm *g, const char *a, const char *b, void *c
     for (int64_t i = 0; i < br; i++)
         floats_of(g->in, b + i * g->ldb * 2, bc, wb + i * bc);
     struct gemm w = *g;
-    w.in = w.out = TENSOR_F32;
+    w.in = TENSOR_F32;
     w.widen = w.swap = w.column = false;
     w.lda = ac;
     w.ldb = bc;
     char *rest = scratch + p.wide_a + p.wide_b + p.wide_c;
-    if (g->out == TENSOR_F32) {
+    if (g->out != TENSOR_F16) { /* a tile's end makes these by itself */
         run_lanes(&w, (const char *)wa, (const char *)wb, c, more, rest);
         return;
     }
+    w.out = TENSOR_F32;
     w.ldc = g->n;
     w.act = GEMM_LINEAR;
     if (g->beta != 0)
@@ -536,18 +537,17 @@ static void run_wide(const struct gemm *g, const char *a, const char *b, void *c
             floats_of(g->out, (const char *)c + i * g->ldc * 2, g->n, wc + i * g->n);
     run_lanes(&w, (const char *)wa, (const char *)wb, wc,
               more && more->bias ? &(struct gemm_more){ .bias = more->bias } : NULL, rest);
-    for (int64_t i = 0; i < g->m; i++) {
-        float *row = wc + i * g->n;
-        for (int64_t j = 0; j < g->n; j++)
-            if (g->act == GEMM_RELU) {
-                row[j] = row[j] > 0 ? row[j] : row[j] != row[j] ? row[j] : 0;
-            } else if (g->act == GEMM_MASK) {
-                float mask;
-                floats_of(g->out, (const char *)more->mask + (i * g->ldc + j) * 2, 1, &mask);
-                row[j] = mask > 0 ? row[j] : 0;
-            }
-        floats_to(g->out, row, g->n, (char *)c + i * g->ldc * 2);
-    }
+    for (int64_t i = 0; i < g->m; i++)
+        for (int64_t j0 = 0; j0 < g->n; j0 += WIDE_PIECE) {
+            const int64_t n = g->n - j0 < WIDE_PIECE ? g->n - j0 : WIDE_PIECE, at = (i * g->ldc + j0) * 2;
+            float *piece = wc + i * g->n + j0, mask[WIDE_PIECE];
+            if (g->act == GEMM_MASK)
+                floats_of(g->out, (const char *)more->mask + at, n, mask);
+            for (int64_t j = 0; j < n && g->act != GEMM_LINEAR; j++)
+                if (g->act == GEMM_RELU ? piece[j] <= 0 : !(mask[j] > 0))
+                    piece[j] = 0;
+            floats_to(g->out, piece, n, (char *)c + at);
+        }
 }
 
 /* For checks of gradients: exactness matters here, speed does not. */
@@ -602,44 +602,10 @@ void gemm_run(const struct gemm *g, const void *a, const void *b, void *c, const
 
 void floats_of(enum tensor_type type, const void *p, int64_t n, float *out)
 {
-    if (type == TENSOR_F32) {
-        memcpy(out, p, (size_t)n * 4);
-    } else if (type == TENSOR_BF16) {
-        const uint16_t *h = p;
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t w = (uint32_t)h[i] << 16;
-            memcpy(&out[i], &w, 4);
-        }
-    } else if (type == TENSOR_F16) {
-        const uint16_t *h = p;
-        for (int64_t i = 0; i < n; i++)
-            out[i] = rows_of_f16(h[i]);
-    } else if (type == TENSOR_F64) {
-        const double *d = p;
-        for (int64_t i = 0; i < n; i++)
-            out[i] = (float)d[i];
-    }
+    SIMD_PICK(elements_f32)->load[type](out, p, 1, (size_t)n);
 }
 
 void floats_to(enum tensor_type type, const float *v, int64_t n, void *out)
 {
-    if (type == TENSOR_F32) {
-        memcpy(out, v, (size_t)n * 4);
-    } else if (type == TENSOR_BF16) {
-        uint16_t *h = out;
-        for (int64_t i = 0; i < n; i++) {
-            uint32_t w;
-            memcpy(&w, &v[i], 4);
-            w += 0x7fff + (w >> 16 & 1);
-            h[i] = (uint16_t)(v[i] != v[i] ? 0x7fc0 : w >> 16);
-        }
-    } else if (type == TENSOR_F16) {
-        uint16_t *h = out;
-        for (int64_t i = 0; i < n; i++)
-            h[i] = rows_to_f16(v[i]);
-    } else if (type == TENSOR_F64) {
-        double *d = out;
-        for (int64_t i = 0; i < n; i++)
-            d[i] = (double)v[i];
-    }
+    SIMD_PICK(elements_f32)->store[type](out, v, (size_t)n);
 }

@@ -310,6 +310,8 @@ static err bind_conv(struct bind *b)
     const struct tensor *in = bind_in(b, 0), *other = bind_in(b, 1), *out = bind_out(b, 0);
     struct conv v = { 0 };
     bool done;
+    if (any_half(b) && !simd_bf16_fast() && !simd_tiles())
+        return bind_widened(b, bind_conv);
     if (op == OP_Conv) {
         TRY(conv_of(b, in, out, other->d + 2, false, &v));
         done = bind_dnn(b, &v, in, other, out, ONEDNN_FORWARD) || bind_windows(b, &v, in, other, out, 0);
@@ -324,7 +326,7 @@ static err bind_conv(struct bind *b)
         b->step->flops = conv_flops(&v);
         return NULL;
     }
-    return any_half(b) ? bind_widened(b, bind_any_conv) : bind_any_conv(b);
+    return any_half(b) ? bind_widened(b, bind_conv) : bind_any_conv(b);
 }
 
 static void run_channel_sum(const struct step *s, struct rank *r)

@@ -45,6 +45,24 @@ bool simd_bf16(void)
 #endif
 }
 
+bool simd_bf16_fast(void)
+{
+#ifdef KNOWS_FEATURES
+    return simd_bf16() && !__builtin_cpu_is("intel");
+#else
+    return false;
+#endif
+}
+
+bool simd_tiles(void)
+{
+#ifdef KNOWS_FEATURES
+    return simd_bf16() && __builtin_cpu_supports("amx-bf16");
+#else
+    return false;
+#endif
+}
+
 void simd_limit(enum simd most)
 {
     atomic_store_explicit(&limit, most, memory_order_relaxed);
