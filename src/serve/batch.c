@@ -172,14 +172,15 @@ void batch_run(struct arena *scratch, struct infer *first, size_t n)
 bool batch_pays(const struct policy *p, const struct infer *c, bool choice)
 {
     struct model *m = c->to->model;
-    int64_t alone = atomic_load_explicit(&m->alone_ns, memory_order_relaxed);
-    int64_t together = atomic_load_explicit(&m->together_ns, memory_order_relaxed);
     if (!p->batching.adaptive)
         return true;
-    bool pays = !alone || !together || together < alone - alone / PAYS_OF;
+    bool pays = atomic_load_explicit(&m->share, memory_order_relaxed) <
+                SHARE_PAYS; /* also while it is not known */
     if (!choice)
         return pays;
     unsigned turn = atomic_fetch_add_explicit(&m->turns, 1, memory_order_relaxed);
+    if (atomic_load_explicit(&m->compared, memory_order_relaxed) < COMPARE_FIRST)
+        return turn % LEARN_OF < LEARN_OF - 1;
     return pays ? turn % ALONE_OF < ALONE_OF - TRY_ALONE : turn % BATCH_OF >= BATCH_OF - TRY_BATCH;
 }
 
@@ -189,6 +190,23 @@ static void average(_Atomic int64_t *to, int64_t ns)
     int64_t before = atomic_load_explicit(to, memory_order_relaxed), most = ODD * before;
     ns = before && ns > most ? most : ns;
     atomic_store_explicit(to, before ? before + (ns - before) / 8 : ns > 0 ? ns : 1, memory_order_relaxed);
+}
+
+/* A run of the way that is seldom gone beside the runs just before it, which went the other: however fast the machine is at the
+ * moment, it is so for both. The usual way alone has no news of the other. */
+static void compare(struct model *m, bool together, int64_t ns)
+{
+    int64_t beside = atomic_load_explicit(together ? &m->alone_ns : &m->together_ns, memory_order_relaxed);
+    int64_t share = atomic_load_explicit(&m->share, memory_order_relaxed);
+    unsigned n = atomic_load_explicit(&m->compared, memory_order_relaxed);
+    if (beside <= 0 || ns <= 0 || (n >= COMPARE_FIRST && together == (share < SHARE_PAYS)))
+        return;
+    double now = together ? (double)ns / (double)beside : (double)beside / (double)ns;
+    now = now > ODD ? ODD : now < 1.0 / ODD ? 1.0 / ODD : now;
+    n += n < COMPARE_OVER;
+    share += ((int64_t)(now * SHARE_ONE) - share) / (int64_t)n;
+    atomic_store_explicit(&m->share, share, memory_order_relaxed);
+    atomic_store_explicit(&m->compared, n, memory_order_relaxed);
 }
 
 /* ---- figures ---- */
@@ -211,8 +229,10 @@ void run_count(struct infer *c, size_t rows, size_t requests, int64_t worked_ns)
     struct stripe *to = c->count;
     int64_t took = c->at.ran - c->at.started;
     average(&m->run_ns, took / (int64_t)requests);
-    if (rows)
+    if (rows) {
+        compare(m, requests > 1, worked_ns / (int64_t)rows);
         average(requests > 1 ? &m->together_ns : &m->alone_ns, worked_ns / (int64_t)rows);
+    }
     atomic_fetch_add_explicit(&to->executions, 1, memory_order_relaxed);
     if (rows < 1 || rows > BATCH_SIZES)
         return;

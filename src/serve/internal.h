@@ -105,8 +105,11 @@ struct model {
     struct str definition;
     size_t bytes;           /* of the file */
     _Atomic int64_t run_ns; /* of a call, lately; 0: not known */
-    /* Of a row, lately, in runs of one request and of several (batch_pays); 0: not known. */
+    /* Of a row, lately, in runs of one request and of several; 0: not known. */
     _Atomic int64_t alone_ns, together_ns;
+    _Atomic int64_t
+        share; /* the second of the first, SHARE_ONE: equal; by so many comparisons (batch_pays) */
+    _Atomic unsigned compared;
     _Atomic unsigned turns; /* choices between the two */
     struct bound **bounds;  /* by loop: a row's tensors that stay (bound.c); NULL: its form is another */
     enum model_state state;

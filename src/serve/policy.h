@@ -23,9 +23,13 @@ enum {
     FRUIT_ALL = 1024,
     FRUIT_MIN = FRUIT_ALL / 8, /* below: waiting is not worth it, */
     FRUIT_TRY = 16,            /* but to see whether it is again, for one request in so many */
-    /* A batch pays where a row of it takes less than 15 of 16 of the time that it takes alone. So many of so many
-     * choices are the other way, to see whether it is still so: a batch is the choice of many requests. */
-    PAYS_OF = 16,
+    /* A batch pays where a row of it takes less than 15 of 16 of the time that it takes alone. Of the first choices one in eight is to run
+     * alone; then so many of so many are the other way, to see whether it is still so: a batch is the choice of many requests. */
+    SHARE_ONE = 1 << 16,
+    SHARE_PAYS = SHARE_ONE / 16 * 15,
+    LEARN_OF = 8,
+    COMPARE_FIRST = 16, /* comparisons until it is known */
+    COMPARE_OVER = 32,  /* and so many are what "lately" is */
     TRY_ALONE = 16,
     ALONE_OF = 1024,
     TRY_BATCH = 8, /* of at most TRY_ROWS: what they use beside their time is lost */

@@ -335,14 +335,14 @@ TEST(a_run_stays_on_a_loop_that_nobody_else_uses)
     asks_free(k);
 }
 
-/* What 1024 choices are, with these times known. */
-static int batches_of(struct policy *p, struct model *m, int64_t alone, int64_t together)
+/* What 1024 choices are, a row of a batch being known to take this share of one alone. */
+static int batches_of(struct policy *p, struct model *m, double share)
 {
     struct served v = { .model = m };
     struct infer c = { .to = &v };
     int n = 0;
-    atomic_store(&m->alone_ns, alone);
-    atomic_store(&m->together_ns, together);
+    atomic_store(&m->share, (int64_t)(share * SHARE_ONE));
+    atomic_store(&m->compared, share > 0 ? COMPARE_OVER : 0);
     for (int i = 0; i < ALONE_OF; i++)
         n += batch_pays(p, &c, true);
     return n;
@@ -353,16 +353,42 @@ TEST(a_batch_that_does_not_pay_is_seldom_tried_again)
     struct policy *p = calloc(1, sizeof *p);
     struct model m = { 0 };
     p->batching.adaptive = true;
-    CHECK(batches_of(p, &m, 0, 0) == ALONE_OF - TRY_ALONE); /* not known */
-    CHECK(batches_of(p, &m, 1000, 300) == ALONE_OF - TRY_ALONE);
-    CHECK(batches_of(p, &m, 1000, 990) <= TRY_BATCH && batches_of(p, &m, 1000, 2000) <= TRY_BATCH);
+    CHECK(batches_of(p, &m, 0) == ALONE_OF / LEARN_OF * (LEARN_OF - 1)); /* not known */
+    CHECK(batches_of(p, &m, 0.3) == ALONE_OF - TRY_ALONE);
+    CHECK(batches_of(p, &m, 0.99) <= TRY_BATCH && batches_of(p, &m, 2) <= TRY_BATCH);
     int tries = 0;
     for (int i = 0; i < BATCH_OF / ALONE_OF; i++)
-        tries += batches_of(p, &m, 1000, 2000);
+        tries += batches_of(p, &m, 2);
     CHECK(tries == TRY_BATCH);
     p->batching.adaptive = false; /* as the spec says */
-    CHECK(batches_of(p, &m, 1000, 2000) == ALONE_OF);
+    CHECK(batches_of(p, &m, 2) == ALONE_OF);
     free(p);
+}
+
+/* What is compared is what was measured at the same time: a machine that is slower for a while changes nothing. */
+TEST(a_slow_moment_is_no_news_of_batches)
+{
+    struct model m = { 0 };
+    struct tally *t = aligned_alloc(_Alignof(struct tally), sizeof *t);
+    struct served v = { .model = &m, .tally = t };
+    struct infer c = { .to = &v, .count = &t->stripe[0] };
+    struct policy *p = calloc(1, sizeof *p);
+    memset(t, 0, sizeof *t);
+    p->batching.adaptive = true;
+    int64_t pace = 100000; /* ns of a row alone; a batch of four takes 3 % less for each */
+    for (int i = 0; i < 4 * BATCH_OF; i++) {
+        pace = i / 500 % 2 ? 150000 : 100000;
+        bool batch = batch_pays(p, &c, true);
+        run_count(&c, batch ? 4 : 1, batch ? 4 : 1, batch ? 4 * pace / 100 * 97 : pace);
+    }
+    CHECK(!batch_pays(p, &c, false) && llabs(m.share - SHARE_ONE / 100 * 97) < SHARE_ONE / 50);
+    for (int i = 0; i < 16 * BATCH_OF; i++) { /* now half as much: it is found out */
+        bool batch = batch_pays(p, &c, true);
+        run_count(&c, batch ? 4 : 1, batch ? 4 : 1, batch ? 2 * pace : pace);
+    }
+    CHECK(batch_pays(p, &c, false));
+    free(p);
+    free(t);
 }
 
 TEST(a_batch_that_is_but_tried_is_small)
@@ -373,8 +399,10 @@ TEST(a_batch_that_is_but_tried_is_small)
         fd[i] = query(k, "x=1");
         wait_queue(k, i + 1);
     }
-    atomic_store(&k->model->alone_ns, 1000);
-    atomic_store(&k->model->together_ns, (int64_t)1e12); /* no run that is put aside for a while is as slow */
+    atomic_store(&k->model->share, 2 * SHARE_ONE);
+    atomic_store(&k->model->compared, COMPARE_OVER);
+    atomic_store(&k->model->alone_ns,
+                 1); /* no run that is put aside for a while makes a batch the better way */
     atomic_store(&k->model->turns, BATCH_OF - 1);
     toy_hold(k, false);
     answer(k, first, 200);
