@@ -143,7 +143,7 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
         return stop(h, 431, "the headers are too long");
     struct span *s = &h->spans[h->spans_n - 1];
     s->value_n += n;
-    h->values_end = at + n;
+    h->values_end = n ? at + n : NULL; /* an empty one may stand where the head ends */
     struct str name = { h->text + s->name, s->name_n };
     if (str_is(name, "content-length"))
         h->digits = (struct str){ at, n };

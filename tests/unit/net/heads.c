@@ -98,6 +98,17 @@ TEST(another_head_is_another_request)
     net_stop(net);
 }
 
+/* Where the last header is empty, what follows it looks like the end of a head once more if the body begins so. */
+TEST(an_empty_header_is_no_end_of_a_head)
+{
+    auto_arena struct arena *a = arena_new(0);
+    struct net *net = help_start((struct net_config){ .routes = tables });
+#define EMPTY "POST /tell/n HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nX-A:\r\n\r\n\r\nx"
+    struct str got = help_talk(a, net, S(EMPTY EMPTY EMPTY EMPTY END));
+    CHECK(help_count(got, S("HTTP/1.1 200")) == 5 && help_count(got, S(" 3 \r\nx\n")) == 4);
+    net_stop(net);
+}
+
 TEST(limits_hold_for_a_head_that_came_before)
 {
     auto_arena struct arena *a = arena_new(0);
