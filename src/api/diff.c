@@ -42,7 +42,7 @@ static void compare(struct diff *d, struct str path, yyjson_val *before, yyjson_
 
 static struct str key_path(struct arena *a, struct str path, yyjson_val *key)
 {
-    struct str k = { yyjson_get_str(key), yyjson_get_len(key) };
+    struct str k = json_text(key);
     return path.n ? fmt(a, "%.*s.%.*s", STR(path), STR(k)) : k;
 }
 

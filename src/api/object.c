@@ -48,9 +48,7 @@ err labels_read(struct arena *a, struct str text, struct pairs *out)
     size_t i, n;
     yyjson_val *key, *value;
     yyjson_obj_foreach (v, i, n, key, value)
-        push(a, out,
-             (struct pair){ { yyjson_get_str(key), yyjson_get_len(key) },
-                            { yyjson_get_str(value), yyjson_get_len(value) } });
+        push(a, out, (struct pair){ json_text(key), json_text(value) });
     return NULL;
 }
 

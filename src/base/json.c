@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <yyjson.h>
 
 struct json json_new(struct arena *a)
 {
@@ -227,4 +228,15 @@ size_t f64_text(double v, char out[32])
             break;
     }
     return n;
+}
+
+struct str json_text(const struct yyjson_val *v)
+{
+    yyjson_val *of = (yyjson_val *)(uintptr_t)v; /* yyjson reads by pointers that could write */
+    return yyjson_is_str(of) ? (struct str){ yyjson_get_str(of), yyjson_get_len(of) } : S("");
+}
+
+struct str json_text_in(const struct yyjson_val *object, const char *key)
+{
+    return json_text(yyjson_obj_get((yyjson_val *)(uintptr_t)object, key));
 }

@@ -23,6 +23,11 @@ void json_null(struct json *j);
 /* Text that is JSON already. */
 void json_raw(struct json *j, struct str text);
 struct str json_get(const struct json *j);
+/* What yyjson read, as text; empty if it is none, or not there. It lives as long as the document. */
+struct yyjson_val;
+struct str json_text(const struct yyjson_val *);
+/* Of a member of an object. */
+struct str json_text_in(const struct yyjson_val *object, const char *key);
 /* key and value at once. */
 void json_kstr(struct json *j, const char *key, struct str s);
 void json_ki64(struct json *j, const char *key, int64_t v);

@@ -117,7 +117,7 @@ struct str json_value_text(struct arena *a, yyjson_val *v)
     if (!v || yyjson_is_null(v))
         return S("");
     if (yyjson_is_str(v))
-        return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
+        return json_text(v);
     char *text = yyjson_val_write(v, 0, NULL);
     struct str out = str_dup(a, str_of(text ? text : ""));
     free(text);

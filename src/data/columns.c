@@ -148,7 +148,7 @@ static const char *const wanted[] = { [COL_I64] = "a whole number",
 static bool value_i64(enum column_type type, yyjson_val *v, int64_t *out)
 {
     if (type == COL_TIME && yyjson_is_str(v))
-        return time_parse((struct str){ yyjson_get_str(v), yyjson_get_len(v) }, out);
+        return time_parse(json_text(v), out);
     if (type == COL_BOOL && yyjson_is_bool(v)) {
         *out = yyjson_get_bool(v);
         return true;
@@ -180,7 +180,7 @@ static bool value_read(struct column *c, struct dict *d, size_t row, yyjson_val 
         return value_i64(c->type, v, &c->i[row]);
     if (!yyjson_is_str(v))
         return false;
-    c->code[row] = dict_code(d, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
+    c->code[row] = dict_code(d, json_text(v));
     return true;
 }
 
@@ -241,7 +241,7 @@ static err names_check(struct str path, yyjson_val *in, const struct column_def 
     yyjson_val *key, *v;
     size_t i, max;
     yyjson_obj_foreach (in, i, max, key, v) {
-        struct str name = { yyjson_get_str(key), yyjson_get_len(key) };
+        struct str name = json_text(key);
         if (!(flags & COLUMNS_IGNORE) && !def_find(defs, n, name))
             return column_unknown(path, name, defs, n);
     }

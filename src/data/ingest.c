@@ -83,12 +83,6 @@ struct ingest {
     struct dataset_version_spec version;
 };
 
-static struct str text_of(yyjson_val *obj, const char *key)
-{
-    yyjson_val *v = yyjson_obj_get(obj, key);
-    return yyjson_is_str(v) ? (struct str){ yyjson_get_str(v), yyjson_get_len(v) } : S("");
-}
-
 static void step_begin(struct ingest *in, const char *what, double from, double to)
 {
     in->step = what;
@@ -114,7 +108,7 @@ static err spec_read(struct ingest *in)
     size_t i, n;
     in->name = with->dataset;
     in->until = with->until;
-    in->root = str_z(in->a, text_of(spec, "root"));
+    in->root = str_z(in->a, json_text_in(spec, "root"));
     TRY(schema_read(&dataset_spec_schema, in->a, S("dataset"), yyjson_obj_get(spec, "dataset"), READ_LENIENT,
                     &in->spec));
     if (!in->spec.known_at.n)
@@ -123,8 +117,8 @@ static err spec_read(struct ingest *in)
         in->spec.order_by = in->spec.event_time.n ? in->spec.event_time : in->spec.id;
     in->sources = NEW_N(in->a, struct source_file, yyjson_arr_size(list) + 1);
     yyjson_arr_foreach (list, i, n, v)
-        in->sources[in->n++] = (struct source_file){ .name = text_of(v, "name"),
-                                                     .path = text_of(v, "path"),
+        in->sources[in->n++] = (struct source_file){ .name = json_text_in(v, "name"),
+                                                     .path = json_text_in(v, "path"),
                                                      .format = (enum source_format)yyjson_get_int(
                                                          yyjson_obj_get(v, "format")) };
     return NULL;
@@ -393,7 +387,7 @@ static err ingest_run(struct worker *w)
     struct ingest in = { .w = w, .a = w->a, .started_ns = mono_ns() };
     TRY(spec_read(&in));
     TRY(sources_hash(&in));
-    struct str known = text_of(yyjson_obj_get(w->spec, "known"), str_z(w->a, in.version.fingerprint));
+    struct str known = json_text_in(yyjson_obj_get(w->spec, "known"), str_z(w->a, in.version.fingerprint));
     if (known.n) {
         worker_say(w, "nothing changed: version %.*s was made from the same query and sources", STR(known));
         return result_write(&in, known);
@@ -423,7 +417,7 @@ static err ingest_finish(struct job_context *c, const struct job *job, yyjson_va
 {
     const struct ingest_with *with = job->with;
     struct dataset_version_spec v;
-    struct str name = text_of(result, "known");
+    struct str name = json_text_in(result, "known");
     if (name.n) {
         TRY(resource_get(c->store, c->a, &dataset_version_resource, job->project, name, NULL, &v, NULL));
     } else {

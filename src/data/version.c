@@ -185,7 +185,7 @@ err version_get(struct blobs *b, struct arena *a, yyjson_val *val, struct versio
     yyjson_val *name = yyjson_obj_get(val, "name");
     if (!yyjson_is_str(name))
         FAIL(INVALID, "spec.json names no version");
-    *out = (struct version_in){ .name = { yyjson_get_str(name), yyjson_get_len(name) } };
+    *out = (struct version_in){ .name = json_text(name) };
     TRY(schema_read(&dataset_version_spec_schema, a, S("version"), yyjson_obj_get(val, "spec"), READ_LENIENT,
                     &out->spec));
     for (size_t i = 0; i < out->spec.files.n; i++) {

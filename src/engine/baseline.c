@@ -210,8 +210,7 @@ static err column_read(struct arena *a, yyjson_val *in, struct baseline_column *
     yyjson_val *name = yyjson_obj_get(in, "name");
     if (!yyjson_is_str(name))
         FAIL(INVALID, "name is not text");
-    *out = (struct baseline_column){ .name = str_dup(
-                                         a, (struct str){ yyjson_get_str(name), yyjson_get_len(name) }) };
+    *out = (struct baseline_column){ .name = str_dup(a, json_text(name)) };
     TRY(count_read(in, "n", &out->n));
     TRY(count_read(in, "nulls", &out->nulls));
     out->mean = number_of(yyjson_obj_get(in, "mean"));
@@ -228,7 +227,7 @@ static err object_read(struct arena *a, yyjson_val *in, struct baseline *out)
 {
     yyjson_val *form = yyjson_obj_get(in, "format"), *features = yyjson_obj_get(in, "features"), *v;
     yyjson_arr_iter it;
-    if (!yyjson_is_str(form) || !str_eq((struct str){ yyjson_get_str(form), yyjson_get_len(form) }, format))
+    if (!yyjson_is_str(form) || !str_eq(json_text(form), format))
         FAIL(INVALID, "it is not of the format '%.*s'", STR(format));
     *out = (struct baseline){ 0 };
     TRY(count_read(in, "rows", &out->rows));

@@ -50,11 +50,6 @@ static bool bytes_of(const struct safetensor *t, uint64_t *out)
 
 /* ---- reading ---- */
 
-static struct str text_of(yyjson_val *v)
-{
-    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
-}
-
 static err shape_read(yyjson_val *v, struct safetensor *t)
 {
     yyjson_val *d;
@@ -95,14 +90,14 @@ static err tensor_read(yyjson_val *v, struct safetensor *t)
         FAIL(INVALID, "tensor '%.*s' is no object", STR(shown(t->name)));
     yyjson_obj_foreach (v, i, n, key, one) {
         if (yyjson_equals_str(key, "dtype") && t->type == TENSOR_NONE)
-            t->type = dtype_of(text_of(one));
+            t->type = dtype_of(json_text(one));
         else if (yyjson_equals_str(key, "shape") && !shape)
             shape = one;
         else if (yyjson_equals_str(key, "data_offsets") && !offsets)
             offsets = one;
         else
             FAIL(INVALID, "tensor '%.*s': '%.*s' is unknown or there twice", STR(shown(t->name)),
-                 STR(shown(text_of(key))));
+                 STR(shown(json_text(key))));
     }
     if (t->type == TENSOR_NONE)
         FAIL(INVALID, "tensor '%.*s' is of no type that is known here", STR(shown(t->name)));
@@ -118,8 +113,8 @@ static err metadata_read(struct arena *a, yyjson_val *v, struct safetensors *out
         FAIL(INVALID, "__metadata__ is no object");
     yyjson_obj_foreach (v, i, n, key, one) {
         if (!yyjson_is_str(one))
-            FAIL(INVALID, "__metadata__: '%.*s' is no text", STR(shown(text_of(key))));
-        push(a, &out->metadata, ((struct safetensors_text){ text_of(key), text_of(one) }));
+            FAIL(INVALID, "__metadata__: '%.*s' is no text", STR(shown(json_text(key))));
+        push(a, &out->metadata, ((struct safetensors_text){ json_text(key), json_text(one) }));
     }
     return NULL;
 }
@@ -196,7 +191,7 @@ static err header_read(struct arena *a, struct str text, struct safetensors *out
     if (yyjson_obj_size(root) > SAFETENSORS_TENSORS_MAX)
         FAIL(TOO_LARGE, "the file has more than %d tensors", SAFETENSORS_TENSORS_MAX);
     yyjson_obj_foreach (root, i, n, key, v) {
-        struct safetensor t = { .name = text_of(key) };
+        struct safetensor t = { .name = json_text(key) };
         if (str_is(t.name, "__metadata__")) {
             if (metadata++)
                 FAIL(INVALID, "__metadata__ is there twice");

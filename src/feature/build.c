@@ -4,12 +4,6 @@
 
 #include <unistd.h>
 
-static struct str text_of(yyjson_val *obj, const char *key)
-{
-    yyjson_val *v = yyjson_obj_get(obj, key);
-    return yyjson_is_str(v) ? (struct str){ yyjson_get_str(v), yyjson_get_len(v) } : S("");
-}
-
 /* ---- in the daemon: prepare ---- */
 
 /* The version of a dataset to read: the one asked for if it is one, else the newest. */
@@ -208,8 +202,8 @@ static err build_read_spec(struct build *b)
     TRY(schema_read(&resolved_service_schema, b->a, S("definition"), yyjson_obj_get(spec, "definition"),
                     READ_LENIENT, &def));
     TRY(service_compile(b->a, &def, &b->svc));
-    b->id = text_of(spec, "id");
-    b->event_time = text_of(spec, "eventTime");
+    b->id = json_text_in(spec, "id");
+    b->event_time = json_text_in(spec, "eventTime");
     b->threads = (int)yyjson_get_sint(yyjson_obj_get(spec, "cpu"));
     b->threads = b->threads < 2 ? 2 : b->threads;
     names_gather(b);
@@ -456,7 +450,7 @@ static void version_fill(struct build *b)
     const struct build_with *with = b->w->with;
     struct dataset_version_spec *v = &b->version;
     roles_set(b);
-    v->fingerprint = text_of(b->w->spec, "fingerprint");
+    v->fingerprint = json_text_in(b->w->spec, "fingerprint");
     v->from = with->from;
     v->until = with->until;
     v->rows = (int64_t)b->n;
@@ -492,7 +486,7 @@ static err build_result(struct worker *w, const struct build *b, struct str know
 static err build_run(struct worker *w)
 {
     struct build b = { .w = w, .a = w->a, .start_ns = mono_ns() };
-    struct str known = text_of(w->spec, "known");
+    struct str known = json_text_in(w->spec, "known");
     if (known.n) {
         worker_say(w, "nothing changed: version %.*s was made from the same rows and definitions",
                    STR(known));
@@ -515,7 +509,7 @@ static err build_finish(struct job_context *c, const struct job *job, yyjson_val
 {
     const struct build_with *with = job->with;
     struct dataset_version_spec v;
-    struct str name = text_of(result, "known");
+    struct str name = json_text_in(result, "known");
     if (name.n) {
         TRY(resource_get(c->store, c->a, &dataset_version_resource, job->project, name, NULL, &v, NULL));
     } else {

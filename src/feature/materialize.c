@@ -13,12 +13,6 @@
 static const char magic[8] = { 'D', 'H', 'O', 'W', 'M', 'A', 'T', '1' };
 enum { FLUSH_AT = 20000 };
 
-static struct str text_of(yyjson_val *obj, const char *key)
-{
-    yyjson_val *v = yyjson_obj_get(obj, key);
-    return yyjson_is_str(v) ? (struct str){ yyjson_get_str(v), yyjson_get_len(v) } : S("");
-}
-
 /* ---- reading ---- */
 
 static err take(struct mat_reader *r, void *out, size_t n)
@@ -277,7 +271,7 @@ static err materialize_run(struct worker *w)
     yyjson_val *versions = yyjson_obj_get(w->spec, "versions"), *first = NULL;
     if (svc.views_n)
         first = yyjson_obj_getn(versions, svc.views[0].def.dataset.p, svc.views[0].def.dataset.n);
-    json_kstr(&j, "version", text_of(first, "name"));
+    json_kstr(&j, "version", json_text_in(first, "name"));
     json_ki64(&j, "rows", out.keys);
     json_obj_end(&j);
     worker_progress(w, 100, 100, "done");
@@ -350,12 +344,12 @@ static err materialize_finish(struct job_context *c, const struct job *job, yyjs
     const struct materialize_with *with = job->with;
     struct features *f = c->self;
     struct service svc;
-    struct str bytes, version = str_dup(c->a, text_of(result, "version"));
+    struct str bytes, version = str_dup(c->a, json_text_in(result, "version"));
     struct push_result done = { 0 };
     if (!f)
         FAIL(INTERNAL, "materialize was registered without the online store");
     TRY(service_load(c->store, c->a, job->project, with->service, &svc));
-    TRY(blob_get(store_blobs(c->store), c->a, text_of(result, "events"), &bytes));
+    TRY(blob_get(store_blobs(c->store), c->a, json_text_in(result, "events"), &bytes));
     TRY_AS(file_apply(f, job->project, &svc, bytes, &done), "materialising service '%.*s'",
            STR(with->service));
     TRY(kv_sync(store_kv(c->store)));

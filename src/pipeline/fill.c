@@ -24,7 +24,7 @@ static err value_text(const struct fill *f, struct str json, struct str *out)
     *out = json;
     if (json.n && json.p[0] == '"') {
         TRY(json_parse(f->a, json, &v));
-        *out = (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
+        *out = json_text(v);
     }
     return NULL;
 }
@@ -76,11 +76,11 @@ static err fill_value(const struct fill *f, yyjson_val *v, struct json *out)
     size_t i, n;
     yyjson_val *key, *item;
     if (yyjson_is_str(v))
-        return fill_text(f, (struct str){ yyjson_get_str(v), yyjson_get_len(v) }, out);
+        return fill_text(f, json_text(v), out);
     if (yyjson_is_obj(v)) {
         json_obj(out);
         yyjson_obj_foreach (v, i, n, key, item) {
-            json_key(out, (struct str){ yyjson_get_str(key), yyjson_get_len(key) });
+            json_key(out, json_text(key));
             TRY(fill_value(f, item, out));
         }
         json_obj_end(out);

@@ -46,7 +46,7 @@ static err params_fill(struct arena *a, const struct pairs *in, const struct eve
         TRY(pipeline_fill(a, json_get(&j), event_lookup, &f, &filled));
         TRY(json_parse(a, filled, &v));
         if (yyjson_is_str(v))
-            filled = (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
+            filled = json_text(v);
         push(a, out, (struct pair){ in->v[i].key, filled });
     }
     return NULL;

@@ -59,12 +59,6 @@ struct judged {
     float *scores;
 };
 
-static struct str text_at(yyjson_val *obj, const char *key)
-{
-    yyjson_val *v = yyjson_obj_get(obj, key);
-    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
-}
-
 static void unload(void *session)
 {
     session_unload(session);
@@ -84,7 +78,7 @@ static err order_find(struct worker *w, struct str version, const struct str *ha
     *out = (struct order){ NEW_N(w->a, size_t, yyjson_arr_size(names) + 1), yyjson_arr_size(names),
                            yyjson_arr_size(names) == n };
     yyjson_arr_foreach (names, i, max, v) {
-        struct str name = { yyjson_get_str(v), yyjson_get_len(v) };
+        struct str name = json_text(v);
         size_t at = 0;
         while (at < n && !str_eq(have[at], name))
             at++;
@@ -130,11 +124,11 @@ static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, 
     struct session_config config = { .threads = (int)yyjson_get_sint(cpu) };
     struct onnx_facts facts;
     struct str bytes;
-    j->version = text_at(spec, "version");
-    TRY_AS(blob_get(w->blobs, w->a, text_at(spec, "onnx"), &bytes), "version '%.*s'", STR(j->version));
+    j->version = json_text_in(spec, "version");
+    TRY_AS(blob_get(w->blobs, w->a, json_text_in(spec, "onnx"), &bytes), "version '%.*s'", STR(j->version));
     TRY_AS(onnx_check(w->a, bytes, NULL, &facts), "version '%.*s'", STR(j->version));
-    if (text_at(spec, "native").n)
-        TRY_AS(blob_get(w->blobs, w->a, text_at(spec, "native"), &j->native), "version '%.*s'",
+    if (json_text_in(spec, "native").n)
+        TRY_AS(blob_get(w->blobs, w->a, json_text_in(spec, "native"), &j->native), "version '%.*s'",
                STR(j->version));
     TRY(features_order(w, rows, yyjson_obj_get(spec, "signature"), j));
     TRY_AS(session_load(rt, bytes, &config, &j->session), "loading version '%.*s'", STR(j->version));
@@ -220,7 +214,7 @@ static err parity_write(struct worker *w, const struct rows *rows, const struct 
 static bool champion_fits(struct worker *w, const struct rows *rows)
 {
     yyjson_val *spec = yyjson_obj_get(w->spec, "champion");
-    struct judged j = { .version = text_at(spec, "version") };
+    struct judged j = { .version = json_text_in(spec, "version") };
     if (!spec)
         return false;
     err e = features_order(w, rows, yyjson_obj_get(spec, "signature"), &j);

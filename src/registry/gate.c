@@ -23,7 +23,7 @@ static err metrics_parse(struct gating *g, struct str json)
     TRY_AS(json_parse(g->a, json, &v), "with.metrics");
     g->metrics = json;
     if (yyjson_is_str(v)) {
-        g->metrics = (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
+        g->metrics = json_text(v);
         TRY_AS(json_parse(g->a, g->metrics, &v), "with.metrics");
     }
     if (!yyjson_is_obj(v))

@@ -106,7 +106,7 @@ static err line_put(struct tx *tx, const struct taking *t, struct str line)
     yyjson_val *name = yyjson_obj_get(v, "name"), *step = yyjson_obj_get(v, "step"),
                *time = yyjson_obj_get(v, "time");
     yyjson_val *value = yyjson_obj_get(v, "value");
-    struct str metric = { yyjson_get_str(name), yyjson_get_len(name) };
+    struct str metric = json_text(name);
     if (!yyjson_is_str(name) || metric.n > METRIC_NAME_MAX || str_has_nul(metric))
         return NULL;
     double number = yyjson_is_num(value) ? yyjson_get_num(value) : NAN;

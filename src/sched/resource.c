@@ -146,7 +146,7 @@ static err job_output(struct req *r)
         TRY(json_parse(r->a, st.result, &result));
     for (const char *const *b = type ? type->blobs : NULL; b && *b; b++) {
         yyjson_val *v = yyjson_obj_get(result, *b);
-        struct str text = { yyjson_get_str(v), yyjson_get_len(v) };
+        struct str text = json_text(v);
         if (text.n)
             push(r->a, &names, str_of(*b));
         if (text.n && str_eq(key, str_of(*b)))

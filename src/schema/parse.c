@@ -41,7 +41,7 @@ static err keys_differ(yyjson_val *obj)
         FAIL(TOO_LARGE, "no memory for an object of %zu keys", n);
     yyjson_val *k, *v;
     yyjson_obj_foreach (obj, i, max, k, v)
-        keys[i] = (struct str){ yyjson_get_str(k), yyjson_get_len(k) };
+        keys[i] = json_text(k);
     qsort(keys, n, sizeof *keys, key_cmp);
     err e = NULL;
     for (i = 1; i < n && !e; i++)

@@ -14,11 +14,6 @@ static value_reader read_value;
 static err read_object(struct reader *r, const struct at *at, const struct schema *s, yyjson_val *in,
                        void *out);
 
-static struct str text_of(yyjson_val *v)
-{
-    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
-}
-
 /* An arena that would overflow aborts: what the user's text makes us allocate is asked for first. */
 static err room(struct arena *a, const struct at *at, size_t n)
 {
@@ -43,7 +38,7 @@ static struct str came(struct arena *t, yyjson_val *v)
     case YYJSON_TYPE_OBJ:
         return S("an object");
     case YYJSON_TYPE_STR: {
-        struct str c = clip(t, text_of(v));
+        struct str c = clip(t, json_text(v));
         return fmt(t, "'%.*s'", STR(c));
     }
     default:
@@ -295,7 +290,7 @@ static err read_text(struct reader *r, const struct at *at, const struct field *
     };
     if (!yyjson_is_str(in))
         return wrong_type(at, in, type_table[f->type].want);
-    return set[f->type](r->a, at, f, text_of(in), dst);
+    return set[f->type](r->a, at, f, json_text(in), dst);
 }
 
 static err read_duration(struct reader *r, const struct at *at, const struct field *f, yyjson_val *in,
@@ -363,7 +358,7 @@ static err read_strs(struct reader *r, const struct at *at, const struct field *
         struct at here = AT_ITEM(at, i);
         if (!yyjson_is_str(item))
             return wrong_type(&here, item, "text");
-        TRY(set_item(r, &here, f, text_of(item), &list.v[list.n]));
+        TRY(set_item(r, &here, f, json_text(item), &list.v[list.n]));
         list.n++;
     }
     *(struct strs *)dst = list;
@@ -398,7 +393,7 @@ static err pair_value(struct reader *r, const struct at *at, yyjson_val *in, str
 {
     const struct field text = { .type = F_STR };
     if (yyjson_is_str(in))
-        return set_str(r->a, at, &text, text_of(in), out);
+        return set_str(r->a, at, &text, json_text(in), out);
     if (!yyjson_is_num(in) && !yyjson_is_bool(in))
         return wrong_type(at, in, "text");
     auto_arena struct arena *t = arena_new(0);
@@ -421,7 +416,7 @@ static err read_map(struct reader *r, const struct at *at, const struct field *f
     struct pairs map = { .v = NEW_N(r->a, struct pair, n), .cap = n };
     yyjson_val *k, *v;
     yyjson_obj_foreach (in, i, max, k, v) {
-        struct at here = AT_KEY(at, text_of(k));
+        struct at here = AT_KEY(at, json_text(k));
         TRY(pair_key(r, &here, here.key, &map.v[map.n].key));
         TRY(pair_value(r, &here, v, &map.v[map.n].value));
         map.n++;
@@ -481,9 +476,9 @@ static bool seen_get(const struct seen *seen, size_t i)
 static err read_key(struct reader *r, const struct at *at, const struct schema *s, yyjson_val *k,
                     yyjson_val *v, size_t *next, struct seen *seen, void *out)
 {
-    const struct field *f = find(s, text_of(k), next);
+    const struct field *f = find(s, json_text(k), next);
     if (!f) {
-        struct at bad = AT_KEY(at, text_of(k));
+        struct at bad = AT_KEY(at, json_text(k));
         return r->flags & READ_LENIENT ? NULL : unknown(&bad, s);
     }
     if (yyjson_is_null(v))

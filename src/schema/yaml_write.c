@@ -144,7 +144,7 @@ static err put_value(struct buf *b, yyjson_val *v, int depth);
 static err put_scalar(struct buf *b, yyjson_val *v, int depth)
 {
     if (yyjson_is_str(v)) {
-        struct str s = { yyjson_get_str(v), yyjson_get_len(v) };
+        struct str s = json_text(v);
         if (depth > 0 && blockable(s)) {
             put_block(b, s, depth);
             return NULL;
@@ -173,7 +173,7 @@ static bool filled(yyjson_val *v)
 /* Keys over libyaml's 1024 characters need the long form. */
 static void put_key(struct buf *b, yyjson_val *k, int depth)
 {
-    struct str s = { yyjson_get_str(k), yyjson_get_len(k) };
+    struct str s = json_text(k);
     size_t start = b->n;
     if (s.n > KEY_PLAIN_MAX)
         buf_str(b, S("? "));

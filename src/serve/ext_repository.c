@@ -79,7 +79,7 @@ static err parameters_read(const struct call *c, bool *dependents)
     size_t i, max;
     TRY(call_parameters(c, &parameters));
     yyjson_obj_foreach (parameters, i, max, k, v) {
-        struct str key = { yyjson_get_str(k), yyjson_get_len(k) };
+        struct str key = json_text(k);
         if (str_is(key, "unload_dependents") && yyjson_is_bool(v))
             *dependents = yyjson_get_bool(v);
         else

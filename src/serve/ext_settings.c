@@ -2,11 +2,6 @@
 /* Logging, tracing and shared memory, as far as a client may set them over the network: no path of this machine. */
 #include "serve/ext.h"
 
-static struct str text_of(yyjson_val *v)
-{
-    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
-}
-
 /* ---- logging: three switches and a number, of one level ---- */
 
 struct log_change {
@@ -23,7 +18,8 @@ static err log_one(struct log_change *to, struct str key, yyjson_val *v)
         to->verbose = yyjson_get_uint(v);
     else if (str_is(key, "log_error") && yyjson_is_true(v))
         return NULL;
-    else if (str_is(key, "log_format") && (str_is(text_of(v), "ISO8601") || str_is(text_of(v), "default")))
+    else if (str_is(key, "log_format") &&
+             (str_is(json_text(v), "ISO8601") || str_is(json_text(v), "default")))
         return NULL; /* two names of the one form that there is */
     else if (str_is(key, "log_error") || str_is(key, "log_format") || str_is(key, "log_file"))
         FAIL(UNSUPPORTED, "'%.*s' is set when the server starts, not over the network", STR(key));
@@ -40,7 +36,7 @@ static err log_change(struct call *c)
     yyjson_val *k, *v;
     TRY(auth_may(req_who(c->r), S("server.operate"), S("*")));
     yyjson_obj_foreach (c->body, i, max, k, v)
-        TRY(log_one(&to, text_of(k), v));
+        TRY(log_one(&to, json_text(k), v));
     log_set_min(to.verbose ? LOG_DEBUG : to.info ? LOG_INFO : to.warning ? LOG_WARN : LOG_ERROR);
     return NULL;
 }
@@ -80,22 +76,22 @@ static err fixed_one(struct str key, yyjson_val *v)
         i++;
     if (i == FIXED)
         FAIL(INVALID, "'%.*s' is no setting of the trace", STR(str_sub(key, 0, 64)));
-    if (v && !str_eq(text_of(v), fixed[i].value))
+    if (v && !str_eq(json_text(v), fixed[i].value))
         FAIL(UNSUPPORTED, "'%.*s' cannot be set: this server writes no traces of Triton's form", STR(key));
     return NULL;
 }
 
 static err level_one(yyjson_val *v, struct trace_setting *to)
 {
-    to->level = v && str_is(text_of(v), "TIMESTAMPS") ? TRACE_ON : TRACE_OFF;
-    if (v && to->level == TRACE_OFF && !str_is(text_of(v), "OFF"))
+    to->level = v && str_is(json_text(v), "TIMESTAMPS") ? TRACE_ON : TRACE_OFF;
+    if (v && to->level == TRACE_OFF && !str_is(json_text(v), "OFF"))
         FAIL(UNSUPPORTED, "trace_level is OFF or TIMESTAMPS: values of tensors are not traced");
     return NULL;
 }
 
 static err whole_one(struct str key, yyjson_val *v, int64_t min, int64_t *to)
 {
-    if (!str_i64(text_of(v), to) || *to < min || *to > RATE_MAX)
+    if (!str_i64(json_text(v), to) || *to < min || *to > RATE_MAX)
         FAIL(INVALID, "%.*s is a whole number from %lld to %d, as text", STR(key), (long long)min, RATE_MAX);
     return NULL;
 }
@@ -134,7 +130,7 @@ static err trace_change(struct call *c)
     yyjson_val *k, *v;
     TRY(auth_may(req_who(c->r), S("model.operate"), c->project));
     yyjson_obj_foreach (c->body, i, max, k, v)
-        TRY(trace_one(text_of(k), v, none, &to));
+        TRY(trace_one(json_text(k), v, none, &to));
     if (to.level == was.level && to.rate == was.rate && to.count == was.count)
         return NULL;
     if (!c->name.n)

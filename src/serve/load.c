@@ -50,12 +50,12 @@ static err names_read(struct model *m, struct str signature)
     names = yyjson_obj_get(root, "personal");
     m->personal = NEW_N(m->a, struct str, yyjson_arr_size(names) + 1);
     yyjson_arr_foreach (names, i, max, v)
-        m->personal[m->personal_n++] = str_dup(m->a, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
+        m->personal[m->personal_n++] = str_dup(m->a, json_text(v));
     names = yyjson_obj_get(root, "categories");
     if (m->texts && yyjson_arr_size(names) == m->texts) {
         struct str *texts = NEW_N(m->a, struct str, m->texts);
         yyjson_arr_foreach (names, i, max, v)
-            texts[i] = str_dup(m->a, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
+            texts[i] = str_dup(m->a, json_text(v));
         m->text_names = texts;
     }
     names = yyjson_obj_get(root, "features");
@@ -66,7 +66,7 @@ static err names_read(struct model *m, struct str signature)
              m->features);
     struct str *out = NEW_N(m->a, struct str, yyjson_arr_size(names));
     yyjson_arr_foreach (names, i, max, v)
-        out[i] = str_dup(m->a, (struct str){ yyjson_get_str(v), yyjson_get_len(v) });
+        out[i] = str_dup(m->a, json_text(v));
     m->names = out;
     m->features = max;
     return NULL;

@@ -225,15 +225,10 @@ err proto_read(const struct proto_message *m, struct str bytes, struct json *out
 
 /* ---- JSON to bytes ---- */
 
-static struct str text_of(yyjson_val *v)
-{
-    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
-}
-
 static bool enum_number(const struct proto_enum *e, yyjson_val *v, int64_t *out)
 {
     for (size_t i = 0; yyjson_is_str(v) && e->values[i]; i++)
-        if (str_eq(str_of(e->values[i]), text_of(v))) {
+        if (str_eq(str_of(e->values[i]), json_text(v))) {
             *out = (int64_t)i;
             return true;
         }
@@ -299,7 +294,7 @@ static err value_write(const struct proto_field *f, int number, yyjson_val *v, s
     switch (f->type) {
     case PROTO_TEXT:
     case PROTO_BYTES:
-        pb_bytes(out, number, text_of(v));
+        pb_bytes(out, number, json_text(v));
         return NULL;
     case PROTO_F32:
         pb_float(out, number, (float)yyjson_get_num(v));
@@ -353,7 +348,7 @@ static err map_write(const struct proto_field *f, yyjson_val *map, struct buf *o
         FAIL(INVALID, "%s is no object", f->name);
     yyjson_obj_foreach (map, i, max, k, v) {
         struct buf entry = buf_new(out->a);
-        pb_bytes(&entry, 1, text_of(k));
+        pb_bytes(&entry, 1, json_text(k));
         TRY(value_write(f, 2, v, &entry));
         pb_bytes(out, f->number, buf_get(&entry));
     }
@@ -378,7 +373,7 @@ err proto_write(const struct proto_message *m, yyjson_val *obj, struct buf *out)
 static void scalar_fill(yyjson_val *v, struct json *out)
 {
     if (yyjson_is_str(v))
-        json_str(out, text_of(v));
+        json_str(out, json_text(v));
     else if (yyjson_is_bool(v))
         json_bool(out, yyjson_get_bool(v));
     else if (yyjson_is_int(v))
@@ -420,7 +415,7 @@ static void many_fill(const struct proto_field *f, yyjson_val *v, struct json *o
     }
     json_obj(out);
     yyjson_obj_foreach (v, i, max, k, item) {
-        json_key(out, text_of(k));
+        json_key(out, json_text(k));
         value_fill(f, item, out);
     }
     json_obj_end(out);

@@ -161,12 +161,6 @@ struct spill {
     struct dataset_version_spec made;
 };
 
-static struct str text_at(yyjson_val *obj, const char *key)
-{
-    yyjson_val *v = yyjson_obj_get(obj, key);
-    return yyjson_is_str(v) ? (struct str){ yyjson_get_str(v), yyjson_get_len(v) } : S("");
-}
-
 static err head_read(struct spill *p)
 {
     struct str text;
@@ -174,10 +168,10 @@ static err head_read(struct spill *p)
     const char *path = fmtz(p->a, "%s/%s", p->dir, head_name);
     TRY(file_read(p->a, path, 16 << 20, &text));
     TRY_AS(json_parse(p->a, text, &v), "%s", path);
-    p->project = text_at(v, "project");
-    p->deployment = text_at(v, "deployment");
-    p->version = text_at(v, "version");
-    p->dataset = text_at(v, "dataset");
+    p->project = json_text_in(v, "project");
+    p->deployment = json_text_in(v, "deployment");
+    p->version = json_text_in(v, "version");
+    p->dataset = json_text_in(v, "dataset");
     p->keep_ms = yyjson_get_sint(yyjson_obj_get(v, "keepMs"));
     p->columns = yyjson_obj_get(v, "columns");
     if (!p->project.n || !p->dataset.n || !yyjson_arr_size(p->columns))
@@ -209,7 +203,7 @@ static struct str select_sql(struct spill *p)
     size_t i, n;
     yyjson_val *v;
     yyjson_arr_foreach (p->columns, i, n, v) {
-        struct str sql = text_at(v, "sql"), name = sql_name(a, text_at(v, "name"));
+        struct str sql = json_text_in(v, "sql"), name = sql_name(a, json_text_in(v, "name"));
         bool time = str_is(sql, "TIMESTAMP");
         const char *comma = i ? ", " : "";
         buf_fmt(&types, "%sc%zu: '%.*s'", comma, i, STR(time ? S("BIGINT") : sql));

@@ -344,8 +344,8 @@ static err rpc_request(struct call *c, const struct operation *op)
     TRY(json_parse(c->a, json_get(&j), &c->body));
     yyjson_val *name = call_get(c, "model_name"), *version = call_get(c, "version");
     name = name ? name : call_get(c, "name");
-    c->name = (struct str){ yyjson_get_str(name), yyjson_get_len(name) };
-    c->version = (struct str){ yyjson_get_str(version), yyjson_get_len(version) };
+    c->name = json_text(name);
+    c->version = json_text(version);
     if (op->body)
         c->body = call_get(c, op->body);
     return NULL;

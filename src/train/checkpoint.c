@@ -392,8 +392,7 @@ static err whole_check(const char *path)
         int64_t size;
         TRY(file_sha256(a, fmtz(a, "%s/%s", path, files[i]), &hash, &size));
         if (!yyjson_equals_str(yyjson_obj_get(one, "name"), files[i]) ||
-            size != yyjson_get_sint(yyjson_obj_get(one, "bytes")) ||
-            !str_eq(hash, (struct str){ yyjson_get_str(sha), yyjson_get_len(sha) }))
+            size != yyjson_get_sint(yyjson_obj_get(one, "bytes")) || !str_eq(hash, json_text(sha)))
             FAIL(INVALID, "%s/%s is not what the manifest says", path, files[i]);
     }
     return NULL;

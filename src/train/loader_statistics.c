@@ -350,11 +350,6 @@ struct str loader_state(const struct loader *l, struct arena *a)
     return json_get(&j);
 }
 
-static struct str text_of(yyjson_val *v)
-{
-    return (struct str){ yyjson_get_str(v), yyjson_get_len(v) };
-}
-
 static err texts_read(struct arena *a, yyjson_val *v, struct strs *out)
 {
     size_t i, n;
@@ -365,7 +360,7 @@ static err texts_read(struct arena *a, yyjson_val *v, struct strs *out)
     yyjson_arr_foreach (v, i, n, x) {
         if (!yyjson_is_str(x))
             FAIL(INVALID, "text %zu of a list is none", i);
-        push(a, out, str_dup(a, text_of(x)));
+        push(a, out, str_dup(a, json_text(x)));
     }
     return NULL;
 }
@@ -405,7 +400,7 @@ static err columns_same(struct arena *a, yyjson_val *v, const struct strs *want)
 static err slot_read(struct loader *l, struct slot *s, yyjson_val *v)
 {
     struct loader_tensor *t = s->tensor;
-    if (!str_eq(text_of(yyjson_obj_get(v, "kind")), str_of(kind_names[t->kind])))
+    if (!str_eq(json_text(yyjson_obj_get(v, "kind")), str_of(kind_names[t->kind])))
         FAIL(INVALID, "it is of another kind in the state");
     TRY(columns_same(l->a, v, &t->columns));
     if (t->type == TENSOR_F32 && s->n_spreads) {
@@ -435,7 +430,7 @@ static err state_find(yyjson_val *root, struct str name, yyjson_val **out)
     yyjson_val *v;
     size_t i, n;
     yyjson_arr_foreach (yyjson_obj_get(root, "inputs"), i, n, v)
-        if (str_eq(text_of(yyjson_obj_get(v, "name")), name)) {
+        if (str_eq(json_text(yyjson_obj_get(v, "name")), name)) {
             *out = v;
             return NULL;
         }

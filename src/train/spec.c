@@ -54,7 +54,7 @@ err train_model_chosen(struct arena *a, yyjson_val *model, const struct field **
         push(a, &names, field_key(a, &train_model_schema.fields[i]));
     struct str list = str_join(a, names.v, names.n, S(", "));
     yyjson_obj_foreach (model, i, n, key, v) {
-        struct str k = { yyjson_get_str(key), yyjson_get_len(key) };
+        struct str k = json_text(key);
         if (yyjson_is_null(v))
             continue;
         if (*out)

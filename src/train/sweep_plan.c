@@ -54,7 +54,7 @@ static err range_read(const struct sweep_plan *p, struct str at, yyjson_val *v, 
 static err axis_read(struct arena *a, const struct sweep_plan *p, yyjson_val *key, yyjson_val *v,
                      struct axes *out)
 {
-    struct axis x = { .path = { yyjson_get_str(key), yyjson_get_len(key) } };
+    struct axis x = { .path = json_text(key) };
     struct str at = over_at(p);
     yyjson_val *one;
     size_t i, n;
@@ -294,7 +294,7 @@ err sweep_form(struct arena *a, const struct sweep_plan *p, const struct sweep_t
     yyjson_mut_doc *doc = yyjson_mut_doc_new(NULL);
     yyjson_mut_doc_set_root(doc, yyjson_val_mut_copy(doc, form));
     yyjson_obj_foreach (set, i, n, key, value)
-        form_put(doc, (struct str){ yyjson_get_str(key), yyjson_get_len(key) }, value);
+        form_put(doc, json_text(key), value);
     if (p->with.kind == SWEEP_HALVING)
         yyjson_mut_obj_put(yyjson_mut_doc_get_root(doc), yyjson_mut_str(doc, "epochs"),
                            yyjson_mut_sint(doc, t->epochs));

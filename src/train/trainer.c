@@ -384,7 +384,7 @@ static void measures_read(struct arena *a, yyjson_val *v, struct measures *out)
     yyjson_obj_foreach (v, i, n, key, one) {
         if (out->n == MEASURES_MAX)
             break;
-        out->name[out->n] = str_dup(a, (struct str){ yyjson_get_str(key), yyjson_get_len(key) });
+        out->name[out->n] = str_dup(a, json_text(key));
         out->value[out->n++] = yyjson_is_num(one) ? yyjson_get_num(one) : NAN;
     }
 }
@@ -405,7 +405,7 @@ static err state_read(struct course *c, yyjson_val *v, const char *path)
     struct training_net *t = c->t;
     yyjson_val *hash = yyjson_obj_get(v, "graph"), *data = yyjson_obj_get(v, "data");
     struct str mine = graph_hash(t, t->a);
-    if (!str_eq(mine, (struct str){ yyjson_get_str(hash), yyjson_get_len(hash) }))
+    if (!str_eq(mine, json_text(hash)))
         return err_hint(
             err_new(INVALID,
                     "%s is of another model: its tensors are the same, what is done with them is not", path),

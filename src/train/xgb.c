@@ -395,15 +395,10 @@ static err trees_read(struct grove *g, yyjson_val *list)
     return NULL;
 }
 
-static struct str text_of(yyjson_val *v)
-{
-    return yyjson_is_str(v) ? (struct str){ yyjson_get_str(v), yyjson_get_len(v) } : S("");
-}
-
 /* "5E-1"; from version 3 on "[5E-1]", and as many as there are classes, which are the same where one was given. */
 static bool param_number(yyjson_val *params, const char *key, double *out)
 {
-    struct str s = text_of(yyjson_obj_get(params, key)), part;
+    struct str s = json_text(yyjson_obj_get(params, key)), part;
     double first = NAN;
     if (str_starts(s, S("[")) && str_ends(s, S("]")))
         s = str_sub(s, 1, s.n - 1);
@@ -446,7 +441,7 @@ static err head_read(yyjson_val *learner, struct trees *out)
     if (!param_number(params, "base_score", &base) || !param_number(params, "num_feature", &features) ||
         !param_number(params, "num_class", &classes) || !(features >= 1 && features <= INT32_MAX))
         FAIL(INVALID, "it says no base_score or num_feature");
-    TRY(objective_read(text_of(yyjson_obj_get(yyjson_obj_get(learner, "objective"), "name")), &objective));
+    TRY(objective_read(json_text(yyjson_obj_get(yyjson_obj_get(learner, "objective"), "name")), &objective));
     if (objective->link == LINK_SOFTMAX ? !(classes >= 2 && classes <= XGB_CLASSES_MAX) : classes > 1)
         FAIL(UNSUPPORTED, "it has %g classes", classes);
     out->features = (size_t)features;
@@ -481,7 +476,7 @@ static err model_read(struct arena *a, yyjson_val *root, struct trees *out)
     yyjson_val *learner = yyjson_obj_get(root, "learner"),
                *booster = yyjson_obj_get(learner, "gradient_booster");
     struct grove g = { .a = a };
-    if (!str_is(text_of(yyjson_obj_get(booster, "name")), "gbtree"))
+    if (!str_is(json_text(yyjson_obj_get(booster, "name")), "gbtree"))
         FAIL(UNSUPPORTED, "its booster is not gbtree");
     *out = (struct trees){ 0 };
     TRY(head_read(learner, out));
