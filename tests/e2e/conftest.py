@@ -22,7 +22,7 @@ LIBRARIES = ROOT / ".deps" / "lib"
 FLIGHTS = ROOT / ".deps" / "data" / "flights-3m.parquet"
 AIRPORTS = ROOT / ".deps" / "data" / "airports.csv"
 PR_SET_PDEATHSIG = 1
-LISTENS = re.compile(r"^dhow \S+ listens on (https?://\S+), data in (.*)$", re.M)
+LISTENS = re.compile(r"^dhow \S+ listens on (https?://\S+), data in (.*)\n", re.M)  # the whole line: it may be read while it is written
 OVER = ("succeeded", "failed", "cancelled")
 
 
