@@ -310,7 +310,7 @@ static err bind_conv(struct bind *b)
     const struct tensor *in = bind_in(b, 0), *other = bind_in(b, 1), *out = bind_out(b, 0);
     struct conv v = { 0 };
     bool done;
-    if (any_half(b) && !simd_bf16_fast() && !simd_tiles())
+    if (any_half(b) && !simd_bf16_fast() && !simd_tiles()) /* the faster way here, by far */
         return bind_widened(b, bind_conv);
     if (op == OP_Conv) {
         TRY(conv_of(b, in, out, other->d + 2, false, &v));
