@@ -41,8 +41,12 @@ static void message_try(struct arena *a, const struct proto_message *m, struct s
     yyjson_val *v;
     if (proto_read(m, bytes, &j))
         return;
-    if (json_parse(a, json_get(&j), &v))
+    yyjson_doc *d = yyjson_read(json_get(&j).p, json_get(&j).n, 0);
+    if (!d)
         abort();
+    yyjson_doc_free(d);
+    if (json_parse(a, json_get(&j), &v)) /* a map may have a key twice: that is refused as JSON's */
+        return;
     if (!m->plain)
         (void)proto_write(m, v, &b); /* not all of it can be: JSON has no bytes */
 }
