@@ -88,7 +88,7 @@ def test_help_takes_under_20_ms():
         done = subprocess.run([str(DHOW), "--help"], capture_output=True, check=True)
         times.append(time.perf_counter() - begin)
         assert b"apply" in done.stdout
-    assert min(times) < 0.020, f"{min(times) * 1e3:.1f} ms; what else runs on the machine is not its time"
+    assert statistics.median(times) < 0.020, f"median {statistics.median(times) * 1e3:.1f} ms"
 
 
 def test_every_verb_explains_itself(run_binary):
