@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* The libraries below dhow, called bare, for bench/NAME to compare with. Prints one JSON value a line.
- *   peer session MODEL ROWS THREADS SECONDS   session_run of one row after the other; ROWS is a file of floats
+ *   peer session MODEL ROWS THREADS SECONDS [RUNTIME [N]]
+ *                               session_run of N rows (1) after N others; ROWS is a file of floats; RUNTIME: onnx, engine, …
  *   peer sql THREADS FILE...                  DuckDB: statements on stdin, parted by lines of ";", over FILEs
  *   peer lmdb FOLDER ROWS SECONDS             LMDB: commits of ROWS new rows and ROWS replaced ones, fsync now and then */
 #include "data/data.h"
@@ -36,8 +37,8 @@ static double cpu_seconds(void)
 struct caller {
     struct session *s;
     const float *x;
-    struct tensor in, out; /* one row */
-    size_t rows, features, outputs;
+    struct tensor in, out;           /* of a call */
+    size_t calls, features, outputs; /* that the file is good for; floats of a call */
     int64_t end_ns, done;
     uint32_t *ns; /* of the first SAMPLES_MAX calls */
 };
@@ -48,7 +49,7 @@ static void *call_run(void *arg)
     for (int64_t start = mono_ns(), now; start < c->end_ns; start = now, c->done++) {
         float p[OUTPUTS_MAX];
         struct tensor in = c->in, out = c->out;
-        in.data = (void *)(uintptr_t)(c->x + (size_t)c->done % c->rows * c->features);
+        in.data = (void *)(uintptr_t)(c->x + (size_t)c->done % c->calls * c->features);
         out.data = p;
         MUST(session_run(c->s, NULL, &in, 1, &out, 1));
         now = mono_ns();
@@ -93,11 +94,11 @@ static void calls_measure(struct arena *a, struct caller *one, int threads, doub
            n ? all[n / 2] / 1e3 : 0, n ? all[n * 99 / 100] / 1e3 : 0, calls ? cpu * 1e6 / (double)calls : 0);
 }
 
-/* One row of an input or output of floats, without its data. */
-static struct tensor row_of(const struct tensor_spec *info, size_t *floats)
+/* Rows of an input or output of floats, without their data. */
+static struct tensor rows_of(const struct tensor_spec *info, size_t rows, size_t *floats)
 {
-    struct tensor t = { .type = TENSOR_F32, .rank = info->rank, .dims = { 1 } };
-    *floats = 1;
+    struct tensor t = { .type = TENSOR_F32, .rank = info->rank, .dims = { (int64_t)rows } };
+    *floats = rows;
     for (size_t i = 1; i < info->rank; i++) {
         t.dims[i] = info->dims[i];
         *floats *= (size_t)info->dims[i];
@@ -107,14 +108,15 @@ static struct tensor row_of(const struct tensor_spec *info, size_t *floats)
 }
 
 /* First what loading took, with the library and without, then (SECONDS > 0) the calls, then the memory. */
-static void session_bench(struct arena *a, const char *model, const char *rows, int threads, double seconds)
+static void session_bench(struct arena *a, const char *model, const char *rows, int threads, double seconds,
+                          const char *runtime, size_t at_once)
 {
     struct runtime *rt;
     struct session *s;
     struct str bytes, x;
     int64_t start = mono_ns();
     MUST(file_read(a, model, MODEL_BYTES, &bytes));
-    MUST(runtime_open(NULL, &rt));
+    MUST(strcmp(runtime, "onnx") ? runtime_open_named(str_of(runtime), NULL, &rt) : runtime_open(NULL, &rt));
     int64_t opened = mono_ns();
     MUST(session_load(rt, bytes, &(struct session_config){ .threads = 1 }, &s));
     printf("{\"loadMs\":%.3f,\"sessionMs\":%.3f}\n", (double)(mono_ns() - start) / 1e6,
@@ -122,11 +124,11 @@ static void session_bench(struct arena *a, const char *model, const char *rows, 
     const struct session_info *info = session_describe(s);
     MUST(file_read(a, rows, MODEL_BYTES, &x));
     struct caller c = { .s = s, .x = (const float *)(const void *)x.p };
-    c.in = row_of(&info->inputs[0], &c.features);
-    c.out = row_of(&info->outputs[0], &c.outputs);
-    c.rows = x.n / sizeof(float) / c.features;
-    if (!c.rows || c.outputs > OUTPUTS_MAX) {
-        fprintf(stderr, "%s holds no row of %zu floats, or the answer is too long\n", rows, c.features);
+    c.in = rows_of(&info->inputs[0], at_once, &c.features);
+    c.out = rows_of(&info->outputs[0], at_once, &c.outputs);
+    c.calls = x.n / sizeof(float) / c.features;
+    if (!c.calls || c.outputs > OUTPUTS_MAX) {
+        fprintf(stderr, "%s holds no rows of %zu floats, or the answer is too long\n", rows, c.features);
         exit(1);
     }
     int64_t rss = rss_bytes();
@@ -270,15 +272,18 @@ int main(int argc, char **argv)
     auto_arena struct arena *a = arena_new(0);
     int threads = argc > 2 ? atoi(argv[2]) : 0;
     log_setup(LOG_ERROR, false);
-    if (argc == 6 && !strcmp(argv[1], "session") && atoi(argv[4]) > 0 && atoi(argv[4]) <= THREADS_MAX)
-        session_bench(a, argv[2], argv[3], atoi(argv[4]), atof(argv[5]));
+    if (argc >= 6 && argc <= 8 && !strcmp(argv[1], "session") && atoi(argv[4]) > 0 &&
+        atoi(argv[4]) <= THREADS_MAX)
+        session_bench(a, argv[2], argv[3], atoi(argv[4]), atof(argv[5]), argc > 6 ? argv[6] : "onnx",
+                      argc > 7 ? (size_t)atoi(argv[7]) : 1);
     else if (argc > 3 && !strcmp(argv[1], "sql") && threads > 0)
         sql_bench(a, threads, argv + 3, argc - 3);
     else if (argc == 5 && !strcmp(argv[1], "lmdb") && atoi(argv[3]) > 0)
         lmdb_bench(argv[2], atoi(argv[3]), atof(argv[4]));
     else {
-        fprintf(stderr,
-                "peer session MODEL ROWS THREADS SECONDS | sql THREADS FILE... | lmdb FOLDER ROWS SECONDS\n");
+        fprintf(
+            stderr,
+            "peer session MODEL ROWS THREADS SECONDS [RUNTIME [N]] | sql THREADS FILE... | lmdb FOLDER ROWS SECONDS\n");
         return 2;
     }
     return 0;
