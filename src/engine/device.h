@@ -55,6 +55,8 @@ struct device_ops {
     err (*bind)(struct bind *);
     /* must. device_multiplies (params.h). */
     bool (*multiplies)(enum tensor_type);
+    /* must. device_convolves (params.h). */
+    bool (*convolves)(void);
     /* must. Output 0 is input 0's memory under another shape (Reshape); the step copies if it is not. */
     bool (*view)(const struct op *);
     /* must. Which input may share its memory with output 0 if nobody reads it later (bit i: input i). */

@@ -147,6 +147,9 @@ err graph_bind(const struct graph *, struct arena *, const int64_t *sizes, struc
 err graph_resize(struct graph *, const int64_t *dims);
 /* Types and shapes of the outputs of node n, by its op's rule; folds what only needs constants. */
 err graph_infer(struct graph *, int n);
+/* Nothing is learned any more: PARAM and STATE with data become CONST, aligned to 64 bytes, so that what is made of them can be
+ * made once: sums of constants when the graph is bound, weights in a kernel's own form when that is. */
+void graph_freeze(struct graph *);
 /* Leaves out nodes that no output or update needs. */
 void graph_prune(struct graph *);
 /* After nodes were moved or replaced: sets value.node again. */

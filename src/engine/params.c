@@ -31,6 +31,11 @@ bool device_multiplies(const struct device_ops *device, enum tensor_type t)
     return device->multiplies(t);
 }
 
+bool device_convolves(const struct device_ops *device)
+{
+    return device->convolves();
+}
+
 struct str size_about(struct arena *a, int64_t bytes)
 {
     enum { LEAST = 100 /* of the unit: so is the error below a hundredth */ };

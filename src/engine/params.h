@@ -10,6 +10,8 @@ struct device_ops;
 extern const struct device_ops device_cpu; /* of those in device.h: the one that is always there */
 /* Has it products of this type, or are they made by way of another? */
 bool device_multiplies(const struct device_ops *, enum tensor_type);
+/* Are its convolutions, of F32, as quick as those of runtimes that do nothing else? */
+bool device_convolves(const struct device_ops *);
 
 enum { PARAM_ALIGN = 16 /* floats: one cache line */ };
 struct param {

@@ -3,6 +3,7 @@
 #include "engine/cpu/fuse.h"
 #include "engine/cpu/group.h"
 #include "engine/cpu/layout.h"
+#include "engine/cpu/onednn.h"
 #include "engine/cpu/simd.h"
 
 static const struct cpu_kernel *const groups[] = { cpu_math,  cpu_shape,    cpu_matrix,
@@ -58,6 +59,12 @@ static bool cpu_multiplies(enum tensor_type t)
     return t == TENSOR_F32 || t == TENSOR_F64 || (t == TENSOR_BF16 && (simd_bf16_fast() || simd_tiles()));
 }
 
+/* Measured with AVX-512 in docs/why/small-networks-in-our-engine.md. */
+static bool cpu_convolves(void)
+{
+    return simd_level() == SIMD_AVX512 && onednn_there();
+}
+
 static bool cpu_view(const struct op *op)
 {
     const struct cpu_kernel *k = kernel_of(op);
@@ -72,6 +79,7 @@ const struct device_ops device_cpu = {
     .lower = cpu_lower,
     .bind = cpu_bind,
     .multiplies = cpu_multiplies,
+    .convolves = cpu_convolves,
     .view = cpu_view,
     .in_place = cpu_in_place,
 };

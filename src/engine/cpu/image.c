@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/image.h"
 #include "engine/cpu/gemm.h"
+#include "engine/cpu/image_conv.h"
 #include "engine/cpu/image_rows.h"
 #include "engine/cpu/onednn.h"
 
@@ -209,6 +210,51 @@ static err bind_any_conv(struct bind *b)
     return NULL;
 }
 
+/* What Conv took in of a Relu or Clip behind it (layout.c). */
+static bool conv_clip(const struct node *n, float *low, float *high)
+{
+    const struct attr *at = attr_find(n, "clip");
+    *low = at ? at->fs[0] : -INFINITY;
+    *high = at ? at->fs[1] : INFINITY;
+    return at;
+}
+
+struct clipped {
+    struct step inner;
+    float low, high;
+};
+
+static void run_clipped(const struct step *s, struct rank *r)
+{
+    const struct clipped *c = s->state;
+    c->inner.run(&c->inner, r);
+    SIMD_PICK(image_convs)->clip(s->out[0]->p, s->out[0]->n, c->low, c->high);
+}
+
+/* For kernels that do not do it themselves; oneDNN's own would make numbers of what is none. */
+static void bind_clipped(struct bind *b)
+{
+    struct clipped *c = NEW(b->a, struct clipped);
+    if (!conv_clip(b->n, &c->low, &c->high))
+        return;
+    c->inner = *b->step;
+    b->step->run = run_clipped;
+    b->step->state = c;
+}
+
+/* The node's weights have their numbers, and keep them. */
+static bool weights_stay(const struct bind *b)
+{
+    return value_at(b->g, b->n->in[1])->kind == VALUE_CONST && bind_in(b, 1)->p;
+}
+
+static bool bind_own(struct bind *b, const struct conv *v)
+{
+    float low, high;
+    (void)conv_clip(b->n, &low, &high);
+    return bind_own_conv(b, v, weights_stay(b), low, high);
+}
+
 /* ---- convolutions by oneDNN ---- */
 
 struct dnn_step {
@@ -294,6 +340,8 @@ static bool bind_dnn(struct bind *b, const struct conv *v, const struct tensor *
         .y_last = y->nhwc || (v->y.c == 1 && x->nhwc),
         .bias = bias && way == ONEDNN_FORWARD
     };
+    if (way == ONEDNN_FORWARD)
+        s.weights = weights_stay(b) ? w->p : NULL;
     flat_axis(&s, &v->w);
     struct dnn_step *d = NEW(b->a, struct dnn_step);
     if (!onednn_conv_new(b->a, &s, &d->conv, &b->step->scratch))
@@ -309,12 +357,14 @@ static err bind_conv(struct bind *b)
     const int op = b->step->op->id;
     const struct tensor *in = bind_in(b, 0), *other = bind_in(b, 1), *out = bind_out(b, 0);
     struct conv v = { 0 };
-    bool done;
+    bool done, clips = false;                              /* by itself */
     if (any_half(b) && !simd_bf16_fast() && !simd_tiles()) /* the faster way here, by far */
         return bind_widened(b, bind_conv);
     if (op == OP_Conv) {
         TRY(conv_of(b, in, out, other->d + 2, false, &v));
-        done = bind_dnn(b, &v, in, other, out, ONEDNN_FORWARD) || bind_windows(b, &v, in, other, out, 0);
+        clips = bind_own(b, &v);
+        done = clips || bind_dnn(b, &v, in, other, out, ONEDNN_FORWARD) ||
+               bind_windows(b, &v, in, other, out, 0);
     } else if (op == OP_ConvGradW) {
         TRY(conv_of(b, in, other, out->d + 2, false, &v));
         done = bind_dnn(b, &v, in, out, other, ONEDNN_BACK_WEIGHTS) || bind_windows(b, &v, in, out, other, 2);
@@ -322,11 +372,13 @@ static err bind_conv(struct bind *b)
         TRY(conv_of(b, out, in, other->d + 2, op == OP_ConvTranspose, &v));
         done = bind_dnn(b, &v, out, other, in, ONEDNN_BACK_DATA) || bind_windows(b, &v, out, other, in, 1);
     }
-    if (done) {
+    if (done)
         b->step->flops = conv_flops(&v);
-        return NULL;
-    }
-    return any_half(b) ? bind_widened(b, bind_conv) : bind_any_conv(b);
+    else
+        TRY(any_half(b) ? bind_widened(b, bind_conv) : bind_any_conv(b));
+    if (!clips)
+        bind_clipped(b);
+    return NULL;
 }
 
 static void run_channel_sum(const struct step *s, struct rank *r)

@@ -24,6 +24,21 @@ struct conv {
     int64_t kernels; /* places in a window */
     bool count_padding, column_major;
 };
+/* Of the places of the window at output o of an axis, those that are inside of the picture: from … to. */
+struct reach {
+    int64_t from, to;
+};
+static inline struct reach window_reach(const struct window *q, int axis, int64_t o)
+{
+    const int64_t at = o * q->stride[axis] - q->lo[axis], left = q->in[axis] - at, step = q->dilation[axis];
+    struct reach r = { at < 0 ? -at : 0, left };
+    if (step > 1) {
+        r.from = (r.from + step - 1) / step;
+        r.to = left <= 0 ? 0 : (left + step - 1) / step;
+    }
+    r.to = r.to < q->kernel[axis] ? r.to : q->kernel[axis];
+    return r;
+}
 /* What an average divides by at an output. */
 static inline int64_t pool_count(const struct conv *v, const int64_t *o)
 {

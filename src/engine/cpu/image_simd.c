@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/image_rows.h"
 
+#include <math.h>
+
 /* A group of NV vectors of channels stays in registers while rows pass; what is left at the end goes element by element. */
 enum { BLOCK = 256 /* rows that are added up in F32 */, F = SIMD_FLOATS };
 typedef uint16_t vh __attribute__((vector_size(SIMD_BYTES / 2), aligned(2), may_alias));
@@ -46,6 +48,37 @@ ALWAYS void put1(bool half, void *p, int64_t at, float x)
     memcpy(&w, &x, 4);
     w += 0x7fff + (w >> 16 & 1);
     ((uint16_t *)p)[at] = (uint16_t)(x != x ? 0x7fc0 : w >> 16);
+}
+
+/* The first n of a vector, 0 < n ≤ F; the rest is zero. */
+ALWAYS vf get_some(bool half, const void *p, int64_t at, int n)
+{
+    if (n == F)
+        return get(half, p, at);
+#if SIMD_LEVEL == 2
+    if (!half)
+        return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), (const float *)p + at);
+#endif
+    float v[F] = { 0 };
+    for (int i = 0; i < n; i++)
+        v[i] = get1(half, p, at + i);
+    return vf_load(v);
+}
+
+ALWAYS void put_some(bool half, void *p, int64_t at, int n, vf x)
+{
+    if (n == F) {
+        put(half, p, at, x);
+        return;
+    }
+#if SIMD_LEVEL == 2
+    if (!half) {
+        _mm512_mask_storeu_ps((float *)p + at, (__mmask16)((1u << n) - 1), (__m512)x);
+        return;
+    }
+#endif
+    for (int i = 0; i < n; i++)
+        put1(half, p, at + i, x[i]);
 }
 
 ALWAYS vf positive(vf y, vf x)
@@ -310,113 +343,115 @@ static void back(bool half, int64_t rows, int64_t c_n, const void *dy, const voi
 /* ---- pools ---- */
 
 #define EACH(i, n) for (int64_t i = 0; i < (n); i++)
-#define PLACE(a) (o##a * q->stride[a] - q->lo[a] + k##a * q->dilation[a])
-#define OUTSIDE (i0 < 0 || i0 >= q->in[0] || i1 < 0 || i1 >= q->in[1] || i2 < 0 || i2 >= q->in[2])
-#define X_AT (n * v->x.sn + i0 * v->x.ss[0] + i1 * v->x.ss[1] + i2 * v->x.ss[2])
-#define Y_AT (n * v->y.sn + o0 * v->y.ss[0] + o1 * v->y.ss[1] + o2 * v->y.ss[2])
-/* For each place of the window around output (n, o0, o1, o2) that is inside: k counts them all, from is its row of x. */
-#define AROUND(...)                                                                                      \
-    do {                                                                                                 \
-        int32_t k = 0;                                                                                   \
-        EACH(k0, q->kernel[0]) EACH(k1, q->kernel[1]) for (int64_t k2 = 0; k2 < q->kernel[2]; k2++, k++) \
-        {                                                                                                \
-            const int64_t i0 = PLACE(0), i1 = PLACE(1), i2 = PLACE(2);                                   \
-            if (OUTSIDE)                                                                                 \
-                continue;                                                                                \
-            const int64_t from = X_AT;                                                                   \
-            __VA_ARGS__;                                                                                 \
-        }                                                                                                \
-    } while (0)
-#define OUTPUTS EACH(n, v->y.n) EACH(o0, q->out[0]) EACH(o1, q->out[1]) EACH(o2, q->out[2])
+/* The window around an output: those of its places that are inside of the picture, and where its first place lies in x. */
+struct around {
+    struct reach r[WINDOW_AXES];
+    int64_t at, step[WINDOW_AXES];
+};
+ALWAYS struct around around_of(const struct conv *v, int64_t n, const int64_t *o)
+{
+    const struct window *q = &v->w;
+    struct around a = { .at = n * v->x.sn };
+#pragma GCC unroll 3
+    for (int i = 0; i < WINDOW_AXES; i++) {
+        a.r[i] = window_reach(q, i, o[i]);
+        a.step[i] = q->dilation[i] * v->x.ss[i];
+        a.at += (o[i] * q->stride[i] - q->lo[i]) * v->x.ss[i];
+    }
+    return a;
+}
+/* For each output: a, and where it stands in y. */
+#define OUTPUTS(...)                                                                          \
+    EACH(n, v->y.n) EACH(o0, q->out[0]) EACH(o1, q->out[1]) EACH(o2, q->out[2])               \
+    {                                                                                         \
+        const struct around a = around_of(v, n, (const int64_t[]){ o0, o1, o2 });             \
+        const int64_t to = n * v->y.sn + o0 * v->y.ss[0] + o1 * v->y.ss[1] + o2 * v->y.ss[2]; \
+        __VA_ARGS__                                                                           \
+    }
+/* For each place of it that is inside: k counts all of them, from is its row of x. */
+#define AROUND(...)                                                                           \
+    for (int64_t k0 = a.r[0].from; k0 < a.r[0].to; k0++)                                      \
+        for (int64_t k1 = a.r[1].from; k1 < a.r[1].to; k1++)                                  \
+            for (int64_t k2 = a.r[2].from; k2 < a.r[2].to; k2++) {                            \
+                const int64_t from = a.at + k0 * a.step[0] + k1 * a.step[1] + k2 * a.step[2]; \
+                const int32_t k = (int32_t)((k0 * q->kernel[1] + k1) * q->kernel[2] + k2);    \
+                (void)k;                                                                      \
+                __VA_ARGS__;                                                                  \
+            }
+
+/* Channels c to c + m of an output, m ≤ F. */
+ALWAYS void max_pool_at(bool half, const struct window *q, const struct around *at, const void *x, int64_t c,
+                        int m, void *y, int64_t to, int32_t *where)
+{
+    const struct around a = *at;
+    vf best = { 0 };
+    vi place = (vi){ 0 } - 1;
+    if (where) {
+        /* The first is taken as it is; later ones if they are greater or no number, but a NaN stays. */
+        AROUND(vf t = get_some(half, x, from + c, m);
+               vi is = ((t > best) | (t != t) | (place < 0)) & ~(best != best); best = vf_pick(is, t, best);
+               place = (is & k) | (~is & place))
+        memcpy(where + to + c, &place, (size_t)m * sizeof *where);
+    } else {
+        best = a.r[0].from < a.r[0].to && a.r[1].from < a.r[1].to && a.r[2].from < a.r[2].to
+                   ? vf_all(-INFINITY)
+                   : best;
+        AROUND(vf t = get_some(half, x, from + c, m); best = vf_pick((t > best) | (t != t), t, best))
+    }
+    put_some(half, y, to + c, m, best);
+}
 
 ALWAYS void max_pool_of(bool half, const struct conv *v, const void *x, void *y, int32_t *where)
 {
     const struct window *q = &v->w;
-    OUTPUTS
-    {
-        const int64_t to = Y_AT;
+    OUTPUTS({
         int64_t c = 0;
-        for (; c + F <= v->y.c; c += F) {
-            vf best = { 0 };
-            vi at = (vi){ 0 } - 1;
-            /* The first is taken as it is; later ones if they are greater or no number, but a NaN stays. */
-            AROUND(vf t = get(half, x, from + c); vi m = ((t > best) | (t != t) | (at < 0)) & ~(best != best);
-                   best = vf_pick(m, t, best); at = (m & k) | (~m & at));
-            put(half, y, to + c, best);
-            if (where)
-                memcpy(where + to + c, &at, sizeof at);
-        }
-        for (; c < v->y.c; c++) {
-            float best = 0;
-            int32_t at = -1;
-            AROUND(float t = get1(half, x, from + c); if (at < 0 || (!(t <= best) && best == best)) {
-                best = t;
-                at = k;
-            });
-            put1(half, y, to + c, best);
-            if (where)
-                where[to + c] = at;
-        }
-    }
+        for (; c + F <= v->y.c; c += F)
+            max_pool_at(half, q, &a, x, c, F, y, to, where);
+        if (c < v->y.c)
+            max_pool_at(half, q, &a, x, c, (int)(v->y.c - c), y, to, where);
+    })
 }
 
 ALWAYS void max_back_of(bool half, const struct conv *v, const void *dy, const int32_t *where, void *dx)
 {
     const struct window *q = &v->w;
-    OUTPUTS
-    {
-        const int64_t to = Y_AT;
-        int64_t c = 0;
-        for (; c + F <= v->y.c; c += F) {
-            const vf g = get(half, dy, to + c);
-            vi at;
-            memcpy(&at, where + to + c, sizeof at);
-            AROUND(put(half, dx, from + c, get(half, dx, from + c) + (vf)((vi)g & (at == k))));
+    OUTPUTS({
+        for (int64_t c = 0; c < v->y.c; c += F) {
+            const int m = v->y.c - c < F ? (int)(v->y.c - c) : F;
+            const vf g = get_some(half, dy, to + c, m);
+            vi at = { 0 };
+            memcpy(&at, where + to + c, (size_t)m * sizeof *where);
+            AROUND(put_some(half, dx, from + c, m, get_some(half, dx, from + c, m) + (vf)((vi)g & (at == k))))
         }
-        for (; c < v->y.c; c++)
-            AROUND(if (where[to + c] == k)
-                       put1(half, dx, from + c, get1(half, dx, from + c) + get1(half, dy, to + c)));
-    }
+    })
 }
 
 ALWAYS void average_of(bool half, const struct conv *v, const void *x, void *y)
 {
     const struct window *q = &v->w;
-    OUTPUTS
-    {
-        const int64_t to = Y_AT;
+    OUTPUTS({
         const float by = 1 / (float)pool_count(v, (const int64_t[]){ o0, o1, o2 });
-        int64_t c = 0;
-        for (; c + F <= v->y.c; c += F) {
+        for (int64_t c = 0; c < v->y.c; c += F) {
+            const int m = v->y.c - c < F ? (int)(v->y.c - c) : F;
             vf s = { 0 };
-            AROUND(s += get(half, x, from + c));
-            put(half, y, to + c, s * by);
+            AROUND(s += get_some(half, x, from + c, m))
+            put_some(half, y, to + c, m, s * by);
         }
-        for (; c < v->y.c; c++) {
-            float s = 0;
-            AROUND(s += get1(half, x, from + c));
-            put1(half, y, to + c, s * by);
-        }
-    }
+    })
 }
 
 ALWAYS void average_back_of(bool half, const struct conv *v, const void *dy, void *dx)
 {
     const struct window *q = &v->w;
-    OUTPUTS
-    {
-        const int64_t to = Y_AT;
+    OUTPUTS({
         const float by = 1 / (float)pool_count(v, (const int64_t[]){ o0, o1, o2 });
-        int64_t c = 0;
-        for (; c + F <= v->y.c; c += F) {
-            const vf g = get(half, dy, to + c) * by;
-            AROUND(put(half, dx, from + c, get(half, dx, from + c) + g));
+        for (int64_t c = 0; c < v->y.c; c += F) {
+            const int m = v->y.c - c < F ? (int)(v->y.c - c) : F;
+            const vf g = get_some(half, dy, to + c, m) * by;
+            AROUND(put_some(half, dx, from + c, m, get_some(half, dx, from + c, m) + g))
         }
-        for (; c < v->y.c; c++) {
-            const float g = get1(half, dy, to + c) * by;
-            AROUND(put1(half, dx, from + c, get1(half, dx, from + c) + g));
-        }
-    }
+    })
 }
 
 static void max_pool(bool half, const struct conv *v, const void *x, void *y, int32_t *where)

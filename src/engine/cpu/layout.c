@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/cpu/layout.h"
 #include "engine/cpu/gemm.h"
+#include "engine/cpu/image_conv.h"
+
+#include <math.h>
 
 /* ---- who uses what ---- */
 
@@ -43,13 +46,18 @@ static int *ids(struct graph *g, const int *from, int n, int room)
     return to;
 }
 
-static void set_attr_i(struct graph *g, struct node *n, const char *name, int64_t i)
+static void attr_add(struct graph *g, struct node *n, struct attr one)
 {
     struct attr *at = NEW_N(g->a, struct attr, n->n_attrs + 1);
     if (n->n_attrs > 0)
         memcpy(at, n->attrs, n->n_attrs * sizeof *at);
-    at[n->n_attrs++] = (struct attr){ name, ATTR_INT, .i = i };
+    at[n->n_attrs++] = one;
     n->attrs = at;
+}
+
+static void set_attr_i(struct graph *g, struct node *n, const char *name, int64_t i)
+{
+    attr_add(g, n, (struct attr){ name, ATTR_INT, .i = i });
 }
 
 /* The node stands at place `at` from now on, where another one was. */
@@ -232,6 +240,80 @@ static bool fuse_sum(struct uses *u, size_t at)
     return true;
 }
 
+/* ---- convolutions ---- */
+
+static const float *known_floats(const struct graph *g, int v)
+{
+    const struct value *x = v < 0 ? NULL : value_at(g, v);
+    return x && x->kind == VALUE_CONST && x->type == TENSOR_F32 ? x->data : NULL;
+}
+
+/* Batch normalisation by known statistics after a convolution with known weights: a convolution with other weights. */
+static bool fuse_conv_norm(struct uses *u, size_t at)
+{
+    struct graph *g = u->g;
+    const struct node n = g->nodes.v[at];
+    if (n.op->id != OP_BatchNormalization || attr_i(&n, "training_mode", 0))
+        return false;
+    for (int i = 1; i < n.n_out; i++)
+        if (n.out[i] >= 0)
+            return false;
+    struct node *p = sole_maker(u, n.in[0], OP_Conv);
+    const float *scale = known_floats(g, n.in[1]), *shift = known_floats(g, n.in[2]),
+                *mean = known_floats(g, n.in[3]), *variance = known_floats(g, n.in[4]);
+    const float *w = p ? known_floats(g, p->in[1]) : NULL,
+                *bias = p && p->n_in > 2 ? known_floats(g, p->in[2]) : NULL;
+    if (!w || !scale || !shift || !mean || !variance || attr_find(p, "clip") ||
+        (p->n_in > 2 && p->in[2] >= 0 && !bias))
+        return false;
+    const struct shape shape = value_at(g, p->in[1])->shape;
+    const int64_t channels = shape.d[0], each = shape_count(&shape) / channels;
+    float *to = NEW_N(g->a, float, (size_t)(channels * each)), *plus = NEW_N(g->a, float, (size_t)channels);
+    const double epsilon = (double)attr_f(&n, "epsilon", 1e-5f);
+    for (int64_t c = 0; c < channels; c++) {
+        const double by = (double)scale[c] / sqrt((double)variance[c] + epsilon);
+        for (int64_t i = 0; i < each; i++)
+            to[c * each + i] = (float)((double)w[c * each + i] * by);
+        plus[c] = (float)((double)shift[c] + ((bias ? (double)bias[c] : 0) - (double)mean[c]) * by);
+    }
+    p->in = ids(g, p->in, 2, 3);
+    p->n_in = 3;
+    p->in[1] = graph_const(g, TENSOR_F32, shape, to);
+    p->in[2] = graph_const(g, TENSOR_F32, SHAPE(channels), plus);
+    p->out = ids(g, p->out, 1, 1);
+    p->out[0] = n.out[0];
+    move_node(u, p, at);
+    return true;
+}
+
+/* Relu, or Clip between two numbers, after a convolution. */
+static bool fuse_conv_clip(struct uses *u, size_t at)
+{
+    struct graph *g = u->g;
+    const struct node n = g->nodes.v[at];
+    float *bounds = NEW_N(g->a, float, 2);
+    bounds[0] = n.op->id == OP_Relu ? 0 : -INFINITY;
+    bounds[1] = INFINITY;
+    if ((n.op->id != OP_Relu && n.op->id != OP_Clip) || value_at(g, n.out[0])->type != TENSOR_F32)
+        return false;
+    for (int i = 1; n.op->id == OP_Clip && i < n.n_in; i++) {
+        if (n.in[i] < 0)
+            continue;
+        const float *bound = known_floats(g, n.in[i]);
+        if (!bound || shape_count(&value_at(g, n.in[i])->shape) != 1)
+            return false;
+        bounds[i - 1] = *bound;
+    }
+    struct node *p = sole_maker(u, n.in[0], OP_Conv);
+    if (!p || attr_find(p, "clip") || !(bounds[0] <= bounds[1]))
+        return false;
+    attr_add(g, p, (struct attr){ "clip", ATTR_FLOATS, .fs = bounds, .n = 2 });
+    p->out = ids(g, p->out, 1, 1);
+    p->out[0] = n.out[0];
+    move_node(u, p, at);
+    return true;
+}
+
 static void sweep(struct uses *u)
 {
     struct graph *g = u->g;
@@ -248,8 +330,8 @@ static void fuse(struct graph *g)
     auto_arena struct arena *a = arena_new(0);
     struct uses u = uses_of(g, a);
     for (size_t i = 0; i < g->nodes.n; i++)
-        if (!u.gone[i] && !fuse_norm(&u, i) && !fuse_product_relu(&u, i) && !fuse_bias(&u, i) &&
-            !fuse_product_mask(&u, i) && !fuse_sum(&u, i))
+        if (!u.gone[i] && !fuse_conv_norm(&u, i) && !fuse_conv_clip(&u, i) && !fuse_norm(&u, i) &&
+            !fuse_product_relu(&u, i) && !fuse_bias(&u, i) && !fuse_product_mask(&u, i) && !fuse_sum(&u, i))
             fuse_norm_grad(&u, i);
     sweep(&u);
 }
@@ -284,6 +366,7 @@ struct turning {
     struct arena *a;
     VEC(struct node) nodes; /* the new order */
     int *turned;            /* by old value: the same in the other layout; −1: none yet */
+    bool train;
     const bool *fixed;
     size_t n_values;
 };
@@ -358,22 +441,40 @@ static const struct picture_op *picture_op(const struct node *n)
     return NULL;
 }
 
-/* Element by element over pictures of one shape: any layout will do if all have the same. */
+/* The kernel walks its output's axes in the order in which they lie, whatever is spread along them. */
+static bool spreads(const struct op *op)
+{
+    return op->id == OP_Add || op->id == OP_Sub || op->id == OP_Mul || op->id == OP_Div;
+}
+
+/* Element by element over pictures of one shape, and what is spread over them, or channels behind channels: any layout will do
+ * if all have the same. */
 static bool any_layout(const struct turning *t, const struct node *n)
 {
-    if (n->op->split != SPLIT_EACH || n->n_out != 1 || !is_picture(t->g, n->out[0]) || n->op->id == OP_Concat)
+    if (n->op->split != SPLIT_EACH || n->n_out != 1 || !is_picture(t->g, n->out[0]))
         return false;
+    const int64_t axis = attr_i(n, "axis", 0);
+    const bool joins = n->op->id == OP_Concat && (axis == 1 || axis == -3); /* channels behind channels */
     bool some = false;
     for (int i = 0; i < n->n_in; i++) {
         if (n->in[i] < 0)
             continue;
         const struct value *v = value_at(t->g, n->in[i]);
-        if (is_picture(t->g, n->in[i]) && shape_same(&v->shape, &value_at(t->g, n->out[0])->shape))
+        if (joins || (is_picture(t->g, n->in[i]) && shape_same(&v->shape, &value_at(t->g, n->out[0])->shape)))
             some |= v->nhwc;
-        else if (shape_count(&v->shape) != 1)
+        else if (shape_count(&v->shape) != 1 && !spreads(n->op))
             return false;
     }
     return some;
+}
+
+/* A picture of few channels that comes from outside is read as it lies; the gradients' kernels would have it turned. */
+static bool stays_first(const struct turning *t, const struct node *n)
+{
+    const struct value *x = value_at(t->g, n->in[0]);
+    return n->op->id == OP_Conv && !t->train && !x->nhwc && x->type == TENSOR_F32 &&
+           x->shape.d[1] <= THIN_CHANNELS && attr_i(n, "group", 1) == 1 &&
+           value_at(t->g, n->out[0])->shape.d[1] >= SIMD_PICK(image_convs)->floats;
 }
 
 static void turn_node(struct turning *t, struct node n)
@@ -386,6 +487,8 @@ static void turn_node(struct turning *t, struct node n)
     n.in = ids(g, n.in, n.n_in, n.n_in > 0 ? n.n_in : 1);
     for (int i = 0; i < n.n_in; i++) {
         if (n.in[i] < 0 || !is_picture(g, n.in[i]))
+            continue;
+        if (i == 0 && last && p && stays_first(t, &n))
             continue;
         if (i < 32 && (ins >> i & 1))
             n.in[i] = in_layout(t, n.in[i], shape_count(&value_at(g, n.in[i])->shape) != 1 || p);
@@ -402,7 +505,7 @@ static void turn_node(struct turning *t, struct node n)
             layout_node(t, n.out[i], before[i]);
 }
 
-static void channels_last(struct graph *g)
+static void channels_last(struct graph *g, bool train)
 {
     bool any = false;
     for (size_t i = 0; i < g->nodes.n; i++)
@@ -412,7 +515,7 @@ static void channels_last(struct graph *g)
     auto_arena struct arena *a = arena_new(0);
     struct uses u = uses_of(g, a);
     /* Values that come while nodes are turned are asked for, too: each old one brings one at most. */
-    struct turning t = { .g = g, .a = a, .fixed = u.fixed, .n_values = g->values.n };
+    struct turning t = { .g = g, .a = a, .fixed = u.fixed, .train = train, .n_values = g->values.n };
     t.turned = NEW_N(a, int, 2 * g->values.n + 1);
     memset(t.turned, -1, (2 * g->values.n + 1) * sizeof *t.turned);
     for (size_t i = 0; i < g->nodes.n; i++)
@@ -425,8 +528,7 @@ static void channels_last(struct graph *g)
 
 err cpu_layout(struct graph *g, bool train)
 {
-    (void)train;
     fuse(g);
-    channels_last(g);
+    channels_last(g, train);
     return graph_error(g);
 }

@@ -20,6 +20,10 @@ err onednn_version(struct arena *a, struct str *out)
     (void)a, (void)out;
     FAIL(UNAVAILABLE, "oneDNN was not there when this program was built");
 }
+bool onednn_there(void)
+{
+    return false;
+}
 bool onednn_conv_new(struct arena *a, const struct onednn_conv_spec *s, struct onednn_conv **out,
                      size_t *scratch)
 {
@@ -110,6 +114,11 @@ static const struct onednn *library_get(void)
 {
     pthread_once(&once, open_once);
     return one.why || atomic_load(&unwanted) ? NULL : &one;
+}
+
+bool onednn_there(void)
+{
+    return library_get();
 }
 
 err onednn_version(struct arena *a, struct str *out)
@@ -212,6 +221,7 @@ struct onednn_conv {
     dnnl_primitive_t conv,
         reorder; /* reorder: weights on their way in or out; NULL: they are as it likes them */
     dnnl_memory_t x, w, w_plain, bias, y, pad;
+    void *kept; /* weights that stay, in its own form */
     size_t w_bytes, pad_bytes;
     struct desc descs[8];
     int n_descs;
@@ -355,6 +365,26 @@ static bool conv_make(struct onednn_conv *c, const struct onednn_conv_spec *s)
            memories_new(c, dp, db);
 }
 
+static void reorder_run(const struct onednn_conv *c, dnnl_memory_t from, dnnl_memory_t to)
+{
+    dnnl_exec_arg_t args[] = { { DNNL_ARG_FROM, from }, { DNNL_ARG_TO, to } };
+    c->o->dnnl_primitive_execute(c->reorder, c->stream, 2, args);
+}
+
+static void weights_keep(struct onednn_conv *c, struct arena *a, void *w)
+{
+    c->kept = w;
+    if (!c->reorder)
+        return;
+    c->kept = arena_alloc(a, c->w_bytes, 64);
+    c->o->dnnl_memory_set_data_handle(c->w_plain, w);
+    c->o->dnnl_memory_set_data_handle(c->w, c->kept);
+    reorder_run(c, c->w_plain, c->w);
+    c->o->dnnl_primitive_destroy(c->reorder);
+    c->reorder = NULL;
+    c->w_bytes = 0;
+}
+
 bool onednn_conv_new(struct arena *a, const struct onednn_conv_spec *s, struct onednn_conv **out,
                      size_t *scratch)
 {
@@ -369,15 +399,11 @@ bool onednn_conv_new(struct arena *a, const struct onednn_conv_spec *s, struct o
         return false;
     }
     arena_defer(a, conv_free, c);
+    if (s->weights)
+        weights_keep(c, a, (void *)s->weights);
     *scratch = c->w_bytes + c->pad_bytes;
     *out = c;
     return true;
-}
-
-static void reorder_run(const struct onednn_conv *c, dnnl_memory_t from, dnnl_memory_t to)
-{
-    dnnl_exec_arg_t args[] = { { DNNL_ARG_FROM, from }, { DNNL_ARG_TO, to } };
-    c->o->dnnl_primitive_execute(c->reorder, c->stream, 2, args);
 }
 
 void onednn_conv_run(const struct onednn_conv *c, void *x, void *w, void *bias, void *y, void *scratch)
@@ -387,7 +413,7 @@ void onednn_conv_run(const struct onednn_conv *c, void *x, void *w, void *bias, 
     char *blocked = scratch, *pad = blocked + c->w_bytes;
     o->dnnl_memory_set_data_handle(c->x, x);
     o->dnnl_memory_set_data_handle(c->y, y);
-    o->dnnl_memory_set_data_handle(c->w, c->reorder ? blocked : w);
+    o->dnnl_memory_set_data_handle(c->w, c->reorder ? blocked : c->kept ? c->kept : w);
     if (c->reorder)
         o->dnnl_memory_set_data_handle(c->w_plain, w);
     if (c->reorder && c->way != ONEDNN_BACK_WEIGHTS)

@@ -634,6 +634,18 @@ static void run_split(const struct step *s, struct rank *r)
             nest_run(&nests[i], s->in[0]->p, s->out[i]->p);
 }
 
+/* The tensor with its axes in the order in which they lie; axis: where it is then. */
+static struct tensor lying(const struct tensor *t, bool nhwc, int *axis)
+{
+    static const int order[] = { 0, 2, 3, 1 }, place[] = { 0, 3, 1, 2 };
+    struct tensor to = *t;
+    for (int i = 0; nhwc && i < 4; i++)
+        to.d[i] = t->d[order[i]];
+    if (nhwc)
+        *axis = place[*axis];
+    return to;
+}
+
 /* Pieces of `whole` along the axis, one behind the other. */
 static err bind_pieces(struct bind *b, const struct tensor *whole, struct tensor **pieces, int n, bool join)
 {
@@ -642,18 +654,22 @@ static err bind_pieces(struct bind *b, const struct tensor *whole, struct tensor
     int64_t at = 0, stride[TENSOR_RANK_MAX];
     TRY(type_ok(b, whole));
     TRY(attr_axis(b->n, "axis", 0, whole->rank, &axis));
-    strides_of(whole, stride);
+    const int given = axis;
+    const struct tensor all = lying(whole, whole->nhwc, &axis);
+    strides_of(&all, stride);
     for (int i = 0; i < n; i++) {
         struct nest *s = &nests[i];
         const struct value *v = join ? node_in(b->g, b->n, i) : node_out(b->g, b->n, i);
         if (!pieces[i] || !v) /* what nobody reads has no shape: only the last ones may be so */
             break;
+        axis = given;
+        const struct tensor piece = lying(pieces[i], whole->nhwc, &axis);
         s->rank = whole->rank;
-        memcpy(s->n, pieces[i]->d, sizeof pieces[i]->d);
-        strides_of(pieces[i], join ? s->from : s->to);
+        memcpy(s->n, piece.d, sizeof piece.d);
+        strides_of(&piece, join ? s->from : s->to);
         memcpy(join ? s->to : s->from, stride, sizeof stride);
         *(join ? &s->to_at : &s->from_at) = at * stride[axis];
-        at += pieces[i]->d[axis];
+        at += piece.d[axis];
         nest_make(s, tensor_size(whole->type));
     }
     b->step->state = nests;
