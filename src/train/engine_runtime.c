@@ -14,9 +14,10 @@ enum {
     MEMORY_MAX = 128 << 20,    /* of one, with the parameters */
     FILE_MAX = 64 << 20,       /* a larger model is worth ONNX Runtime's pool of threads */
     NODES_MAX = 2000,          /* laying out their memory takes time by its square */
-    SURE_PARAMETERS = 1 << 20, /* measured in docs/why/small-networks-in-our-engine.md */
-    SURE_RANK = 2,
-    SURE_FILE = 8 << 20, /* a longer file has more than these */
+    SURE_PARAMETERS = 1 << 20, /* measured in docs/why/small-networks-in-our-engine.md, as are the next two */
+    SURE_CHANNELS = 16,
+    PICTURE_BYTES = 16 << 20, /* what a row of pictures may work on */
+    SURE_FILE = 8 << 20,      /* a longer file has more than these */
     TENSORS_MAX = 64,
 };
 
@@ -161,27 +162,63 @@ static err outputs_check(const struct engine_session *s, const struct seat *seat
     return NULL;
 }
 
+/* Dense layers and what stands between them: no images, no sequences. Their runs are short, and here they are shorter. */
+static bool surely_dense(const struct graph *g)
+{
+    for (size_t i = 0; i < g->values.n; i++)
+        if (g->values.v[i].shape.rank > 2)
+            return false;
+    return true;
+}
+
+/* Convolutions of enough channels, in which most of the parameters are, and what stands between them. */
+static bool surely_pictures(const struct graph *g, const struct onnx_facts *facts)
+{
+    static const int ops[] = { OP_Conv,        OP_BatchNormalization,
+                               OP_Relu,        OP_Clip,
+                               OP_Sigmoid,     OP_HardSigmoid,
+                               OP_HardSwish,   OP_Add,
+                               OP_Mul,         OP_MaxPool,
+                               OP_AveragePool, OP_GlobalAveragePool,
+                               OP_Flatten,     OP_Reshape,
+                               OP_Squeeze,     OP_Identity,
+                               OP_Gemm,        OP_MatMul,
+                               OP_Softmax,     OP_Dropout };
+    int64_t weights = 0;
+    for (size_t i = 0; i < g->nodes.n; i++) {
+        const struct node *n = &g->nodes.v[i];
+        bool known = false;
+        for (size_t k = 0; k < sizeof ops / sizeof *ops; k++)
+            known |= n->op->id == ops[k];
+        if (!known)
+            return false;
+        if (n->op->id != OP_Conv)
+            continue;
+        const struct shape *w = &value_at(g, n->in[1])->shape;
+        if (w->rank != 4 || w->d[0] < SURE_CHANNELS)
+            return false;
+        weights += shape_count(w);
+    }
+    return 2 * weights > facts->parameters && device_convolves(&device_cpu);
+}
+
+static bool surely_faster(const struct graph *g, const struct onnx_facts *facts)
+{
+    return facts->parameters <= SURE_PARAMETERS && (surely_dense(g) || surely_pictures(g, facts));
+}
+
 /* The program of one row says how many rows another may have. */
 static err sizes_find(struct engine_session *s, bool sure)
 {
     struct seat *one;
     TRY(seat_new(s, 0, &one));
     seat_give(s, 0, one);
-    if (sure && program_facts(one->program).memory > PROGRAM_BYTES)
+    if (sure && program_facts(one->program).memory > (surely_dense(s->g) ? PROGRAM_BYTES : PICTURE_BYTES))
         FAIL(UNSUPPORTED, "a row needs more memory than stays in a cache");
     for (s->sizes = 1; s->sizes < SIZES; s->sizes++)
         if (program_facts(one->program).memory << s->sizes > PROGRAM_BYTES)
             break;
     return outputs_check(s, one);
-}
-
-/* Dense layers and what stands between them: no images, no sequences. Their runs are short, and here they are shorter. */
-static bool surely_faster(const struct graph *g, const struct onnx_facts *facts)
-{
-    for (size_t i = 0; i < g->values.n; i++)
-        if (g->values.v[i].shape.rank > SURE_RANK)
-            return false;
-    return facts->parameters <= SURE_PARAMETERS;
 }
 
 static err graph_take(struct engine_session *s, struct str foreign, bool sure)
@@ -197,6 +234,7 @@ static err graph_take(struct engine_session *s, struct str foreign, bool sure)
     if (sure && !surely_faster(s->g, &facts))
         FAIL(UNSUPPORTED, "ONNX Runtime may be faster");
     TRY(describe(s, &facts));
+    graph_freeze(s->g);
     TRY(params_new(s->a, &device_cpu, s->g, 0, 0, &s->params));
     return sizes_find(s, sure);
 }
