@@ -340,30 +340,34 @@ static bool *live_nodes(const struct graph *g, struct arena *a)
     return node;
 }
 
-/* Gemm's B as kernels read it, in place of the other way round, as many exporters keep it. */
-static void gemm_turn(struct graph *g, struct node *n)
+/* Gemm's B as kernels read it, in place of the other way round, as many exporters keep it. turned: by value, what was made of it. */
+static void gemm_turn(struct graph *g, struct node *n, int *turned)
 {
     const struct value *b = n->n_in > 1 && n->in[1] >= 0 ? value_at(g, n->in[1]) : NULL;
-    struct attr *turned = NULL;
+    struct attr *across = NULL;
     for (size_t i = 0; i < n->n_attrs; i++)
         if (strcmp(n->attrs[i].name, "transB") == 0)
-            turned = &n->attrs[i];
-    if (n->op->id != OP_Gemm || !turned || turned->i == 0 || !b || b->kind != VALUE_CONST || !b->data ||
+            across = &n->attrs[i];
+    if (n->op->id != OP_Gemm || !across || across->i == 0 || !b || b->kind != VALUE_CONST || !b->data ||
         b->type != TENSOR_F32 || b->shape.rank != 2)
         return;
-    const int64_t rows = b->shape.d[0], columns = b->shape.d[1];
-    const float *from = b->data;
-    struct value to = *b;
-    float *v = arena_alloc(g->a, (size_t)(rows * columns + 1) * sizeof *v, 64);
-    for (int64_t k = 0; k < columns; k++)
-        for (int64_t i = 0; i < rows; i++)
-            v[k * rows + i] = from[i * columns + k];
-    to.name = fmt(g->a, "%.*s_turned_%zu", STR(b->name), g->values.n);
-    to.shape = SHAPE(columns, rows);
-    to.data = v;
-    push(g->a, &g->values, to);
-    n->in[1] = (int)g->values.n - 1;
-    turned->i = 0;
+    across->i = 0;
+    int *made = &turned[n->in[1]];
+    if (!*made) {
+        const int64_t rows = b->shape.d[0], columns = b->shape.d[1];
+        const float *from = b->data;
+        struct value to = *b;
+        float *v = arena_alloc(g->a, (size_t)(rows * columns + 1) * sizeof *v, 64);
+        for (int64_t k = 0; k < columns; k++)
+            for (int64_t i = 0; i < rows; i++)
+                v[k * rows + i] = from[i * columns + k];
+        to.name = fmt(g->a, "%.*s_turned_%zu", STR(b->name), g->values.n);
+        to.shape = SHAPE(columns, rows);
+        to.data = v;
+        push(g->a, &g->values, to);
+        *made = (int)g->values.n - 1;
+    }
+    n->in[1] = *made;
 }
 
 void graph_freeze(struct graph *g)
@@ -371,9 +375,12 @@ void graph_freeze(struct graph *g)
     for (size_t i = 0; i < g->values.n; i++)
         if ((g->values.v[i].kind == VALUE_PARAM || g->values.v[i].kind == VALUE_STATE) && g->values.v[i].data)
             g->values.v[i].kind = VALUE_CONST;
+    auto_arena struct arena *a = arena_new(0);
+    int *turned = NEW_N(a, int,
+                        g->values.n + 1); /* of those that are here now: nobody turns what was turned */
     for (size_t i = 0; i < g->nodes.n; i++) {
         struct node *n = &g->nodes.v[i];
-        gemm_turn(g, n);
+        gemm_turn(g, n, turned);
         for (int k = 0; k < n->n_in; k++) {
             struct value *v = n->in[k] < 0 ? NULL : value_at(g, n->in[k]);
             if (!v || v->kind != VALUE_CONST || !v->data || (uintptr_t)v->data % 64 == 0)

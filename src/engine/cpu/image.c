@@ -242,10 +242,16 @@ static void bind_clipped(struct bind *b)
     b->step->state = c;
 }
 
-/* The node's weights have their numbers, and keep them. */
+/* The node's weights have their numbers, and keep them. If others read them, too, a form of its own for each could be much more
+ * than the model's file has. */
 static bool weights_stay(const struct bind *b)
 {
-    return value_at(b->g, b->n->in[1])->kind == VALUE_CONST && bind_in(b, 1)->p;
+    const int w = b->n->in[1];
+    int readers = 0;
+    for (size_t i = 0; i < b->g->nodes.n; i++)
+        for (int k = 0; k < b->g->nodes.v[i].n_in; k++)
+            readers += b->g->nodes.v[i].in[k] == w;
+    return value_at(b->g, w)->kind == VALUE_CONST && bind_in(b, 1)->p && readers == 1;
 }
 
 static bool bind_own(struct bind *b, const struct conv *v)
@@ -357,7 +363,7 @@ static err bind_conv(struct bind *b)
     const int op = b->step->op->id;
     const struct tensor *in = bind_in(b, 0), *other = bind_in(b, 1), *out = bind_out(b, 0);
     struct conv v = { 0 };
-    bool done, clips = false;                              /* by itself */
+    bool done, clips = false;
     if (any_half(b) && !simd_bf16_fast() && !simd_tiles()) /* the faster way here, by far */
         return bind_widened(b, bind_conv);
     if (op == OP_Conv) {
@@ -376,7 +382,7 @@ static err bind_conv(struct bind *b)
         b->step->flops = conv_flops(&v);
     else
         TRY(any_half(b) ? bind_widened(b, bind_conv) : bind_any_conv(b));
-    if (!clips)
+    if (!clips) /* by itself */
         bind_clipped(b);
     return NULL;
 }

@@ -39,10 +39,12 @@ bool bind_own_conv(struct bind *b, const struct conv *v, bool kept, float low, f
     if (v->w.axes != 2 || x->type != TENSOR_F32 || w->type != TENSOR_F32 || y->type != TENSOR_F32 ||
         (bias && bias->type != TENSOR_F32) || v->y.sc != 1 || v->y.c < k->floats || (!each && !thin))
         return false;
+    const int64_t columns = (CONV_PIXELS - 1) * v->w.stride[1] + (v->w.kernel[1] - 1) * v->w.dilation[1] + 1;
+    if (columns * v->w.kernel[0] > CONV_PAD)
+        return false;
     struct own_step *o = NEW(b->a, struct own_step);
     *o = (struct own_step){ .p = { *v, low, high }, .run = each ? k->each : k->thin };
     const size_t bytes = (size_t)w->n * sizeof(float);
-    const int64_t columns = (CONV_PIXELS - 1) * v->w.stride[1] + (v->w.kernel[1] - 1) * v->w.dilation[1] + 1;
     o->pad = (size_t)(columns * v->w.kernel[0] * (each ? k->floats : v->x.c));
     o->pad = (o->pad + 15) / 16 * 16;
     if (kept) {

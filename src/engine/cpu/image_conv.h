@@ -9,7 +9,7 @@
 #include "engine/cpu/image.h"
 #include "engine/cpu/simd.h"
 
-enum { CONV_PIXELS = 8 };
+enum { CONV_PIXELS = 8, CONV_PAD = 1 << 14 /* places that a block may see */ };
 /* Output channels are SIMD_FLOATS or more; those of y lie last. bias may be NULL; y is cut to low … high. pad: room for what the
  * windows of a block see: rows × columns × (each: SIMD_FLOATS; thin: input channels) floats. */
 struct conv_of_own {

@@ -104,8 +104,9 @@ ALWAYS struct view padded(const bool thin, const struct conv_of_own *p, int64_t 
                           int64_t at0, int64_t at1, struct reach rows, float *pad)
 {
     const struct window *q = &p->v.w;
-    const int64_t plane = q->kernel[0] * columns, first = at1 < 0 ? -at1 : 0,
-                  last = columns < q->in[1] - at1 ? columns : q->in[1] - at1;
+    const int64_t plane = q->kernel[0] * columns, before = at1 < 0 ? -at1 : 0, end = q->in[1] - at1,
+                  first = before < columns ? before : columns, until = end < columns ? end : columns,
+                  last = until > first ? until : first;
     for (int64_t in = 0; in < (thin ? p->v.x.c : 1); in++)
         for (int64_t k0 = rows.from; k0 < rows.to; k0++) {
             const float *row = x + in * p->v.x.sc + (at0 + k0 * q->dilation[0]) * p->v.x.ss[0];

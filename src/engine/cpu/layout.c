@@ -9,6 +9,7 @@
 
 struct uses {
     struct graph *g;
+    int n;       /* values that were there; what a rewrite adds has one reader */
     int *count;  /* by value: inputs of nodes, outputs and updates of the graph */
     bool *fixed; /* read from outside */
     bool *gone;  /* by node */
@@ -16,7 +17,7 @@ struct uses {
 
 static struct uses uses_of(struct graph *g, struct arena *a)
 {
-    struct uses u = { g, NEW_N(a, int, g->values.n + 1), NEW_N(a, bool, g->values.n + 1),
+    struct uses u = { g, (int)g->values.n, NEW_N(a, int, g->values.n + 1), NEW_N(a, bool, g->values.n + 1),
                       NEW_N(a, bool, g->nodes.n + 1) };
     for (size_t i = 0; i < g->nodes.n; i++)
         for (int k = 0; k < g->nodes.v[i].n_in; k++)
@@ -242,13 +243,15 @@ static bool fuse_sum(struct uses *u, size_t at)
 
 /* ---- convolutions ---- */
 
-static const float *known_floats(const struct graph *g, int v)
+/* n numbers that nothing changes; NULL: it is no such value. */
+static const float *known_floats(const struct graph *g, int v, int64_t n)
 {
     const struct value *x = v < 0 ? NULL : value_at(g, v);
-    return x && x->kind == VALUE_CONST && x->type == TENSOR_F32 ? x->data : NULL;
+    return x && x->kind == VALUE_CONST && x->type == TENSOR_F32 && shape_count(&x->shape) == n ? x->data
+                                                                                               : NULL;
 }
 
-/* Batch normalisation by known statistics after a convolution with known weights: a convolution with other weights. */
+/* Batch normalisation by known statistics after a convolution with known weights of its own: a convolution with other weights. */
 static bool fuse_conv_norm(struct uses *u, size_t at)
 {
     struct graph *g = u->g;
@@ -259,15 +262,17 @@ static bool fuse_conv_norm(struct uses *u, size_t at)
         if (n.out[i] >= 0)
             return false;
     struct node *p = sole_maker(u, n.in[0], OP_Conv);
-    const float *scale = known_floats(g, n.in[1]), *shift = known_floats(g, n.in[2]),
-                *mean = known_floats(g, n.in[3]), *variance = known_floats(g, n.in[4]);
-    const float *w = p ? known_floats(g, p->in[1]) : NULL,
-                *bias = p && p->n_in > 2 ? known_floats(g, p->in[2]) : NULL;
-    if (!w || !scale || !shift || !mean || !variance || attr_find(p, "clip") ||
-        (p->n_in > 2 && p->in[2] >= 0 && !bias))
+    if (!p || attr_find(p, "clip") || value_at(g, p->in[1])->shape.rank < 3 ||
+        (p->in[1] < u->n && u->count[p->in[1]] != 1))
         return false;
     const struct shape shape = value_at(g, p->in[1])->shape;
-    const int64_t channels = shape.d[0], each = shape_count(&shape) / channels;
+    const int64_t channels = shape.d[0], each = channels > 0 ? shape_count(&shape) / channels : 0;
+    const float *scale = known_floats(g, n.in[1], channels), *shift = known_floats(g, n.in[2], channels),
+                *mean = known_floats(g, n.in[3], channels), *variance = known_floats(g, n.in[4], channels),
+                *w = known_floats(g, p->in[1], channels * each),
+                *bias = p->n_in > 2 ? known_floats(g, p->in[2], channels) : NULL;
+    if (each < 1 || !w || !scale || !shift || !mean || !variance || (p->n_in > 2 && p->in[2] >= 0 && !bias))
+        return false;
     float *to = NEW_N(g->a, float, (size_t)(channels * each)), *plus = NEW_N(g->a, float, (size_t)channels);
     const double epsilon = (double)attr_f(&n, "epsilon", 1e-5f);
     for (int64_t c = 0; c < channels; c++) {
@@ -291,23 +296,22 @@ static bool fuse_conv_clip(struct uses *u, size_t at)
 {
     struct graph *g = u->g;
     const struct node n = g->nodes.v[at];
-    float *bounds = NEW_N(g->a, float, 2);
-    bounds[0] = n.op->id == OP_Relu ? 0 : -INFINITY;
-    bounds[1] = INFINITY;
+    float bounds[] = { n.op->id == OP_Relu ? 0 : -INFINITY, INFINITY };
     if ((n.op->id != OP_Relu && n.op->id != OP_Clip) || value_at(g, n.out[0])->type != TENSOR_F32)
         return false;
     for (int i = 1; n.op->id == OP_Clip && i < n.n_in; i++) {
         if (n.in[i] < 0)
             continue;
-        const float *bound = known_floats(g, n.in[i]);
-        if (!bound || shape_count(&value_at(g, n.in[i])->shape) != 1)
+        const float *bound = known_floats(g, n.in[i], 1);
+        if (!bound)
             return false;
         bounds[i - 1] = *bound;
     }
     struct node *p = sole_maker(u, n.in[0], OP_Conv);
     if (!p || attr_find(p, "clip") || !(bounds[0] <= bounds[1]))
         return false;
-    attr_add(g, p, (struct attr){ "clip", ATTR_FLOATS, .fs = bounds, .n = 2 });
+    float *kept = memcpy(NEW_N(g->a, float, 2), bounds, sizeof bounds);
+    attr_add(g, p, (struct attr){ "clip", ATTR_FLOATS, .fs = kept, .n = 2 });
     p->out = ids(g, p->out, 1, 1);
     p->out[0] = n.out[0];
     move_node(u, p, at);
