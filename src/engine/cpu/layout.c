@@ -73,6 +73,13 @@ static void move_node(struct uses *u, struct node *from, size_t at)
             value_at(u->g, n.out[i])->node = (int)at;
 }
 
+/* p, which has one output, makes that of the node at place `at` and stands there. */
+static void stand_for(struct uses *u, struct node *p, size_t at)
+{
+    p->out = ids(u->g, u->g->nodes.v[at].out, 1, 1);
+    move_node(u, p, at);
+}
+
 static bool same_kind(const struct graph *g, int x, int y)
 {
     const struct value *a = value_at(g, x), *b = value_at(g, y);
@@ -165,9 +172,7 @@ static bool fuse_product_relu(struct uses *u, size_t at)
         if (!p || attr_i(p, "act", 0) != 0 || (p->op->id == OP_MatMulT && attr_i(p, "sum", 0) != 0))
             continue;
         set_attr_i(u->g, p, "act", GEMM_RELU);
-        p->out = ids(u->g, p->out, 1, 1);
-        p->out[0] = n->out[0];
-        move_node(u, p, at);
+        stand_for(u, p, at);
         return true;
     }
     return false;
@@ -187,9 +192,7 @@ static bool fuse_product_mask(struct uses *u, size_t at)
     p->in = ids(g, p->in, p->n_in, 4);
     p->n_in = 4;
     p->in[3] = n.in[1];
-    p->out = ids(g, p->out, 1, 1);
-    p->out[0] = n.out[0];
-    move_node(u, p, at);
+    stand_for(u, p, at);
     return true;
 }
 
@@ -213,9 +216,7 @@ static bool fuse_bias(struct uses *u, size_t at)
         p->in = ids(g, p->in, 2, 3);
         p->n_in = 3;
         p->in[2] = bias;
-        p->out = ids(g, p->out, 1, 1);
-        p->out[0] = n.out[0];
-        move_node(u, p, at);
+        stand_for(u, p, at);
         return true;
     }
     return false;
@@ -235,9 +236,7 @@ static bool fuse_sum(struct uses *u, size_t at)
     p->n_in = 5;
     p->in[2] = p->in[3] = -1;
     p->in[4] = n.in[0];
-    p->out = ids(g, p->out, 1, 1);
-    p->out[0] = n.out[0];
-    move_node(u, p, at);
+    stand_for(u, p, at);
     return true;
 }
 
@@ -285,9 +284,7 @@ static bool fuse_conv_norm(struct uses *u, size_t at)
     p->n_in = 3;
     p->in[1] = graph_const(g, TENSOR_F32, shape, to);
     p->in[2] = graph_const(g, TENSOR_F32, SHAPE(channels), plus);
-    p->out = ids(g, p->out, 1, 1);
-    p->out[0] = n.out[0];
-    move_node(u, p, at);
+    stand_for(u, p, at);
     return true;
 }
 
@@ -312,9 +309,7 @@ static bool fuse_conv_clip(struct uses *u, size_t at)
         return false;
     float *kept = memcpy(NEW_N(g->a, float, 2), bounds, sizeof bounds);
     attr_add(g, p, (struct attr){ "clip", ATTR_FLOATS, .fs = kept, .n = 2 });
-    p->out = ids(g, p->out, 1, 1);
-    p->out[0] = n.out[0];
-    move_node(u, p, at);
+    stand_for(u, p, at);
     return true;
 }
 
