@@ -90,6 +90,8 @@ void chart_print(const struct cli *c, yyjson_val *object)
 {
     size_t i, n, k, m;
     yyjson_val *key, *v, *name, *one;
+    if (!object)
+        return;
     yyjson_obj_foreach (object, i, n, key, v) {
         struct rows shares = { 0 }, intervals = { 0 };
         yyjson_arr_foreach (v, k, m, one)

@@ -307,6 +307,8 @@ static struct str errors_text(struct cli *c, yyjson_val *errors)
     struct strs parts = { 0 };
     size_t i, n;
     yyjson_val *k, *v;
+    if (!errors)
+        return S("");
     yyjson_obj_foreach (errors, i, n, k, v)
         push(c->a, &parts, fmt(c->a, "%lldx %s", (long long)yyjson_get_sint(v), yyjson_get_str(k)));
     return str_join(c->a, parts.v, parts.n, S(", "));

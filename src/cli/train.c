@@ -283,6 +283,8 @@ static void measures_cells(struct arena *a, struct table *t, const char *prefix,
 {
     yyjson_val *key, *one;
     size_t i, n;
+    if (!measures)
+        return;
     yyjson_obj_foreach (measures, i, n, key, one) {
         table_cell(t, fmt(a, "%s%s", prefix, yyjson_get_str(key)));
         table_cell(t, yyjson_is_num(one) ? fmt(a, "%.6g", yyjson_get_num(one)) : S("-"));

@@ -65,6 +65,8 @@ static int on_begin(llhttp_t *p)
 
 static bool text_put(struct codec *h, const char *at, size_t n)
 {
+    if (n == 0)
+        return true; /* text may be NULL still */
     if (h->text_n + n > h->limits->header_bytes_max)
         return false;
     if (h->text_n + n > h->text_cap) {

@@ -498,8 +498,9 @@ static err read_keys(struct reader *r, const struct at *at, const struct schema 
         seen.bits = NEW_N(r->a, uint64_t, s->n / 64 + 1);
     size_t i, max, next = 0;
     yyjson_val *k, *v;
-    yyjson_obj_foreach (in, i, max, k, v)
-        TRY(read_key(r, at, s, k, v, &next, &seen, out));
+    if (in) /* yyjson_obj_foreach steps on from NULL */
+        yyjson_obj_foreach (in, i, max, k, v)
+            TRY(read_key(r, at, s, k, v, &next, &seen, out));
     for (i = 0; i < s->n && !(r->flags & READ_PARTIAL); i++) {
         if (!(s->fields[i].flags & REQUIRED) || seen_get(&seen, i))
             continue;

@@ -78,6 +78,8 @@ static err parameters_read(const struct call *c, bool *dependents)
     yyjson_val *parameters, *k, *v;
     size_t i, max;
     TRY(call_parameters(c, &parameters));
+    if (!parameters)
+        return NULL;
     yyjson_obj_foreach (parameters, i, max, k, v) {
         struct str key = json_text(k);
         if (str_is(key, "unload_dependents") && yyjson_is_bool(v))

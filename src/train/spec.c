@@ -46,16 +46,16 @@ SCHEMA_TABLE(train_outputs, TRAIN_OUTPUTS, "What `train` gives.");
 
 err train_model_chosen(struct arena *a, yyjson_val *model, const struct field **out)
 {
-    yyjson_val *key, *v;
-    size_t i, n;
+    yyjson_val *key;
     struct strs names = { 0 };
     *out = NULL;
-    for (i = 0; i < train_model_schema.n; i++)
+    for (size_t i = 0; i < train_model_schema.n; i++)
         push(a, &names, field_key(a, &train_model_schema.fields[i]));
     struct str list = str_join(a, names.v, names.n, S(", "));
-    yyjson_obj_foreach (model, i, n, key, v) {
+    yyjson_obj_iter members = yyjson_obj_iter_with(model); /* model may be missing */
+    while ((key = yyjson_obj_iter_next(&members))) {
         struct str k = json_text(key);
-        if (yyjson_is_null(v))
+        if (yyjson_is_null(yyjson_obj_iter_get_val(key)))
             continue;
         if (*out)
             return err_field(err_new(INVALID, "model names two of %.*s: choose one", STR(list)), S("model"));

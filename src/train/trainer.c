@@ -381,6 +381,8 @@ static void measures_read(struct arena *a, yyjson_val *v, struct measures *out)
     yyjson_val *key, *one;
     size_t i, n;
     *out = (struct measures){ 0 };
+    if (!v)
+        return;
     yyjson_obj_foreach (v, i, n, key, one) {
         if (out->n == MEASURES_MAX)
             break;
