@@ -5,7 +5,7 @@
 #include "train/internal.h"
 #include <stdlib.h>
 
-enum { TOLD_MAX = 3, GROUPS_AT_ONCE = 4096 };
+enum { TOLD_MAX = 3, TOLD_EACH = 10, GROUPS_AT_ONCE = 4096 };
 
 struct training {
     struct arena *a, *scratch; /* scratch: of a round */
@@ -92,6 +92,12 @@ static double look(struct training *t, const float *p, struct str name, struct m
     return measure_of(all, name);
 }
 
+/* What is watched is looked at in each round; the rest costs as much as a twentieth of one, and in each tenth shows its course. */
+static bool told_now(const struct training *t, struct str name, int round)
+{
+    return round % TOLD_EACH == 0 || round + 1 == t->trees.rounds || str_eq(name, t->watched);
+}
+
 static bool on_round(void *arg, int round, double train_loss, const float *p, double *worth)
 {
     struct training *t = arg;
@@ -106,6 +112,8 @@ static bool on_round(void *arg, int round, double train_loss, const float *p, do
         buf_fmt(&said, " %s %.5f,", loss_name(&t->set.task), train_loss);
     }
     for (size_t i = 0; i < t->n_told; i++) {
+        if (!told_now(t, t->told[i], round))
+            continue;
         double v = look(t, p, t->told[i], &all);
         const char *name = measure_name(t->scratch, "valid", t->told[i]);
         tell(t, name, round, v);
@@ -120,7 +128,7 @@ static bool on_round(void *arg, int round, double train_loss, const float *p, do
                                                       .loss = t->train_loss,
                                                       .rate = t->trees.learning_rate,
                                                       .seconds_left = NAN });
-    if (round % 10 == 0)
+    if (round % TOLD_EACH == 0)
         train_say(l, "round %d:%.*s", round, STR(buf_get(&said)));
     return !(l->stopped && l->stopped(l->arg));
 }
