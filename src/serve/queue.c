@@ -364,9 +364,14 @@ static int64_t take(struct policy *p, int64_t now, struct batch *b)
     int64_t again;
     if (p->busy >= p->instances || !p->waiting)
         return INT64_MAX;
-    choose(p, b, most, false);
+    choose(p, b, 1, false);
     if (!b->head)
         return INT64_MAX;
+    bool pays = batch_pays(p, b->head, false);
+    if (!pays && most > 1 && p->waiting > 1) /* then the others are not even looked at, but for a try */
+        most = !batch_pays(p, b->head, true) ? 1 : most < TRY_ROWS ? most : TRY_ROWS;
+    if (most > 1)
+        choose(p, b, most, false);
     size_t good = p->batching.delay_us ? preferred(p, b->rows) : 0;
     bool wait = waits(p, b, most, now, &again);
     if (wait && !good) {
@@ -374,10 +379,8 @@ static int64_t take(struct policy *p, int64_t now, struct batch *b)
         return again;
     }
     waited(p, b);
-    if (b->n > 1 && !batch_pays(p, b->head, true))
+    if (pays && b->n > 1 && !batch_pays(p, b->head, true))
         most = 1;
-    else if (b->n > 1 && most > TRY_ROWS && !batch_pays(p, b->head, false))
-        most = TRY_ROWS;
     choose(p, b, wait ? good : most, true);
     return now;
 }

@@ -208,14 +208,16 @@ def test_who_has_priority_goes_first(served):
     long, short, done, sent = np.ones((200, 256), np.float32), np.ones((1, 256), np.float32), queue.Queue(), []
     client = Client(served, triton_grpc)
 
-    def waiting():
-        found = figures(served, "nv_inference_pending_request_count")
-        return sum(value for labels, value in found.items() if '"ordered"' in labels)
+    def count(name):
+        return sum(value for labels, value in figures(served, name).items() if '"ordered"' in labels)
+
+    def come():  # the first one is there, and does not wait any more; the others do
+        return count("dhow_inference_in_flight") > len(sent) and count("nv_inference_pending_request_count") == len(sent)
     with client.client as calls:
         def ask(name, x, **more):
             calls.async_infer("ordered", client.tensors({"x": x}), lambda result, error: done.put((name, error)),
                               headers=client.headers, **more)
-            eventually(lambda: waiting() >= len(sent), 20, 0.005, f"the place of {name} in the queue")
+            eventually(come, 20, 0.005, f"the place of {name} in the queue")
             sent.append(name)
         ask("first", long)
         for i in range(3):
