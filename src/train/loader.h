@@ -47,7 +47,8 @@ struct loader_input {
     struct str name; /* of the batch's tensor; unique */
     enum loader_role role;
     enum loader_kind kind;
-    struct strs columns;         /* none, for NUMBERS: all columns of numbers that nobody else names */
+    struct strs columns; /* none, for NUMBERS: all columns of numbers that nobody else names */
+    bool or_none; /* where there are no such columns it is no input of the loader; else that is an error */
     enum loader_norm normalise;  /* NUMBERS, ARRAY */
     enum loader_missing missing; /* NUMBERS of tables; CLASS: ERROR or SKIP */
     double fill;

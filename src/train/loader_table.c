@@ -696,6 +696,15 @@ static err words_check(const struct loader *l, struct duck *d, struct str column
     return NULL;
 }
 
+static void slot_drop(struct loader *l, size_t i)
+{
+    size_t behind = --l->n - i;
+    memmove(&l->slots[i], &l->slots[i + 1], behind * sizeof *l->slots);
+    memmove(&l->tensors[i], &l->tensors[i + 1], behind * sizeof *l->tensors);
+    for (; i < l->n; i++)
+        l->slots[i].tensor = &l->tensors[i];
+}
+
 /* Columns of an input that names none: all numbers that nobody names. */
 static err columns_rest(struct loader *l, struct duck *d, const struct duck_columns *have)
 {
@@ -715,11 +724,18 @@ static err columns_rest(struct loader *l, struct duck *d, const struct duck_colu
             TRY(words_check(l, d, l->facts.left.v[c]));
         if (!rest.n && !has_rows(d, l->sources[0])) /* a CSV file without rows does not even know its types */
             FAIL(INVALID, "there are no rows in '%.*s'", STR(l->files[0].path));
-        if (!rest.n)
-            return err_hint(
-                err_new(INVALID, "input '%.*s': there are no columns of numbers that nobody else names",
-                        STR(in->name)),
-                "no numbers are %.*s", STR(str_join(l->a, l->facts.left.v, l->facts.left.n, S(", "))));
+        if (!rest.n && in->or_none) {
+            slot_drop(l, i);
+            return NULL;
+        }
+        if (!rest.n) {
+            struct str left = str_join(l->a, l->facts.left.v, l->facts.left.n, S(", "));
+            err e = err_new(INVALID, "input '%.*s': there is no column of numbers left to learn from",
+                            STR(in->name));
+            return left.n ? err_hint(e, "not of numbers: %.*s; text is taken by `data: {categories: […]}`",
+                                     STR(left))
+                          : err_hint(e, "the label and the form's other fields name all columns");
+        }
         in->columns = l->slots[i].tensor->columns = rest;
         done = true;
     }

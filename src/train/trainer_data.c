@@ -180,6 +180,7 @@ static err table_by_default(struct form *f)
              ((struct loader_input){ .name = S("features"),
                                      .kind = KIND_NUMBERS,
                                      .columns = numbers,
+                                     .or_none = categories.n > 0,
                                      .normalise = f->wants == WANTS_ANY ? NORM_NONE : NORM_STANDARD,
                                      .missing = MISSING_MEAN }));
     if (categories.n)

@@ -82,6 +82,16 @@ def test_categories_are_given_as_they_are(bench, data):
     assert said(nan, "a") not in (said(99, "a"), said(5, "a")) and said(5, "") not in (said(5, "nowhere"), said(5, "a")), "missing is another"
     assert said(5, "a", "1") == said(5, "a", "00500000000") != said(5, "a")
 
+    # A table of categories alone is learned from as well; one with nothing to learn from says what it has.
+    for columns, features, texts in (["town", "hour"], ["hour"], ["town"]), (["town"], [], ["town"]), (["hour"], ["hour"], []):
+        duckdb.execute(f"copy (select {', '.join(columns)}, y from '{data}/towns.parquet') to '{data}/alone.parquet' (format parquet)")
+        alone = bench.form("alone", data={"path": "alone.parquet", "categories": columns}, label="y", epochs=1, model={"mlp": {"hidden": [8]}})
+        signature = result(bench.train(alone, "-o", "json")[0])["signature"]
+        assert (signature.get("features", []), signature.get("categories", [])) == (features, texts)
+    duckdb.execute(f"copy (select town, y from '{data}/towns.parquet') to '{data}/alone.parquet' (format parquet)")
+    told = bench.fails(bench.form("alone", data={"path": "alone.parquet"}, label="y", model={"mlp": {"hidden": [8]}}))
+    assert "no column of numbers left to learn from" in told and "not of numbers: town;" in told
+
     # It is gone on with: texts are looked up by the vocabulary that the model has, whatever the new rows hold.
     duckdb.execute(f"""copy (select * from read_parquet('{data}/towns.parquet') where town is null or town <> 'b')
         to '{data}/fewer.parquet' (format parquet)""")
