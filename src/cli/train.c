@@ -160,9 +160,11 @@ static void on_progress(void *arg, const struct train_progress *p)
 {
     struct local *l = arg;
     auto_arena struct arena *a = arena_new(0);
-    struct str line = fmt(a, "step %lld/%lld, epoch %lld/%lld, loss %.5g, rate %.3g, %.4g rows/s%s%.*s",
-                          (long long)p->step, (long long)p->steps, (long long)p->epoch, (long long)p->epochs,
-                          p->loss, p->rate, p->rows_per_second,
+    struct str epoch = p->epochs ? fmt(a, ", epoch %lld/%lld", (long long)p->epoch, (long long)p->epochs)
+                                 : S("");
+    struct str loss = isnan(p->loss) ? S("") : fmt(a, ", loss %.5g", p->loss);
+    struct str line = fmt(a, "step %lld/%lld%.*s%.*s, rate %.3g, %.4g rows/s%s%.*s", (long long)p->step,
+                          (long long)p->steps, STR(epoch), STR(loss), p->rate, p->rows_per_second,
                           p->waited > 0.05 ? fmtz(a, ", %.0f %% waiting for data", 100 * p->waited) : "",
                           STR(left_text(a, p->seconds_left)));
     if (l->form->quiet)

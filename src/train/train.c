@@ -63,8 +63,9 @@ static void on_progress(void *arg, const struct train_progress *p)
 {
     auto_arena struct arena *a = arena_new(0);
     struct str left = isnan(p->seconds_left) ? S("") : fmt(a, ", %.0fs left", p->seconds_left);
+    struct str loss = isnan(p->loss) ? S("") : fmt(a, ", loss %.5g", p->loss);
     worker_progress(arg, p->step, p->steps,
-                    fmtz(a, "steps, loss %.5g, rate %.4g%.*s", p->loss, p->rate, STR(left)));
+                    fmtz(a, "steps%.*s, rate %.4g%.*s", STR(loss), p->rate, STR(left)));
 }
 
 static bool on_stopped(void *arg)

@@ -13,9 +13,10 @@
 #include "engine/engine.h"
 #include "train/spec.h"
 
+/* Of trees a step is a round, and epochs is 0. */
 struct train_progress {
     int64_t step, steps, epoch, epochs;
-    double loss;            /* of the last steps */
+    double loss;            /* of the last steps; NaN: it is not known */
     double rate;            /* learning rate */
     double rows_per_second; /* since the start, of training alone */
     double seconds_left;

@@ -92,6 +92,20 @@ static double look(struct training *t, const float *p, struct str name, struct m
     return measure_of(all, name);
 }
 
+static void progress_tell(const struct training *t, int rounds)
+{
+    const struct train_listener *l = t->listener;
+    double learning = t->fit.learn_seconds, each = (learning + t->fit.look_seconds) / rounds;
+    if (l->progress)
+        l->progress(l->arg,
+                    &(struct train_progress){ .step = rounds,
+                                              .steps = t->trees.rounds,
+                                              .loss = t->train_loss,
+                                              .rate = t->trees.learning_rate,
+                                              .rows_per_second = (double)t->split.train * rounds / learning,
+                                              .seconds_left = each * (double)(t->trees.rounds - rounds) });
+}
+
 /* What is watched is looked at in each round; the rest costs as much as a twentieth of one, and in each tenth shows its course. */
 static bool told_now(const struct training *t, struct str name, int round)
 {
@@ -122,12 +136,7 @@ static bool on_round(void *arg, int round, double train_loss, const float *p, do
             *worth = t->more ? -v : v;
     }
     push(t->a, &t->marks.list, mono_ns());
-    if (l->progress)
-        l->progress(l->arg, &(struct train_progress){ .step = round + 1,
-                                                      .steps = t->trees.rounds,
-                                                      .loss = t->train_loss,
-                                                      .rate = t->trees.learning_rate,
-                                                      .seconds_left = NAN });
+    progress_tell(t, round + 1);
     if (round % TOLD_EACH == 0)
         train_say(l, "round %d:%.*s", round, STR(buf_get(&said)));
     return !(l->stopped && l->stopped(l->arg));
