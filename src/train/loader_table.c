@@ -732,9 +732,10 @@ static err columns_rest(struct loader *l, struct duck *d, const struct duck_colu
             struct str left = str_join(l->a, l->facts.left.v, l->facts.left.n, S(", "));
             err e = err_new(INVALID, "input '%.*s': there is no column of numbers left to learn from",
                             STR(in->name));
-            return left.n ? err_hint(e, "not of numbers: %.*s; text is taken by `data: {categories: […]}`",
-                                     STR(left))
-                          : err_hint(e, "the label and the form's other fields name all columns");
+            return left.n
+                       ? err_hint(e, "not of numbers: %.*s; networks take text by `data: {categories: […]}`",
+                                  STR(left))
+                       : err_hint(e, "the label and the form's other fields name all columns");
         }
         in->columns = l->slots[i].tensor->columns = rest;
         done = true;
