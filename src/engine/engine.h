@@ -18,5 +18,6 @@
 #include "engine/safetensors.h"
 #include "engine/sequential.h"
 #include "engine/stream_metrics.h"
+#include "engine/team.h"
 #include "engine/tensor.h"
 #include "engine/trees.h"

@@ -138,6 +138,7 @@ err train_version_run(struct worker *w, const struct version_in *v, const struct
     if (with->model.onnx.blob.n)
         TRY_AS(blob_get(w->blobs, w->a, with->model.onnx.blob, &job.onnx), "model.onnx.blob");
     attempt_before(w);
+    xgb_share_cores(); /* with the server, and other jobs */
     TRY_AS(str_is(chosen->name, "trees") ? train_trees(w->a, &job, l, out)
                                          : train_network(w->a, &job, l, out),
            "training on '%.*s'", STR(with->rows));

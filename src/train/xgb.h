@@ -10,6 +10,8 @@ struct xgb;
 struct xgb_data;
 struct xgb_model;
 
+/* Before the first xgb_open(): others want the cores too, so threads that wait are soon to sleep. */
+void xgb_share_cores(void);
 err xgb_open(struct arena *a, struct xgb **out);
 struct str xgb_version_text(const struct xgb *, struct arena *a); /* "1.7.4" */
 /* n rows of `features` floats, row-major, NaN for null; y may be NULL. Both are copied. */
@@ -37,8 +39,8 @@ err xgb_model_eval(struct xgb_model *, int round, struct xgb_data *data, double 
 /* Probabilities or values of data's rows, `width` of each (UNSUPPORTED if it has another number); valid until the next call on
  * this thread. */
 err xgb_model_predict(struct xgb_model *, struct xgb_data *data, size_t width, const float **out);
-/* The first `rounds` rounds (0: all) as XGBoost's JSON. */
-err xgb_model_save(struct xgb_model *, struct arena *a, int rounds, struct str *json);
+/* Rounds [from, to) (to 0: all) as XGBoost's JSON. */
+err xgb_model_save(struct xgb_model *, struct arena *a, int from, int to, struct str *json);
 err xgb_model_load(struct xgb *, struct arena *a, struct str bytes, struct xgb_model **out);
 enum { XGB_CLASSES_MAX = 1 << 16 };
 /* XGBoost's JSON (1.7 to 3.x) → trees. INVALID; UNSUPPORTED for categorical splits and other objectives than those that

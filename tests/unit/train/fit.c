@@ -2,6 +2,13 @@
 #define SUITE train_fit
 #include "samples.h"
 
+static bool best_at_three(void *arg, int round, double train_loss, const float *p, double *worth)
+{
+    (void)sample_last(arg, round, train_loss, p, worth);
+    *worth = abs(round - 2);
+    return true;
+}
+
 TEST(the_same_seed_gives_the_same_model)
 {
     NEED_XGBOOST();
@@ -39,6 +46,29 @@ TEST(it_learns_and_stops_when_it_gets_no_better)
     CHECK((int)fit.trees.n_trees == fit.best);
     CHECK(metric_auc(a, fit.score + split.train, rows.y + split.train, split.valid) > 0.8);
     CHECK(metric_calibration_error(a, fit.score, rows.y, split.train) < 0.05);
+}
+
+/* Rows held out are walked round by round, those of the test once, those learned from are XGBoost's: all have what the trees kept
+ * give them, be the last round among these or not. */
+TEST(scores_are_those_of_the_rounds_kept)
+{
+    NEED_XGBOOST();
+    enum { N = 180000, FEATURES = 3, KEPT = 3 };
+    auto_arena struct arena *a = arena_new(0);
+    for (int last = 0; last < 2; last++) {
+        struct rows rows;
+        struct fit fit;
+        struct rows_split split = { .train = N / 9, .valid = N * 7 / 9, .test = N / 9 };
+        struct trees_with with = sample_params(a, 6);
+        sample_rows(a, N, FEATURES, 3, &rows);
+        CHECK_OK(fit_trees(a, &rows, &split, &with, &(struct fit_goal){ .task = METER_BINARY }, 2,
+                           &(struct fit_watch){ last ? sample_last : best_at_three }, &fit));
+        CHECK(fit.rounds == 6 && fit.best == (last ? 6 : KEPT));
+        float *want = NEW_N(a, float, N);
+        trees_predict(&fit.trees, rows.x, N, FEATURES, want);
+        for (size_t i = 0; i < N; i++)
+            CHECK(fabsf(want[i] - fit.score[i]) < (i < split.train ? 1e-5f : 1e-7f));
+    }
 }
 
 static bool stop_at_three(void *arg, int round, double train_loss, const float *p, double *worth)
