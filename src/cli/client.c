@@ -61,12 +61,58 @@ static err problem(struct cli *c, const struct http_reply *r)
     return hint.n ? err_hint(e, "%.*s", STR(hint)) : e;
 }
 
+static bool cut_start(struct str *s, struct str start)
+{
+    bool is = str_starts(*s, start);
+    if (is)
+        *s = str_sub(*s, start.n, s->n);
+    return is;
+}
+
+/* What a request is about: "/api/v1/[projects/P/]datasets/NAME…" or "/v2/[repository/]models/NAME…"; NULL: no one thing. */
+static const struct resource *asked_for(struct str path, struct str *name)
+{
+    struct str kind = S("deployments"), no_matter;
+    *name = S("");
+    path = str_sub(path, 0, str_find(path, '?'));
+    if (!cut_start(&path, S("/v2/models/")) && !cut_start(&path, S("/v2/repository/models/"))) {
+        if (!cut_start(&path, S("/api/v1/")) || !str_cut(&path, '/', &kind))
+            return NULL;
+        if (str_is(kind, "projects") && str_cut(&path, '/', &no_matter))
+            str_cut(&path, '/', &kind);
+    }
+    str_cut(&path, '/', name);
+    return name->n ? cli_resource(kind) : NULL;
+}
+
+/* Where there is no such thing, the nearest name there is is the hint. */
+static err near_hint(struct cli *c, err e, struct str path)
+{
+    struct str name, all;
+    struct strs names = { 0 };
+    yyjson_val *list = NULL, *item;
+    size_t i, n;
+    const struct resource *r = asked_for(path, &name);
+    bool maybe = e->code == NOT_FOUND || str_starts(path, S("/v2/"));
+    if (e->hint.n || !r || !maybe || cli_path(c, str_of(r->kind), S(""), NULL, NULL, &all) ||
+        cli_call(c, M_GET, fmt(c->a, "%.*s?limit=1000", STR(all)), S(""), &list))
+        return e;
+    yyjson_arr_foreach (yyjson_obj_get(list, "items"), i, n, item) {
+        push(c->a, &names, json_text_at(c->a, item, "metadata.name"));
+        if (str_eq(names.v[i], name))
+            return e;
+    }
+    struct str near = str_nearest(name, names.v, names.n);
+    return near.n ? err_hint(e, "did you mean '%.*s'?", STR(near))
+                  : err_hint(e, "`dhow get %s` lists what there is", r->plural);
+}
+
 err cli_call_raw(struct cli *c, enum method m, struct str path, struct str body, struct http_reply *out)
 {
     if (!c->http)
         TRY(cli_http(c, &c->http));
     TRY(http_do(c->http, c->a, m, path, body.n ? S("application/json") : S(""), body, out));
-    return out->status / 100 == 2 ? NULL : problem(c, out);
+    return out->status / 100 == 2 ? NULL : near_hint(c, problem(c, out), path);
 }
 
 err cli_call(struct cli *c, enum method m, struct str path, struct str body, yyjson_val **out)

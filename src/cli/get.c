@@ -109,25 +109,6 @@ static void one_table(struct cli *c, yyjson_val *v)
         list_table(c, list);
 }
 
-/* An answer that there is no such thing gets the nearest name there is as its hint. */
-static err named_call(struct cli *c, enum method m, const struct resource *r, struct str name,
-                      struct str path, yyjson_val **out)
-{
-    struct str all;
-    struct strs names = { 0 };
-    yyjson_val *list = NULL, *item;
-    size_t i, n;
-    err e = cli_call(c, m, path, S(""), out);
-    if (!e || e->code != NOT_FOUND || e->hint.n || cli_path(c, str_of(r->kind), S(""), NULL, NULL, &all) ||
-        cli_call(c, M_GET, fmt(c->a, "%.*s?limit=1000", STR(all)), S(""), &list))
-        return e;
-    yyjson_arr_foreach (yyjson_obj_get(list, "items"), i, n, item)
-        push(c->a, &names, json_text_at(c->a, item, "metadata.name"));
-    struct str near = str_nearest(name, names.v, names.n);
-    return near.n ? err_hint(e, "did you mean '%.*s'?", STR(near))
-                  : err_hint(e, "`dhow get %s` lists what there is", r->plural);
-}
-
 static err get_run(struct cli *c)
 {
     struct str kind, name, path;
@@ -136,7 +117,7 @@ static err get_run(struct cli *c)
     TRY(cli_path(c, kind, name, NULL, &shown, &path));
     if (!name.n)
         path = fmt(c->a, "%.*s?limit=1000", STR(path));
-    TRY(name.n ? named_call(c, M_GET, shown, name, path, &v) : cli_call(c, M_GET, path, S(""), &v));
+    TRY(cli_call(c, M_GET, path, S(""), &v));
     return cli_show(c, v, name.n ? one_table : list_table);
 }
 
@@ -176,7 +157,7 @@ static err describe_run(struct cli *c)
     if (!name.n)
         FAIL(INVALID, "describe needs a name: dhow describe %.*s NAME", STR(kind));
     TRY(cli_path(c, kind, name, NULL, &r, &path));
-    TRY(named_call(c, M_GET, r, name, path, &v));
+    TRY(cli_call(c, M_GET, path, S(""), &v));
     TRY(cli_show(c, v, NULL));
     if (c->output == OUT_TABLE)
         chart_print(c, yyjson_obj_get(v, "status"));
@@ -206,7 +187,7 @@ static err delete_run(struct cli *c)
     if (!name.n)
         FAIL(INVALID, "delete needs a name: dhow delete %.*s NAME", STR(kind));
     TRY(cli_path(c, kind, name, NULL, &r, &path));
-    TRY(named_call(c, M_DELETE, r, name, path, NULL));
+    TRY(cli_call(c, M_DELETE, path, S(""), NULL));
     printf("%s/%.*s deleted\n", r->kind, STR(name));
     return NULL;
 }

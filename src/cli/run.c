@@ -209,6 +209,10 @@ static err stop_run(struct cli *c)
         if (!e || e->code != NOT_FOUND)
             break;
     }
+    if (e && e->code == NOT_FOUND)
+        return err_hint(err_new(NOT_FOUND, "there is no run, sweep or job '%.*s' in project '%.*s'",
+                                STR(name), STR(c->project)),
+                        "`dhow get pipelineruns`, `dhow get sweeps` and `dhow get jobs` list what there is");
     TRY(e);
     printf("%.*s is being cancelled\n", STR(name));
     return NULL;
