@@ -63,6 +63,24 @@ TEST(log_loss_clips_certainty)
     CHECK(isnan(metric_log_loss(NULL, p, y, 0)));
 }
 
+TEST(log_loss_of_many_rows_is_the_sum_of_theirs)
+{
+    enum { N = 101 };
+    float p[N], y[N];
+    double want = 0;
+    for (int i = 0; i < N; i++) {
+        p[i] = ((float)(i * 37 % N) + 0.5f) / N;
+        y[i] = i >= 70 && i < 75 ? 0.25f : (float)(i * 11 % 2); /* some are no classes */
+        want -= (double)y[i] * log((double)p[i]) + (1 - (double)y[i]) * log(1 - (double)p[i]);
+    }
+    CHECK(fabs(metric_log_loss(NULL, p, y, N) - want / N) < 1e-12);
+    p[40] = NAN;
+    CHECK(isnan(metric_log_loss(NULL, p, y, N)));
+    p[40] = 0.5f;
+    p[72] = NAN;
+    CHECK(isnan(metric_log_loss(NULL, p, y, N)));
+}
+
 TEST(calibration_error_weighs_ten_bins)
 {
     /* Bin (0.1, 0.2]: scores 0.15, 0.15 (mean 0.15), labels 0, 1 (0.5), weight 2/4; bin (0.9, 1]: 1.0, label 1, exact;
