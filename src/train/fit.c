@@ -210,6 +210,13 @@ static struct xgb_table table_of(const struct fitting *f, struct arena *a, size_
     return t;
 }
 
+/* How many threads so many walks of a row through a tree are worth. */
+static int ranks_for(const struct fitting *f, size_t walks)
+{
+    size_t most = walks / WALKS_WORTH + 1;
+    return most < (size_t)f->threads ? (int)most : f->threads;
+}
+
 static void team_end(void *arg)
 {
     team_free(arg);
@@ -230,7 +237,7 @@ static err rows_keep(struct fitting *f)
     f->out->score = NEW_N(f->a, float, arena_mul(all, f->outputs) + 1);
     f->p = NEW_N(f->a, float, arena_mul(s->valid, f->outputs) + 1);
     f->sums = NEW_N(f->a, float, arena_mul(s->valid, f->outputs) + 1);
-    TRY(team_new(f->threads, &f->team));
+    TRY(team_new(ranks_for(f, (s->valid + s->test * (size_t)f->with->rounds) * f->outputs), &f->team));
     arena_defer(f->a, team_end, f->team);
     return NULL;
 }
@@ -275,8 +282,8 @@ static void part_walk(void *arg, int rank)
 
 static void rows_walk(const struct fitting *f, struct walking w)
 {
-    const size_t most = w.n * w.forest->trees / WALKS_WORTH + 1, have = (size_t)team_size(f->team);
-    w.ranks = (int)(most < have ? most : have);
+    const int most = ranks_for(f, w.n * w.forest->trees), have = team_size(f->team);
+    w.ranks = most < have ? most : have;
     team_run(f->team, w.ranks, part_walk, &w);
 }
 

@@ -49,7 +49,7 @@ struct fit_watch {
     void *arg;
     void (*binned)(void *arg); /* from here on rows->x is not read any more; may be NULL */
 };
-/* Trains on the first split->train rows and watches the next split->valid. */
+/* Trains on the first split->train rows and watches the next split->valid, with 1 thread or more. */
 err fit_trees(struct arena *a, const struct rows *, const struct rows_split *, const struct trees_with *,
               const struct fit_goal *, int threads, const struct fit_watch *, struct fit *out);
 struct train_listener;
