@@ -8,7 +8,7 @@
 #pragma once
 #include "engine/graph.h"
 
-/* How a batch may be cut along axis 0 and given to several threads. */
+/* How a batch may be cut along axis 0 and given to several threads. What may lie along another axis is plan_rows' own. */
 enum split {
     SPLIT_NONE, /* it must see all rows */
     SPLIT_EACH, /* element by element with broadcasting, or pieces joined along another axis */

@@ -27,31 +27,94 @@ static bool along_rows(const struct graph *g, const struct node *n, bool first_s
     return !attr_axis(n, "axis", 0, rank, &axis) && axis == 0;
 }
 
-static bool grows(const struct value *x, const struct value *y)
+enum { NO_ROWS = -1, NO_AXIS = -2 /* the value grows, but not along one axis */ };
+
+/* The axis along which x, of so many rows, becomes y, of twice as many. */
+static int rows_axis(const struct value *x, const struct value *y)
 {
-    if (x->shape.rank < 1 || x->shape.rank != y->shape.rank || y->shape.d[0] != 2 * x->shape.d[0])
-        return false;
-    for (int i = 1; i < x->shape.rank; i++)
-        if (x->shape.d[i] != y->shape.d[i])
-            return false;
-    return true;
+    int axis = NO_ROWS;
+    if (x->shape.rank != y->shape.rank)
+        return NO_AXIS;
+    for (int i = 0; i < x->shape.rank; i++) {
+        if (x->shape.d[i] == y->shape.d[i])
+            continue;
+        if (axis >= 0 || y->shape.d[i] != 2 * x->shape.d[i])
+            return NO_AXIS;
+        axis = i;
+    }
+    return axis;
 }
 
-/* The output i of node n, given which of its inputs are cut. */
-static bool output_ok(const struct graph *g, const struct node *n, const struct value *x,
-                      const struct value *y, const bool *split, bool *out)
+/* Between steps in time, which are ONNX's axis 0 here unless `layout` says another order, rows do not meet. */
+static bool recurrent_apart(const struct node *n, const int *axis)
 {
-    bool any = false, first = n->n_in > 0 && n->in[0] >= 0 && split[n->in[0]];
-    for (int i = 0; i < n->n_in; i++)
-        any |= n->in[i] >= 0 && split[n->in[i]];
-    if (!any) {
-        *out = false;
-        return shape_same(&x->shape, &y->shape);
+    const int batch = attr_i(n, "layout", 0) ? 0 : 1;
+    for (int i = 0; i < n->n_in; i++) {
+        const bool lengths = i == 4;
+        if (n->in[i] >= 0 && axis[n->in[i]] >= 0 && axis[n->in[i]] != (lengths ? 0 : batch))
+            return false;
     }
-    *out = grows(x, y);
+    return n->in[0] >= 0 && axis[n->in[0]] == batch;
+}
+
+static int64_t places_before(const struct value *v, int axis)
+{
+    int64_t n = 1;
+    for (int i = 0; i < axis; i++)
+        n *= v->shape.d[i];
+    return n;
+}
+
+/* Rows that lie along another axis than 0, or are to do so, as `to` says: these ops leave each of them to itself. */
+static bool elsewhere_apart(const struct graph *g, const struct node *n, const int *axis, int to)
+{
+    const int first = n->in[0] >= 0 ? axis[n->in[0]] : NO_ROWS, rank = value_at(g, n->out[0])->shape.rank;
+    int along = NO_AXIS;
+    if (n->op->split != SPLIT_EACH && first < 0)
+        return false;
+    switch (n->op->id) {
+    case OP_Transpose:
+    case OP_Squeeze:
+    case OP_Unsqueeze:
+        return true;
+    case OP_Reshape:
+        return places_before(value_at(g, n->in[0]), first) == places_before(value_at(g, n->out[0]), to);
+    case OP_Gather:
+        return axis[n->in[1]] < 0 && !attr_axis(n, "axis", 0, value_at(g, n->in[0])->shape.rank, &along) &&
+               along != first;
+    case OP_Concat:
+        if (attr_axis(n, "axis", 0, rank, &along) || along == to)
+            return false;
+        break;
+    default:
+        break;
+    }
+    for (int i = 0; i < n->n_in && n->op->split == SPLIT_EACH; i++)
+        if (n->in[i] >= 0 && axis[n->in[i]] >= 0 &&
+            axis[n->in[i]] + rank - value_at(g, n->in[i])->shape.rank != to)
+            return false;
+    return n->op->split == SPLIT_EACH;
+}
+
+/* The output of node n that x and y are, given where its inputs' rows lie. */
+static bool output_ok(const struct graph *g, const struct node *n, const struct value *x,
+                      const struct value *y, const int *axis, int *out)
+{
+    bool any = false, elsewhere = false, first = n->n_in > 0 && n->in[0] >= 0 && axis[n->in[0]] == 0;
+    for (int i = 0; i < n->n_in; i++) {
+        any |= n->in[i] >= 0 && axis[n->in[i]] >= 0;
+        elsewhere |= n->in[i] >= 0 && axis[n->in[i]] > 0;
+    }
+    *out = rows_axis(x, y);
+    if (*out == NO_AXIS || !any)
+        return *out == NO_ROWS;
+    if (n->op->id == OP_LSTM || n->op->id == OP_GRU)
+        return *out >= 0 && recurrent_apart(n, axis);
     if (n->op->split == SPLIT_TEAM)
-        return *out || shape_same(&x->shape, &y->shape);
-    return *out && n->op->split != SPLIT_NONE && !along_rows(g, n, first);
+        return !elsewhere && *out <= 0;
+    if (elsewhere || *out > 0)
+        return *out >= 0 && elsewhere_apart(g, n, axis, *out);
+    return *out == 0 && n->op->split != SPLIT_NONE && !along_rows(g, n, first);
 }
 
 /* A kernel that sums over the batch, and at inference as well. */
@@ -83,23 +146,34 @@ err plan_rows(const struct graph *from, struct arena *a, const int64_t *sizes, i
     if (graph_bind(from, a, more, &two) || one->nodes.n != two->nodes.n)
         return NULL; /* a size is written into the graph: it takes this one only */
     bool *split = out->split;
+    int *axis = NEW_N(a, int, from->values.n + 1);
+    for (size_t i = 0; i < from->values.n; i++)
+        axis[i] = NO_ROWS;
     for (size_t i = 0; i < from->inputs.n; i++) {
         int v = from->inputs.v[i];
-        split[v] = grows(value_at(one, v), value_at(two, v));
-        if (!split[v] && !shape_same(&value_at(one, v)->shape, &value_at(two, v)->shape))
+        axis[v] = rows_axis(value_at(one, v), value_at(two, v));
+        if (axis[v] > 0 || axis[v] == NO_AXIS)
             return NULL;
+        split[v] = axis[v] == 0;
     }
     bool sums = false;
     for (size_t i = 0; i < one->nodes.n; i++) {
         const struct node *n = &one->nodes.v[i];
         sums |= sums_rows(n);
-        for (int k = 0; k < n->n_out; k++)
-            if (n->out[k] >= 0 && !output_ok(one, n, value_at(one, n->out[k]), value_at(two, n->out[k]),
-                                             split, &split[n->out[k]])) {
+        for (int k = 0; k < n->n_out; k++) {
+            const int v = n->out[k];
+            if (v < 0)
+                continue;
+            if (!output_ok(one, n, value_at(one, v), value_at(two, v), axis, &axis[v])) {
                 out->why = n->op->name;
                 return NULL;
             }
+            split[v] = axis[v] == 0;
+        }
     }
+    for (size_t i = 0; i < from->outputs.n; i++)
+        if (axis[from->outputs.v[i]] > 0)
+            return NULL;
     out->ranks_ok = true;
     out->apart = !sums && all_split(from->inputs.v, from->inputs.n, split) &&
                  all_split(from->outputs.v, from->outputs.n, split);

@@ -5,10 +5,11 @@
 #pragma once
 #include "engine/device.h"
 
-/* By value: its axis 0 is (a multiple of) the batch's rows, cut with them. ranks_ok: the batch may be cut at all. Found by
- * binding the graph to twice the rows and looking which shapes grow. sizes, at: those of graph_bind, and which is "batch". */
+/* ranks_ok: the batch may be cut at all. Found by binding the graph to twice the rows and looking which shapes grow: inputs and
+ * outputs along axis 0, others along any, as ONNX's recurrent layers have the batch on axis 1. sizes, batch: those of graph_bind,
+ * and which is "batch". */
 struct rows_plan {
-    bool *split; /* by value of the graph */
+    bool *split; /* by value of the graph: its axis 0 is (a multiple of) the batch's rows, cut with them */
     bool ranks_ok;
     bool apart; /* and no row sees another: no sums over the batch, inputs and outputs are made of rows */
     const char *why; /* if not: the op that must see all rows */

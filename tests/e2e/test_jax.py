@@ -543,7 +543,7 @@ def lstm(x, w, r, b, h=None, c=None, reverse=False):
     return y, h, c
 
 
-def gru(x, w, r, b, linear_before_reset=1):
+def gru(x, w, r, b, linear_before_reset=1, reverse=False):
     """ONNX: gates z, r, h."""
     hidden = r.shape[-1]
     wz, wr, wh = jnp.split(w, 3)
@@ -557,7 +557,7 @@ def gru(x, w, r, b, linear_before_reset=1):
         h = (1 - z) * jnp.tanh(n) + z * h
         return h, h
 
-    h, y = lax.scan(step, jnp.zeros((x.shape[1], hidden)), x)
+    h, y = lax.scan(step, jnp.zeros((x.shape[1], hidden)), x, reverse=reverse)
     return y, h
 
 
