@@ -266,6 +266,8 @@ int main(int argc, char **argv)
         e = client_setup(&c);
     if (!e)
         e = c.verb->run(&c);
+    if (e)
+        e = cli_near(&c, e);
     http_close(c.http);
     cli_progress_end();
     if (!e && fflush(stdout))

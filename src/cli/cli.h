@@ -50,6 +50,7 @@ struct cli {
     int n_rest;
     int exit;
     struct http *http;
+    struct str refused; /* path of the last request, if the server said no */
     struct str project;
     enum { OUT_TABLE, OUT_JSON, OUT_YAML, OUT_CSV } output;
 };
@@ -64,6 +65,9 @@ const char *cli_option_at(const struct cli *, const char *name, int i);
 err cli_call(struct cli *, enum method, struct str path, struct str body, yyjson_val **out);
 /* The same; reply as it came. */
 err cli_call_raw(struct cli *, enum method, struct str path, struct str body, struct http_reply *out);
+/* What a verb ended with: where there is no thing of the name that was asked for last, with the nearest one that there is. Here and
+ * not with the answer, as some verbs ask for what need not be there. */
+err cli_near(struct cli *, err);
 /* The token that requests carry; empty if there is none. */
 err cli_token(struct cli *, struct str *out);
 /* A client of its own, for threads. */

@@ -85,15 +85,14 @@ static const struct resource *asked_for(struct str path, struct str *name)
     return name->n ? cli_resource(kind) : NULL;
 }
 
-/* Where there is no such thing, the nearest name there is is the hint. */
-static err near_hint(struct cli *c, err e, struct str path)
+err cli_near(struct cli *c, err e)
 {
     struct str name, all;
     struct strs names = { 0 };
     yyjson_val *list = NULL, *item;
     size_t i, n;
-    const struct resource *r = asked_for(path, &name);
-    bool maybe = e->code == NOT_FOUND || str_starts(path, S("/v2/"));
+    const struct resource *r = asked_for(c->refused, &name);
+    bool maybe = e->code == NOT_FOUND || str_starts(c->refused, S("/v2/"));
     if (e->hint.n || !r || !maybe || cli_path(c, str_of(r->kind), S(""), NULL, NULL, &all) ||
         cli_call(c, M_GET, fmt(c->a, "%.*s?limit=1000", STR(all)), S(""), &list))
         return e;
@@ -112,7 +111,9 @@ err cli_call_raw(struct cli *c, enum method m, struct str path, struct str body,
     if (!c->http)
         TRY(cli_http(c, &c->http));
     TRY(http_do(c->http, c->a, m, path, body.n ? S("application/json") : S(""), body, out));
-    return out->status / 100 == 2 ? NULL : near_hint(c, problem(c, out), path);
+    bool ok = out->status / 100 == 2;
+    c->refused = ok ? S("") : path;
+    return ok ? NULL : problem(c, out);
 }
 
 err cli_call(struct cli *c, enum method m, struct str path, struct str body, yyjson_val **out)
