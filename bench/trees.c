@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Trees as the main job trains and serves them: bench/trees [ROWS [ROUNDS]]. One round of `train` is one tree of depth 7
  * over 24 features; of `score`, one row through ONNX Runtime on one thread, beside XGBoost's own prediction of the same
- * rows, its matrix included. Figures are medians of three.
+ * rows, its matrix included; of `native`, one row through our own kernel, beside ONNX Runtime in batches alike. Figures are medians of three.
  * bench/trees FILE.parquet ROUNDS MODEL: 100 rounds from a file to saved models, once, as bench/train does it with others:
  * features x0, x1, …; label y; event time t in seconds, the last 100,000 of which are held out. One line, seconds by part. */
 #include "train/internal.h"
@@ -118,10 +118,28 @@ static err bench_score(const struct rows *r, struct str native, struct session *
     return NULL;
 }
 
+static err bench_native(const struct rows *r, struct session *ours, struct session *onnx, size_t batch,
+                        size_t n)
+{
+    static float out[SCORED];
+    struct session *const sessions[] = { ours, onnx };
+    double us[2][TIMES];
+    for (int i = 0; i < TIMES; i++)
+        for (int k = 0; k < 2; k++) {
+            int64_t start = mono_ns();
+            TRY(session_score(sessions[k], r->x, n, FEATURES, batch, out));
+            us[k][i] = seconds_since(start) * 1e6 / (double)n;
+        }
+    char name[64];
+    snprintf(name, sizeof name, "trees.native.b%zu", batch);
+    line(name, median(us[0]), "us/row", "ONNX Runtime, 1 thread", median(us[1]));
+    return NULL;
+}
+
 static err bench_serve(struct arena *a, const struct rows *r, const struct fit *fit, struct str onnx)
 {
-    struct runtime *rt;
-    struct session *s;
+    struct runtime *rt, *own;
+    struct session *s, *native;
     struct parity p;
     size_t n = r->n < SCORED ? r->n : SCORED;
     double load[TIMES];
@@ -139,6 +157,12 @@ static err bench_serve(struct arena *a, const struct rows *r, const struct fit *
             p.rows);
     TRY(bench_score(r, fit->native, s, 1, n));
     TRY(bench_score(r, fit->native, s, 4096, n));
+    TRY(runtime_open_named(str_of(runtime_trees.name), NULL, &own));
+    TRY(session_load(own, fit->native, NULL, &native));
+    for (size_t batch = 1; batch <= 1024; batch *= 32)
+        TRY(bench_native(r, native, s, batch, n));
+    session_unload(native);
+    runtime_close(own);
     session_unload(s);
     runtime_close(rt);
     return NULL;

@@ -9,6 +9,7 @@
 #pragma once
 #include "engine/baseline.h"
 #include "engine/cpu/onednn.h"
+#include "engine/forest.h"
 #include "engine/gather.h"
 #include "engine/graph.h"
 #include "engine/metrics.h"

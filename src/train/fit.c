@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "train/forest.h"
 #include "train/internal.h"
+
+#include <float.h>
+#include <math.h>
+
+/* Rows whose scores are followed from round to round, by our own reading of each round's trees: that costs a thirtieth of what
+ * asking XGBoost does. */
+struct followed {
+    struct forest_rows rows;
+    float *sums, *p; /* by the rounds so far; p: what the link makes of them */
+};
 
 /* One training under way. */
 struct fitting {
@@ -16,26 +25,62 @@ struct fitting {
     size_t outputs; /* numbers of a row */
     struct xgb_model *model;
     float *checked; /* rows learned from that our reading of the model is checked with */
-    /* Rows held out, and after them those of the test, are walked by ourselves: that costs a third of what asking XGBoost does. */
+    float *test;
+    struct followed held, some; /* some: of the rows learned from, whose loss is told */
+    const float *some_y, *some_weight;
     struct team *team;
-    float *held;
-    float *sums, *p; /* of those held out, by the rounds so far */
     int threads;
     struct fit *out;
 };
-enum { CHECKED = 1000, WALKS_WORTH = 1 << 16 /* of rows through trees: what a thread is woken for */ };
+enum {
+    CHECKED = 1000,
+    SOME = 1 << 15,
+    WORTH =
+        1
+        << 20, /* of rows through trees: what a thread is woken for, some milliseconds; XGBoost's own still spin */
+    WORTH_DEEP = 1 << 17,
+};
 
-/* XGBoost's words for what is learned. loss: how it measures it; NULL: it does not. */
+/* ---- losses of a row, as XGBoost measures them: y its label, p what it is given ---- */
+
+static double log_loss(const float *p, float y, double delta)
+{
+    (void)delta;
+    return -(double)logf(fmaxf(y > 0.5f ? *p : 1 - *p, FLT_MIN));
+}
+static double class_loss(const float *p, float y, double delta)
+{
+    (void)delta;
+    return -(double)logf(fmaxf(p[(size_t)y], FLT_MIN));
+}
+static double square(const float *p, float y, double delta)
+{
+    (void)delta;
+    return ((double)*p - (double)y) * ((double)*p - (double)y);
+}
+static double distance(const float *p, float y, double delta)
+{
+    (void)delta;
+    return fabs((double)*p - (double)y);
+}
+static double pseudo_huber(const float *p, float y, double delta)
+{
+    const double z = ((double)*p - (double)y) / delta;
+    return delta * delta * (sqrt(1 + z * z) - 1);
+}
+
+/* XGBoost's words for what is learned. */
 static const struct objective {
     enum meter_task task;
     enum loss_kind kind;
-    const char *name, *loss;
+    const char *name;
+    double (*loss)(const float *p, float y, double delta); /* NULL: a row alone has none */
 } objectives[] = {
-    { METER_BINARY, LOSS_CROSS_ENTROPY, "binary:logistic", "logloss" },
-    { METER_CLASSES, LOSS_CROSS_ENTROPY, "multi:softprob", "mlogloss" },
-    { METER_NUMBERS, LOSS_MSE, "reg:squarederror", "rmse" },
-    { METER_NUMBERS, LOSS_MAE, "reg:absoluteerror", "mae" },
-    { METER_NUMBERS, LOSS_HUBER, "reg:pseudohubererror", "mphe" },
+    { METER_BINARY, LOSS_CROSS_ENTROPY, "binary:logistic", log_loss },
+    { METER_CLASSES, LOSS_CROSS_ENTROPY, "multi:softprob", class_loss },
+    { METER_NUMBERS, LOSS_MSE, "reg:squarederror", square },
+    { METER_NUMBERS, LOSS_MAE, "reg:absoluteerror", distance },
+    { METER_NUMBERS, LOSS_HUBER, "reg:pseudohubererror", pseudo_huber },
     { METER_RANKING, LOSS_PAIRWISE, "rank:pairwise", NULL },
 };
 
@@ -57,7 +102,6 @@ static err params_set(struct fitting *f, double base_score)
         { "objective", f->objective->name },
         { "num_class", f->outputs > 1 ? fmtz(a, "%zu", f->outputs) : NULL },
         { "huber_slope", f->objective->kind == LOSS_HUBER ? fmtz(a, "%.9g", f->goal->delta) : NULL },
-        { "eval_metric", f->objective->loss },
         { "tree_method", "hist" },
         { "base_score", fmtz(a, "%.9g", base_score) },
         { "max_depth", fmtz(a, "%lld", (long long)w->depth) },
@@ -210,10 +254,11 @@ static struct xgb_table table_of(const struct fitting *f, struct arena *a, size_
     return t;
 }
 
-/* How many threads so many walks of a row through a tree are worth. */
-static int ranks_for(const struct fitting *f, size_t walks)
+/* How many threads it is worth to take n rows through so many trees. */
+static int ranks_for(const struct fitting *f, size_t n, size_t trees)
 {
-    size_t most = walks / WALKS_WORTH + 1;
+    const size_t worth = f->with->depth <= FOREST_FOLD_DEPTH ? WORTH : WORTH_DEEP,
+                 most = n * trees / worth + 1;
     return most < (size_t)f->threads ? (int)most : f->threads;
 }
 
@@ -222,22 +267,55 @@ static void team_end(void *arg)
     team_free(arg);
 }
 
+static struct followed follow(const struct fitting *f, const float *x, size_t n)
+{
+    struct followed o;
+    forest_rows_make(f->a, x, n, f->rows->features, &o.rows);
+    o.sums = NEW_N(f->a, float, arena_mul(n, f->outputs) + 1);
+    o.p = NEW_N(f->a, float, arena_mul(n, f->outputs) + 1);
+    return o;
+}
+
+/* One of each so many rows learned from, by chance, as tables have rhythms. */
+static void some_follow(struct fitting *f)
+{
+    auto_arena struct arena *scratch = arena_new(0);
+    const size_t width = f->rows->features, every = (f->split->train - 1) / SOME + 1,
+                 n = f->split->train / every;
+    const float *weight = f->goal->weight;
+    float *x = NEW_N(scratch, float, arena_mul(n, width)), *y = NEW_N(f->a, float, n),
+          *w = weight ? NEW_N(f->a, float, n) : NULL;
+    uint64_t seed = n;
+    for (size_t i = 0; i < n; i++) {
+        const size_t row = i * every + splitmix(&seed) % every;
+        memcpy(x + i * width, f->rows->x + row * width, width * sizeof *x);
+        y[i] = f->rows->y[row];
+        if (w)
+            w[i] = weight[row];
+    }
+    f->some = follow(f, x, n);
+    f->some_y = y;
+    f->some_weight = w;
+}
+
 /* What is read of the rows once their bins are there. */
 static err rows_keep(struct fitting *f)
 {
     const struct rows_split *s = f->split;
-    const size_t width = f->rows->features, held = s->valid + s->test, all = s->train + held;
+    const size_t width = f->rows->features, all = s->train + s->valid + s->test;
     const size_t checked = s->train < CHECKED ? s->train : CHECKED;
+    const float *held = f->rows->x + s->train * width;
     f->checked = NEW_N(f->a, float, arena_mul(checked, width) + 1);
-    f->held = NEW_N(f->a, float, arena_mul(held, width) + 1);
+    f->test = NEW_N(f->a, float, arena_mul(s->test, width) + 1);
     memcpy(f->checked, f->rows->x, checked * width * sizeof(float));
-    memcpy(f->held, f->rows->x + s->train * width, held * width * sizeof(float));
+    memcpy(f->test, held + s->valid * width, s->test * width * sizeof(float));
+    f->held = follow(f, held, s->valid);
+    if (f->objective->loss)
+        some_follow(f);
     if (f->watch->binned)
         f->watch->binned(f->watch->arg);
     f->out->score = NEW_N(f->a, float, arena_mul(all, f->outputs) + 1);
-    f->p = NEW_N(f->a, float, arena_mul(s->valid, f->outputs) + 1);
-    f->sums = NEW_N(f->a, float, arena_mul(s->valid, f->outputs) + 1);
-    TRY(team_new(ranks_for(f, (s->valid + s->test * (size_t)f->with->rounds) * f->outputs), &f->team));
+    TRY(team_new(ranks_for(f, s->valid + s->test * (size_t)f->with->rounds, f->outputs), &f->team));
     arena_defer(f->a, team_end, f->team);
     return NULL;
 }
@@ -254,13 +332,14 @@ static err fitting_start(struct fitting *f)
     return params_set(f, start);
 }
 
-/* ---- rows held out ---- */
+/* ---- rows through trees ---- */
 
-/* n rows through trees, each thread its part of them. sums: what the trees are added to; NULL: they are all that there are. */
+/* n rows, each thread its part of them: those of `to` follow, or x get p. */
 struct walking {
     const struct forest *forest;
+    const struct followed *to;
     const float *x;
-    float *sums, *p;
+    float *p;
     size_t n;
     int ranks;
 };
@@ -270,28 +349,42 @@ static void part_walk(void *arg, int rank)
     const struct walking *w = arg;
     const struct forest *f = w->forest;
     const size_t ranks = (size_t)w->ranks, i = (size_t)rank, k = f->outputs;
-    const size_t from = w->n / ranks * i, n = rank + 1 < w->ranks ? w->n / ranks : w->n - from;
-    const float *x = w->x + from * f->features;
-    if (!w->sums) {
-        forest_predict(f, x, n, w->p + from * k);
+    const size_t each = (w->n / ranks + FOREST_ROWS - 1) / FOREST_ROWS * FOREST_ROWS; /* whole blocks */
+    const size_t from = each * i < w->n ? each * i : w->n,
+                 n = i + 1 < ranks && each < w->n - from ? each : w->n - from;
+    if (!w->to) {
+        forest_predict(f, w->x + from * f->features, n, w->p + from * k);
         return;
     }
-    forest_add(f, x, n, w->sums + from * k);
-    forest_link(f, w->sums + from * k, n, w->p + from * k);
+    const struct forest_rows *r = &w->to->rows, part = { n, r->features, r->x + from * r->features,
+                                                         r->missing + from / FOREST_ROWS };
+    forest_add(f, &part, w->to->sums + from * k);
+    forest_link(f, w->to->sums + from * k, n, w->to->p + from * k);
 }
 
 static void rows_walk(const struct fitting *f, struct walking w)
 {
-    const int most = ranks_for(f, w.n * w.forest->trees), have = team_size(f->team);
+    const int most = ranks_for(f, w.n, w.forest->trees), have = team_size(f->team);
     w.ranks = most < have ? most : have;
     team_run(f->team, w.ranks, part_walk, &w);
 }
 
-/* The trees of a round, and what they say of the rows held out. */
-static err held_score(struct fitting *f, int round)
+/* The trees of a round say what they say of rows. */
+static void followed_add(const struct fitting *f, const struct forest *added, const struct followed *to)
+{
+    if (to->rows.n)
+        rows_walk(f, (struct walking){ .forest = added, .to = to, .n = to->rows.n });
+}
+
+static void sums_start(const struct fitting *f, const struct followed *to, float base)
+{
+    for (size_t i = 0; i < to->rows.n * f->outputs; i++)
+        to->sums[i] = base;
+}
+
+static err round_follow(struct fitting *f, int round)
 {
     auto_arena struct arena *scratch = arena_new(0);
-    const size_t n = f->split->valid;
     struct str native;
     struct trees added;
     struct forest forest;
@@ -299,11 +392,26 @@ static err held_score(struct fitting *f, int round)
     TRY(xgb_trees(scratch, native, &added));
     if (trees_outputs(&added) != f->outputs || added.features != f->rows->features)
         FAIL(UNSUPPORTED, "the XGBoost model gives other than %zu numbers a row", f->outputs);
-    for (size_t i = 0; round == 0 && i < n * f->outputs; i++)
-        f->sums[i] = added.base;
+    if (round == 0) {
+        sums_start(f, &f->held, added.base);
+        sums_start(f, &f->some, added.base);
+    }
     forest_make(scratch, &added, &forest);
-    rows_walk(f, (struct walking){ .forest = &forest, .x = f->held, .sums = f->sums, .p = f->p, .n = n });
+    followed_add(f, &forest, &f->held);
+    followed_add(f, &forest, &f->some);
     return NULL;
+}
+
+/* The mean over some of the rows learned from. */
+static double some_loss(const struct fitting *f)
+{
+    double sum = 0, all = 0;
+    for (size_t i = 0; i < f->some.rows.n; i++) {
+        const double w = f->some_weight ? (double)f->some_weight[i] : 1;
+        sum += w * f->objective->loss(f->some.p + i * f->outputs, f->some_y[i], f->goal->delta);
+        all += w;
+    }
+    return sum / all;
 }
 
 /* ---- rounds ---- */
@@ -313,17 +421,12 @@ static double seconds_from(int64_t start)
     return (double)(mono_ns() - start) / 1e9;
 }
 
-/* How good the model is after a round. The loss on all rows that it learned from costs an eighth of a round, so it is asked for in
- * each tenth. */
+/* How good the model is after a round; each tenth tells its loss, too. */
 static err round_look(struct fitting *f, int round, double *worth)
 {
-    double loss = NAN;
-    if (round % 10 == 0 && f->objective->loss)
-        TRY(xgb_model_eval(f->model, round, f->train, &loss));
-    if (f->objective->kind == LOSS_MSE)
-        loss *= loss; /* it is measured as its root */
-    TRY(held_score(f, round));
-    if (!f->watch->round(f->watch->arg, round, loss, f->p, worth))
+    TRY(round_follow(f, round));
+    const double loss = round % 10 == 0 && f->objective->loss ? some_loss(f) : NAN;
+    if (!f->watch->round(f->watch->arg, round, loss, f->held.p, worth))
         FAIL(CANCELLED, "stopped after round %d", round);
     return NULL;
 }
@@ -343,8 +446,8 @@ static err rounds_run(struct fitting *f)
         if (!isnan(worth) && (isnan(best) || worth < best - f->goal->min_delta)) {
             best = worth;
             out->best = round + 1;
-            memcpy(out->score + f->split->train * f->outputs, f->p,
-                   f->split->valid * f->outputs * sizeof *f->p);
+            memcpy(out->score + f->split->train * f->outputs, f->held.p,
+                   f->split->valid * f->outputs * sizeof *f->held.p);
         }
         if (f->goal->patience > 0 && out->rounds - out->best >= f->goal->patience)
             break;
@@ -370,7 +473,7 @@ static err scores_make(struct fitting *f)
     memcpy(out->score, p, s->train * f->outputs * sizeof *p);
     forest_make(scratch, &out->trees, &forest);
     rows_walk(f, (struct walking){ .forest = &forest,
-                                   .x = f->held + s->valid * f->rows->features,
+                                   .x = f->test,
                                    .p = out->score + (s->train + s->valid) * f->outputs,
                                    .n = s->test });
     return NULL;

@@ -2,7 +2,6 @@
 /* Trees as XGBoost wrote them (the `native` bytes of a version), run by a kernel of our own: no library, no allocation. Its
  * signature is that of the ONNX form (engine/trees.c). */
 #include "train/runtime.h"
-#include "train/forest.h"
 #include "train/xgb.h"
 
 #include <math.h>

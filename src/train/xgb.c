@@ -22,7 +22,6 @@ typedef uint64_t bst_ulong;
     C(XGBoosterFree,            (void *model))                                                            \
     C(XGBoosterSetParam,        (void *model, const char *name, const char *value))                       \
     C(XGBoosterUpdateOneIter,   (void *model, int round, void *data))                                     \
-    C(XGBoosterEvalOneIter,     (void *model, int round, void **data, const char **names, bst_ulong n, const char **out)) \
     C(XGBoosterPredictFromDMatrix, (void *model, void *data, const char *config, const bst_ulong **shape, bst_ulong *dim, const float **out)) \
     C(XGBoosterSlice,           (void *model, int begin, int end, int step, void **out))                  \
     C(XGBoosterSaveModelToBuffer, (void *model, const char *config, bst_ulong *n, const char **out))      \
@@ -218,26 +217,6 @@ err xgb_model_set(struct xgb_model *m, const char *name, const char *value)
 err xgb_model_round(struct xgb_model *m, int round, struct xgb_data *data)
 {
     CALL(m->xgb, INVALID, "train a round", XGBoosterUpdateOneIter, m->handle, round, data->handle);
-    return NULL;
-}
-
-/* "[3]\tdata-logloss:0.43" → 0.43 */
-static bool eval_number(struct str text, double *out)
-{
-    size_t colon = 0;
-    for (size_t i = 0; i < text.n; i++)
-        if (text.p[i] == ':')
-            colon = i;
-    return str_f64(str_trim(str_sub(text, colon + 1, text.n)), out);
-}
-
-err xgb_model_eval(struct xgb_model *m, int round, struct xgb_data *data, double *out)
-{
-    const char *name = "data", *text = "";
-    CALL(m->xgb, INTERNAL, "measure a round", XGBoosterEvalOneIter, m->handle, round, &data->handle, &name, 1,
-         &text);
-    if (!eval_number(str_of(text), out))
-        FAIL(INTERNAL, "XGBoost measured '%.100s'", text);
     return NULL;
 }
 

@@ -34,8 +34,6 @@ err xgb_model_new(struct xgb *, struct arena *a, struct xgb_data *const *data, s
 err xgb_model_set(struct xgb_model *, const char *name, const char *value);
 /* One more tree, learned from data; round counts from 0. */
 err xgb_model_round(struct xgb_model *, int round, struct xgb_data *data);
-/* The metric set by "eval_metric" on data. */
-err xgb_model_eval(struct xgb_model *, int round, struct xgb_data *data, double *out);
 /* Probabilities or values of data's rows, `width` of each (UNSUPPORTED if it has another number); valid until the next call on
  * this thread. */
 err xgb_model_predict(struct xgb_model *, struct xgb_data *data, size_t width, const float **out);

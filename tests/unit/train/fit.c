@@ -48,26 +48,86 @@ TEST(it_learns_and_stops_when_it_gets_no_better)
     CHECK(metric_calibration_error(a, fit.score, rows.y, split.train) < 0.05);
 }
 
-/* Rows held out are walked round by round, those of the test once, those learned from are XGBoost's: all have what the trees kept
- * give them, be the last round among these or not. */
+/* Rows held out are followed round by round, those of the test asked once, those learned from are XGBoost's: all have what the trees
+ * kept give them, be the last round among these or not, by one thread or by two, by shallow trees or by deep ones. */
 TEST(scores_are_those_of_the_rounds_kept)
 {
     NEED_XGBOOST();
-    enum { N = 180000, FEATURES = 3, KEPT = 3 };
+    enum { FEATURES = 3, KEPT = 3 };
     auto_arena struct arena *a = arena_new(0);
-    for (int last = 0; last < 2; last++) {
+    const struct {
+        bool last;
+        int64_t depth;
+        struct rows_split split;
+    } cases[] = {
+        { false, 6, { .train = 20000, .valid = 40001, .test = 180011 } },
+        { true, 6, { .train = 20000, .valid = 7, .test = 5 } },
+        { false, 10, { .train = 20000, .valid = 140003, .test = 1 } },
+        { true, 10, { .train = 20000, .valid = 140003, .test = 0 } },
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         struct rows rows;
         struct fit fit;
-        struct rows_split split = { .train = N / 9, .valid = N * 7 / 9, .test = N / 9 };
+        const struct rows_split *split = &cases[c].split;
+        const size_t n = split->train + split->valid + split->test;
         struct trees_with with = sample_params(a, 6);
+        with.depth = cases[c].depth;
+        sample_rows(a, n, FEATURES, 3, &rows);
+        CHECK_OK(fit_trees(a, &rows, split, &with, &(struct fit_goal){ .task = METER_BINARY }, 2,
+                           &(struct fit_watch){ cases[c].last ? sample_last : best_at_three }, &fit));
+        CHECK(fit.rounds == 6 && fit.best == (cases[c].last ? 6 : KEPT));
+        float *want = NEW_N(a, float, n);
+        trees_predict(&fit.trees, rows.x, n, FEATURES, want);
+        for (size_t i = 0; i < n; i++)
+            CHECK(fabsf(want[i] - fit.score[i]) < (i < split->train ? 1e-5f : 1e-7f));
+    }
+}
+
+static bool loss_take(void *arg, int round, double train_loss, const float *p, double *worth)
+{
+    (void)sample_last(NULL, round, train_loss, p, worth);
+    *(double *)arg = train_loss;
+    return isnan(train_loss) == (round % 10 != 0);
+}
+
+/* What a round tells of the rows learned from is the mean of what XGBoost's own scores of them lose. */
+TEST(the_loss_told_is_that_of_the_rows_learned_from)
+{
+    NEED_XGBOOST();
+    enum { N = 3000, FEATURES = 4 };
+    auto_arena struct arena *a = arena_new(0);
+    float *weight = NEW_N(a, float, N);
+    for (size_t i = 0; i < N; i++)
+        weight[i] = (float)(1 + i % 3);
+    const struct fit_goal goals[] = {
+        { .task = METER_BINARY, .weight = weight },
+        { .task = METER_CLASSES, .classes = 3 },
+        { .task = METER_NUMBERS, .loss = LOSS_MSE, .weight = weight },
+        { .task = METER_NUMBERS, .loss = LOSS_MAE },
+        { .task = METER_NUMBERS, .loss = LOSS_HUBER, .delta = 2 },
+    };
+    for (size_t g = 0; g < sizeof goals / sizeof *goals; g++) {
+        struct rows rows;
+        struct fit fit;
+        struct rows_split split = { .train = N * 4 / 5, .valid = N / 5 };
+        struct trees_with with = sample_params(a, 11);
+        double told = NAN, sum = 0, all = 0;
         sample_rows(a, N, FEATURES, 3, &rows);
-        CHECK_OK(fit_trees(a, &rows, &split, &with, &(struct fit_goal){ .task = METER_BINARY }, 2,
-                           &(struct fit_watch){ last ? sample_last : best_at_three }, &fit));
-        CHECK(fit.rounds == 6 && fit.best == (last ? 6 : KEPT));
-        float *want = NEW_N(a, float, N);
-        trees_predict(&fit.trees, rows.x, N, FEATURES, want);
-        for (size_t i = 0; i < N; i++)
-            CHECK(fabsf(want[i] - fit.score[i]) < (i < split.train ? 1e-5f : 1e-7f));
+        for (size_t i = 0; i < N && g > 0; i++)
+            rows.y[i] = g == 1 ? (float)(i % 3) : 7 * rows.y[i] + (float)(i % 5);
+        CHECK_OK(
+            fit_trees(a, &rows, &split, &with, &goals[g], 2, &(struct fit_watch){ loss_take, &told }, &fit));
+        CHECK(fit.best == 11);
+        for (size_t i = 0; i < split.train; i++) {
+            const float *p = fit.score + i * trees_outputs(&fit.trees);
+            const double w = goals[g].weight ? (double)goals[g].weight[i] : 1,
+                         d = (double)p[0] - (double)rows.y[i];
+            const double of[] = { -log(rows.y[i] > 0 ? (double)p[0] : 1 - (double)p[0]), 0, d * d, fabs(d),
+                                  4 * (sqrt(1 + d * d / 4) - 1) };
+            sum += w * (g == 1 ? -log((double)p[(size_t)rows.y[i]]) : of[g]);
+            all += w;
+        }
+        CHECK(fabs(told - sum / all) < 1e-5 * sum / all);
     }
 }
 
