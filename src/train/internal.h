@@ -19,6 +19,8 @@ void rows_x_new(struct arena *a, size_t n, struct rows *);
 enum { SAMPLE_ROWS = 100000 };
 /* Of n rows one by chance in each stretch of so many, the same each time; x itself if they are no more than that. */
 const float *rows_sample(struct arena *a, const float *x, size_t n, size_t width, size_t *out_n);
+/* fn for each of n columns, by some of so many threads at once. */
+err columns_each(size_t n, int threads, void (*fn)(void *arg, size_t column), void *arg);
 
 /* What trees are to learn from rows, of which those to learn from come first, then those held out, then those of the test. */
 struct fit_goal {

@@ -167,6 +167,34 @@ const float *rows_sample(struct arena *a, const float *x, size_t n, size_t width
     return to;
 }
 
+/* Columns are handed out in turn. */
+struct columns_work {
+    size_t n, ranks;
+    void (*fn)(void *arg, size_t column);
+    void *arg;
+};
+
+static void columns_run(void *arg, int rank)
+{
+    const struct columns_work *w = arg;
+    for (size_t i = (size_t)rank; i < w->n; i += w->ranks)
+        w->fn(w->arg, i);
+}
+
+err columns_each(size_t n, int threads, void (*fn)(void *arg, size_t column), void *arg)
+{
+    enum { MOST = 8 }; /* each sorts some megabytes of its own */
+    size_t ranks = threads < MOST ? (size_t)threads : MOST;
+    struct columns_work w = { n, ranks < n ? ranks : n, fn, arg };
+    struct team *team;
+    if (n == 0)
+        return NULL;
+    TRY(team_new((int)w.ranks, &team));
+    team_run(team, 0, columns_run, &w);
+    team_free(team);
+    return NULL;
+}
+
 /* What follows from the rows once they are all there. */
 static void rows_finish(struct rows *out, bool open)
 {

@@ -254,19 +254,30 @@ static struct str params_text(const struct training *t)
     return json_get(&j);
 }
 
-/* The features' part, while the rows are there. */
-static void baseline_make(struct training *t)
-{
-    auto_arena struct arena *sampled = arena_new(0);
-    struct baseline *b = &t->baseline;
+/* Rows that a baseline is made of. */
+struct sampled {
+    const struct rows *rows;
+    const float *x;
     size_t n;
-    const float *x = rows_sample(sampled, t->rows.x, t->split.train, t->rows.features, &n);
-    *b = (struct baseline){ .rows = (int64_t)n, .n = t->rows.features };
-    b->features = NEW_N(t->a, struct baseline_column, b->n);
-    for (size_t i = 0; i < b->n; i++) {
-        auto_arena struct arena *scratch = arena_new(0);
-        baseline_column_make(scratch, t->rows.names[i], x + i, n, t->rows.features, &b->features[i]);
-    }
+    struct baseline_column *out;
+};
+
+static void feature_describe(void *arg, size_t c)
+{
+    const struct sampled *s = arg;
+    auto_arena struct arena *scratch = arena_new(0);
+    baseline_column_make(scratch, s->rows->names[c], s->x + c, s->n, s->rows->features, &s->out[c]);
+}
+
+/* The features' part, while the rows are there. */
+static err baseline_make(struct training *t)
+{
+    auto_arena struct arena *scratch = arena_new(0);
+    struct sampled s = { .rows = &t->rows };
+    s.x = rows_sample(scratch, t->rows.x, t->split.train, t->rows.features, &s.n);
+    s.out = NEW_N(t->a, struct baseline_column, t->rows.features);
+    t->baseline = (struct baseline){ .rows = (int64_t)s.n, .n = t->rows.features, .features = s.out };
+    return columns_each(t->rows.features, t->threads, feature_describe, &s);
 }
 
 /* Of classes the greatest probability, as of networks. */
@@ -381,7 +392,7 @@ static err fit_all(struct training *t, struct train_result *out)
     t->read = mono_ns();
     TRY(measuring_new(t->a, &t->set, &t->measuring));
     told_choose(t);
-    baseline_make(t);
+    TRY(baseline_make(t));
     train_say(t->listener, "features %zu, threads %d, parameters %.*s", t->rows.features, t->threads,
               STR(schema_text(&trees_with_schema, t->a, &t->trees, WRITE_DEFAULTS)));
     TRY(fit_trees(t->a, &t->rows, &t->split, &t->trees, &t->goal, t->threads, &watch, &t->fit));
@@ -523,7 +534,7 @@ static err files_describe(struct arena *a, const struct strs *paths, const struc
     struct columns count;
     auto_arena struct arena *scratch = arena_new(0);
     struct str table = sql_parquet(scratch, paths), labels = S("0");
-    TRY(duck_open(scratch, &(struct duck_config){ .threads = 1, .files = *paths }, &duck));
+    TRY(duck_open(scratch, &(struct duck_config){ .threads = cpu_count(), .files = *paths }, &duck));
     TRY(duck_describe(duck, a, fmt(scratch, "SELECT * FROM %.*s", STR(table)), &columns));
     struct version_column *v = NEW_N(a, struct version_column, columns.n + 1);
     size_t found = 0;
