@@ -2,35 +2,55 @@
 /* The job `evaluate`: a version and the present champion, judged on the same rows. prepare names their blobs, run
  * scores in a process of its own, finish hands the figures on. */
 #include "registry/internal.h"
+#include <math.h>
 #include <stdlib.h>
 
 enum { BATCH = 4096 };
 
 /* ---- in the daemon ---- */
 
-static err judged_put(struct job_context *c, struct str project, const char *key, struct str version,
-                      struct str model, struct json *spec)
+/* A ranking is one within groups, of which rows say nothing; its training knew them. */
+static err ranks(struct arena *a, const struct model_version_spec *v, bool *out)
 {
-    struct model_version_spec v;
-    TRY(version_load(c->store, c->a, project, model, version, NULL, &v, NULL));
+    yyjson_val *measured = NULL;
+    if (v->metrics.n)
+        TRY(json_parse(a, v->metrics, &measured));
+    *out = yyjson_obj_get(measured, "pairAccuracy");
+    return NULL;
+}
+
+static void judged_put(struct json *spec, const char *key, struct str version,
+                       const struct model_version_spec *v)
+{
     json_key(spec, str_of(key));
     json_obj(spec);
     json_kstr(spec, "version", version);
-    json_kstr(spec, "onnx", v.onnx);
-    json_kstr(spec, "native", v.native);
-    json_kraw(spec, "signature", v.signature.n ? v.signature : S("{}"));
+    json_kstr(spec, "onnx", v->onnx);
+    json_kstr(spec, "native", v->native);
+    json_kraw(spec, "signature", v->signature.n ? v->signature : S("{}"));
     json_obj_end(spec);
-    return NULL;
 }
 
 static err evaluate_prepare(struct job_context *c, const struct job *job, struct json *spec)
 {
     const struct evaluate_with *w = job->with;
+    struct model_version_spec v;
     struct str champion;
-    TRY(judged_put(c, job->project, "candidate", w->version, w->model, spec));
+    bool ranking;
+    TRY(version_load(c->store, c->a, job->project, w->model, w->version, NULL, &v, NULL));
+    TRY(ranks(c->a, &v, &ranking));
+    if (ranking)
+        return err_hint(
+            err_new(UNSUPPORTED, "'%.*s' ranks rows; evaluate judges classes and numbers", STR(w->version)),
+            "let the gate look at what its training measured, ${steps.train.metrics}");
+    judged_put(spec, "candidate", w->version, &v);
     TRY(registry_alias_get(c->store, c->a, job->project, w->model, ALIAS_CHAMPION, &champion));
-    if (champion.n && !str_eq(champion, w->version))
-        TRY(judged_put(c, job->project, "champion", champion, w->model, spec));
+    if (champion.n && !str_eq(champion, w->version)) {
+        TRY(version_load(c->store, c->a, job->project, w->model, champion, NULL, &v, NULL));
+        TRY(ranks(c->a, &v, &ranking));
+        if (!ranking)
+            judged_put(spec, "champion", champion, &v);
+    }
     json_ki64(spec, "memory", job->spec.memory);
     return rows_prepare(c, job->project, w->rows, spec);
 }
@@ -56,7 +76,10 @@ struct judged {
     struct session *session; /* ends with the worker's arena */
     struct str native;
     struct score_rows rows; /* in the order of its own features */
-    float *scores;
+    size_t output, width;   /* the output that is judged, and its numbers of a row */
+    enum meter_task task;
+    const struct strs *classes; /* what its numbers stand for; empty: 0, 1, … */
+    struct meter *meter;
 };
 
 static void unload(void *session)
@@ -117,8 +140,8 @@ static err features_order(struct worker *w, const struct rows *rows, yyjson_val 
     return NULL;
 }
 
-static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, const char *key,
-                 struct judged *j)
+static err version_open(struct worker *w, struct runtime *rt, const struct rows *rows, const char *key,
+                        struct judged *j)
 {
     yyjson_val *spec = yyjson_obj_get(w->spec, key), *cpu = yyjson_obj_get(w->spec, "cpu");
     struct session_config config = { .threads = (int)yyjson_get_sint(cpu) };
@@ -133,11 +156,81 @@ static err judge(struct worker *w, struct runtime *rt, const struct rows *rows, 
     TRY(features_order(w, rows, yyjson_obj_get(spec, "signature"), j));
     TRY_AS(session_load(rt, bytes, &config, &j->session), "loading version '%.*s'", STR(j->version));
     arena_defer(w->a, unload, j->session);
-    j->scores = NEW_N(w->a, float, rows->n);
-    TRY_AS(session_score_rows(j->session, &j->rows, BATCH, j->scores), "scoring with version '%.*s'",
-           STR(j->version));
+    TRY_AS(session_score_output(j->session, &j->output, &j->width), "version '%.*s'", STR(j->version));
     return NULL;
 }
+
+/* ---- labels and scores ---- */
+
+static bool zero_or_one(const float *y, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (y[i] != 0 && y[i] != 1)
+            return false;
+    return true;
+}
+
+/* Labels say it: several numbers a row are classes; of one it is the chance of 1 if there are no other labels than 0 and 1, unless
+ * the model itself calls it a value. */
+static err task_find(const struct rows *rows, struct judged *j)
+{
+    const struct session_info *info = session_describe(j->session);
+    const struct str name = info->outputs[j->output].name;
+    const bool value = str_is(name, "value"), two = zero_or_one(rows->y, rows->n);
+    if (j->width > 1 && (value || str_is(name, "embedding")))
+        FAIL(UNSUPPORTED, "version '%.*s' gives %zu numbers a row as '%.*s': only classes are judged so",
+             STR(j->version), j->width, STR(name));
+    j->classes = &info->labels[j->output];
+    j->task = j->width > 1 ? METER_CLASSES : two && !value ? METER_BINARY : METER_NUMBERS;
+    return NULL;
+}
+
+/* A label's place among the classes. */
+static err class_find(const struct judged *j, float label, int64_t *out)
+{
+    char text[32];
+    const int n = snprintf(text, sizeof text, "%.9g", (double)label);
+    for (size_t i = 0; i < j->classes->n; i++)
+        if (str_eq(j->classes->v[i], (struct str){ text, (size_t)n })) {
+            *out = (int64_t)i;
+            return NULL;
+        }
+    if (j->classes->n || !(label >= 0 && label < (float)j->width) || label != floorf(label))
+        FAIL(INVALID, "the label %s is none of the %zu classes of version '%.*s'", text, j->width,
+             STR(j->version));
+    *out = (int64_t)label;
+    return NULL;
+}
+
+static err batch_judge(const struct judged *j, const float *p, const float *y, size_t n)
+{
+    int64_t ids[BATCH];
+    if (j->task != METER_CLASSES)
+        return meter_add(j->meter, p, y, n);
+    for (size_t i = 0; i < n; i++)
+        TRY(class_find(j, y[i], &ids[i]));
+    return meter_add(j->meter, p, ids, n);
+}
+
+static err judge(struct worker *w, const struct rows *rows, struct judged *j)
+{
+    const struct score_rows *r = &j->rows;
+    auto_arena struct arena *scratch = arena_new(0);
+    float *p = NEW_N(scratch, float, arena_mul(BATCH, j->width));
+    TRY(task_find(rows, j));
+    TRY(meter_new(w->a, &(struct meter_spec){ .task = j->task, .classes = (int64_t)j->width }, &j->meter));
+    for (size_t i = 0, now; i < rows->n; i += now) {
+        now = rows->n - i < BATCH ? rows->n - i : BATCH;
+        const struct score_rows some = { r->x + i * r->features, now, r->features, r->text + i * r->texts,
+                                         r->texts };
+        TRY_AS(session_score_rows(j->session, &some, BATCH, p), "scoring with version '%.*s'",
+               STR(j->version));
+        TRY(batch_judge(j, p, rows->y + i, now));
+    }
+    return NULL;
+}
+
+/* ---- rows ---- */
 
 /* Rows [from, from + n) become all rows. */
 static void rows_keep(struct rows *r, size_t from, size_t n)
@@ -187,11 +280,11 @@ static err rows_select(struct worker *w, struct rows *rows)
 
 static void metrics_write(const struct rows *rows, const struct judged *j, struct json *out)
 {
-    for (size_t i = 0; i < metric_table_n; i++) {
-        auto_arena struct arena *scratch = arena_new(0);
-        json_key(out, metric_table[i].name);
-        json_f64(out, metric_table[i].of(scratch, j->scores, rows->y, rows->n));
-    }
+    for (size_t i = 0; i < meter_table_n; i++)
+        if (meter_table[i].tasks & j->task) {
+            json_key(out, meter_table[i].name);
+            json_f64(out, meter_value(j->meter, meter_table[i].name));
+        }
     json_ki64(out, "rows", (int64_t)rows->n);
     json_kstr(out, "version", j->version);
 }
@@ -210,27 +303,39 @@ static err parity_write(struct worker *w, const struct rows *rows, const struct 
     return NULL;
 }
 
-/* A champion of other features cannot be compared on these rows; the candidate's own bounds still hold. */
-static bool champion_fits(struct worker *w, const struct rows *rows)
+/* A champion of other features, or that gives other numbers, cannot be compared on these rows; the candidate's own bounds still
+ * hold. */
+static err champion_open(struct worker *w, struct runtime *rt, const struct rows *rows,
+                         const struct judged *candidate, struct judged *out, bool *there)
 {
     yyjson_val *spec = yyjson_obj_get(w->spec, "champion");
-    struct judged j = { .version = json_text_in(spec, "version") };
+    *there = false;
+    *out = (struct judged){ .version = json_text_in(spec, "version") };
     if (!spec)
-        return false;
-    err e = features_order(w, rows, yyjson_obj_get(spec, "signature"), &j);
-    if (e)
+        return NULL;
+    err e = features_order(w, rows, yyjson_obj_get(spec, "signature"), out);
+    if (e) {
         worker_say(w, "the champion is not judged: %.*s", STR(e->text));
-    return !e;
+        return NULL;
+    }
+    TRY(version_open(w, rt, rows, "champion", out));
+    *there = out->width == candidate->width;
+    if (!*there)
+        worker_say(w, "the champion is not judged: '%.*s' gives %zu numbers a row, '%.*s' %zu",
+                   STR(out->version), out->width, STR(candidate->version), candidate->width);
+    return NULL;
 }
 
 static err evaluate_all(struct worker *w, struct runtime *rt)
 {
     struct rows rows;
-    struct judged candidate = { 0 }, champion = { 0 };
+    struct judged candidate = { 0 }, champion;
     struct json j = json_new(w->a);
+    bool two;
     TRY(rows_select(w, &rows));
     worker_progress(w, 1, 4, "scoring the candidate");
-    TRY(judge(w, rt, &rows, "candidate", &candidate));
+    TRY(version_open(w, rt, &rows, "candidate", &candidate));
+    TRY(judge(w, &rows, &candidate));
     json_obj(&j);
     json_key(&j, S("metrics"));
     json_obj(&j);
@@ -238,9 +343,10 @@ static err evaluate_all(struct worker *w, struct runtime *rt)
     worker_progress(w, 2, 4, "comparing with the trained model");
     TRY(parity_write(w, &rows, &candidate, &j));
     json_key(&j, S("champion"));
-    if (champion_fits(w, &rows)) {
+    TRY(champion_open(w, rt, &rows, &candidate, &champion, &two));
+    if (two) {
         worker_progress(w, 3, 4, "scoring the champion");
-        TRY(judge(w, rt, &rows, "champion", &champion));
+        TRY(judge(w, &rows, &champion));
         json_obj(&j);
         metrics_write(&rows, &champion, &j);
         json_obj_end(&j);
@@ -270,8 +376,9 @@ const struct worker_type registry_evaluate = {
     .name = "evaluate",
     .doc = "Judges a version and the champion on the same rows.",
     .outputs =
-        "metrics: JSON text {auc, logLoss, calibrationError, averagePrecision, accuracy, rmse, rows, parityMaxAbs, "
-        "parityRows, champion} with the same of the champion, or null",
+        "metrics: JSON text of what such labels have (0 and 1: auc, averagePrecision, logLoss, accuracy, precision, recall, f1, "
+        "calibrationError, rmse; classes: logLoss, accuracy, topK, precision, recall, f1, calibrationError; numbers: rmse, mae, "
+        "r2), and rows, parityMaxAbs, parityRows, champion: the same of the champion, or null",
     .with = &evaluate_with_schema,
     .prepare = evaluate_prepare,
     .run = evaluate_run,

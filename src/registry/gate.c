@@ -65,7 +65,7 @@ static void judge_max(struct gating *g, const struct gate_bound *b, double v, do
 /* Worse than the champion by at most so much, in the direction of the metric. Without a champion it holds. */
 static void judge_champion(struct gating *g, const struct gate_bound *b, double v, double champion)
 {
-    const struct metric_info *m = metric_find(b->metric);
+    const struct meter_metric *m = meter_find(b->metric);
     double worse = m && m->more_is_better ? champion - v : v - champion;
     bool ok = !g->champion || (isfinite(worse) && worse <= b->champion_within);
     struct str why = fmt(g->a, "%.*s is %.*s, worse than the champion's %.*s by more than %g", STR(b->metric),
@@ -80,7 +80,7 @@ static err bound_judge(struct gating *g, const struct gate_bound *b, size_t i)
         return err_field(err_new(INVALID, "with.bounds[%zu]: %.*s has neither min, max nor championWithin", i,
                                  STR(b->metric)),
                          fmt(g->a, "with.bounds[%zu]", i));
-    if (!isnan(b->champion_within) && !metric_find(b->metric) && !str_is(b->metric, "parityMaxAbs"))
+    if (!isnan(b->champion_within) && !meter_find(b->metric) && !str_is(b->metric, "parityMaxAbs"))
         return err_field(err_new(INVALID,
                                  "with.bounds[%zu]: it is not known whether more or less of '%.*s' is better",
                                  i, STR(b->metric)),

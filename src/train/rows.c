@@ -80,11 +80,12 @@ static err text_take(const struct column *c, size_t n, size_t stride, struct dic
 
 static err label_take(const struct column *c, size_t n, size_t row, float *to)
 {
+    if (c->type == COL_STR || c->type == COL_TIME)
+        FAIL(INVALID, "label '%.*s' is no number", STR(c->name));
     for (size_t i = 0; i < n; i++) {
-        double v = c->type == COL_STR ? 2 : column_f64(c, i);
-        if (!isnan(v) && v != 0 && v != 1)
-            FAIL(INVALID, "label '%.*s' is neither 0 nor 1 in row %zu", STR(c->name), row + i);
-        to[i] = (float)v;
+        to[i] = (float)column_f64(c, i);
+        if (isinf(to[i]))
+            FAIL(INVALID, "label '%.*s' is infinite in row %zu", STR(c->name), row + i);
     }
     return NULL;
 }
@@ -441,16 +442,14 @@ static void places_make(const struct rows *r, int64_t split, struct place *place
         qsort(places, r->n, sizeof *places, by_place);
 }
 
-static err both_classes(const float *y, size_t n, const char *what, struct str when)
+static err labels_differ(const float *y, size_t n, const char *what, struct str when)
 {
-    size_t ones = 0;
-    for (size_t i = 0; i < n; i++)
-        ones += y[i] == 1;
     if (n == 0)
         FAIL(INVALID, "there are no rows %s (%.*s)", what, STR(when));
-    if (ones == 0 || ones == n)
-        FAIL(INVALID, "all %zu rows %s have the label %d", n, what, ones > 0);
-    return NULL;
+    for (size_t i = 1; i < n; i++)
+        if (y[i] != y[0])
+            return NULL;
+    FAIL(INVALID, "all %zu rows %s have the label %g", n, what, (double)y[0]);
 }
 
 err rows_split(struct rows *r, int64_t holdout_ms, struct rows_split *out)
@@ -471,9 +470,9 @@ err rows_split(struct rows *r, int64_t holdout_ms, struct rows_split *out)
         ++*(places[i].part == LEARN ? &out->train : places[i].part == HELD_OUT ? &out->valid : &out->unknown);
     rows_move(r, places, first);
     struct str split = time_text(scratch, out->split), until = time_text(scratch, out->until);
-    TRY(both_classes(r->y, out->train, "to learn from", fmt(scratch, "known before %.*s", STR(split))));
-    TRY(both_classes(r->y + out->train, out->valid, "held out",
-                     fmt(scratch, "from %.*s to %.*s", STR(split), STR(until))));
+    TRY(labels_differ(r->y, out->train, "to learn from", fmt(scratch, "known before %.*s", STR(split))));
+    TRY(labels_differ(r->y + out->train, out->valid, "held out",
+                      fmt(scratch, "from %.*s to %.*s", STR(split), STR(until))));
     out->from = r->at[0];
     return NULL;
 }

@@ -293,16 +293,30 @@ static bool fits(const struct tensor_spec *spec, size_t rank, size_t columns)
            (rank == 1 || spec->dims[1] < 0 || spec->dims[1] == (int64_t)columns);
 }
 
-/* The first output that is a score a row; its slot and rank. */
+/* The first output that is a score a row, or else several; its slot, rank and columns. */
 static err score_output(const struct session_info *info, struct tensor *out)
 {
-    for (size_t i = 0; i < info->n_outputs; i++)
-        for (size_t rank = 1; rank <= 2; rank++)
-            if (fits(&info->outputs[i], rank, 1)) {
-                *out = (struct tensor){ .slot = i, .type = TENSOR_F32, .rank = rank };
+    *out = (struct tensor){ .type = TENSOR_F32, .dims = { 0, 1 } };
+    for (; out->slot < info->n_outputs; out->slot++)
+        for (out->rank = 1; out->rank <= 2; out->rank++)
+            if (fits(&info->outputs[out->slot], out->rank, 1))
                 return NULL;
-            }
-    FAIL(INVALID, "the model has no float output [N] or [N, 1]");
+    out->rank = 2;
+    for (out->slot = 0; out->slot < info->n_outputs; out->slot++) {
+        out->dims[1] = info->outputs[out->slot].dims[1];
+        if (out->dims[1] > 1 && fits(&info->outputs[out->slot], 2, (size_t)out->dims[1]))
+            return NULL;
+    }
+    FAIL(INVALID, "the model has no float output [N] or [N, K]");
+}
+
+err session_score_output(struct session *s, size_t *output, size_t *width)
+{
+    struct tensor score;
+    TRY(score_output(session_describe(s), &score));
+    *output = score.slot;
+    *width = (size_t)score.dims[1];
+    return NULL;
 }
 
 bool session_by_rows(const struct session_info *info, size_t *features, size_t *texts)
@@ -328,6 +342,7 @@ err session_score_rows(struct session *s, const struct score_rows *r, size_t bat
         FAIL(INVALID, "the model does not take one float input [N, %zu]%s", r->features,
              r->texts ? " and its texts" : "");
     TRY(score_output(info, &score));
+    const size_t width = (size_t)score.dims[1];
     batch = batch ? batch : 4096;
     for (size_t at = 0, rows; at < r->n; at += rows) {
         rows = r->n - at < batch ? r->n - at : batch;
@@ -346,9 +361,8 @@ err session_score_rows(struct session *s, const struct score_rows *r, size_t bat
         };
         struct tensor to = score;
         to.dims[0] = (int64_t)rows;
-        to.dims[1] = 1;
-        to.data = out + at;
-        to.bytes = rows * sizeof *out;
+        to.data = out + at * width;
+        to.bytes = rows * width * sizeof *out;
         TRY(session_run(s, NULL, in, info->n_inputs, &to, 1));
     }
     return NULL;
@@ -356,6 +370,10 @@ err session_score_rows(struct session *s, const struct score_rows *r, size_t bat
 
 err session_score(struct session *s, const float *x, size_t n, size_t features, size_t batch, float *out)
 {
+    size_t output, width;
+    TRY(session_score_output(s, &output, &width));
+    if (width > 1)
+        FAIL(INVALID, "the model gives %zu numbers a row, not one", width);
     return session_score_rows(s, &(struct score_rows){ x, n, features, NULL, 0 }, batch, out);
 }
 

@@ -156,13 +156,16 @@ err session_warm(struct session *, size_t rows);
 /* Scores of n rows of a model with one float input [N, features] and one float output [N] or [N, 1], by calls of
  * at most `batch` rows (0: 4,096). x is row-major. INVALID if the model is of another shape. */
 err session_score(struct session *, const float *x, size_t n, size_t features, size_t batch, float *out);
-/* The same of one that takes categories, too: a second input of texts [N, texts]; none: as above. */
+/* The same of one that takes categories, too: a second input of texts [N, texts]; none: as above. And of one that gives a row
+ * several numbers. */
 struct score_rows {
     const float *x;
     size_t n, features;
     const struct str *text;
     size_t texts;
 };
+/* out: `width` numbers a row, row-major, of the first float output [N] or [N, 1], or else the first [N, width]. */
+err session_score_output(struct session *, size_t *output, size_t *width);
 err session_score_rows(struct session *, const struct score_rows *, size_t batch, float *out);
 /* Does it take numbers [N, F] and nothing else, or texts [N, T] as its second input? */
 bool session_by_rows(const struct session_info *, size_t *features, size_t *texts);

@@ -25,7 +25,7 @@ struct rows {
     size_t texts;
     struct str *text_names; /* of features that are texts: categories, which trees do without */
     struct str *text;       /* n × texts, row-major; empty for null */
-    float *y;               /* labels, 0 or 1; NaN: none */
+    float *y;               /* labels; NaN: none */
     int64_t *at,
         *known; /* event time and when the label became known (may be the same array), µs since 1970; INT64_MIN: none */
     int64_t until;       /* the version's end (exclusive), else just after the newest row */
@@ -35,8 +35,8 @@ struct rows {
 void rows_forget(struct rows *);
 /* Adds key "rows" (the version: blob hashes, columns and their roles) to the open object; in prepare, in the daemon. */
 err rows_prepare(struct job_context *, struct str project, struct str dataset_version, struct json *spec);
-/* Reads them in the worker, into w->a. INVALID if the version has no label or no features or a label that is neither
- * 0 nor 1; TOO_LARGE if they would not fit into bytes_max (0: no bound). Infinities become NaN. */
+/* Reads them in the worker, into w->a. INVALID if the version has no label or no features or a label that is no number;
+ * TOO_LARGE if they would not fit into bytes_max (0: no bound). Infinite features become NaN. */
 err rows_read(struct worker *w, int64_t bytes_max, struct rows *out);
 /* Moments of the split (µs): held out are rows with split ≤ at < until. */
 struct rows_split {
@@ -44,7 +44,7 @@ struct rows_split {
     size_t train, valid, unknown; /* rows; unknown: older, but the label came later or never */
     size_t test;                  /* rows behind those held out, that are looked at only at the end */
 };
-/* INVALID if one side is empty or has one class only. Moves rows in place: first those to learn from, then those held out,
+/* INVALID if one side is empty or has one label only. Moves rows in place: first those to learn from, then those held out,
  * then the rest; each part in order of event time, then of place. */
 err rows_split(struct rows *, int64_t holdout_ms, struct rows_split *out);
 

@@ -121,7 +121,14 @@ TEST(rows_follow_the_roles_of_columns)
     CHECK(r.features == 2 && str_is(r.names[0], "b") && str_is(r.names[1], "a"));
     CHECK(r.x[0] == 7 && r.x[1] == 0.1f && isnan(r.x[2]) && isnan(r.x[3]));
     CHECK(r.y[0] == 1 && r.y[1] == 0 && r.at[1] == 9 && r.known[0] == 6 && r.until == 10);
-    in.v[2].i[1] = 3;
+    in.v[2].i[1] = 3; /* of more classes than two */
+    CHECK_OK(rows_from(a, &in, &spec, &r));
+    CHECK(r.y[0] == 1 && r.y[1] == 3);
+    double endless[] = { 1, INFINITY };
+    in.v[2].type = COL_F64;
+    in.v[2].f = endless;
+    CHECK_ERR(rows_from(a, &in, &spec, &r), INVALID);
+    in.v[2].type = COL_TIME;
     CHECK_ERR(rows_from(a, &in, &spec, &r), INVALID);
 }
 
