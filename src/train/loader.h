@@ -120,6 +120,8 @@ struct loader_tensor {
     const float *shift, *scale, *fill;
     int64_t each;
     bool indicator;
+    const float *mean; /* labels that are numbers: of each of a row's, in the training part; else NULL */
+    float deviation;   /* and what they all deviate from it (root of the mean square); 1 if they do not */
     const int64_t
         *sizes; /* CATEGORIES: by column, ids that there are (vocabulary + 2): rows of the embedding */
     const struct strs

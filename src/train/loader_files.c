@@ -343,7 +343,7 @@ static void floats_spread(struct loader *l, struct slot *s)
     size_t width = g.width, n = (size_t)l->facts.rows[LOADER_TRAIN], step = ((size_t)1 << 18) / width;
     step = step < 1 ? 1 : step > CHUNK ? CHUNK : step;
     float *rows = NEW_N(a, float, step *width), *column = NEW_N(a, float, step);
-    if (s->in->normalise != NORM_STANDARD && s->in->normalise != NORM_MINMAX)
+    if (s->in->normalise != NORM_STANDARD && s->in->normalise != NORM_MINMAX && s->in->role != ROLE_LABEL)
         return;
     for (size_t at = 0; at < n; at += step) {
         size_t m = n - at < step ? n - at : step;

@@ -93,8 +93,26 @@ static void affine_of(const struct slot *s, const struct spread *m, float *shift
     *fill = (float)(s->in->missing == MISSING_FILL ? s->in->fill : m->n > 0 ? m->mean : 0);
 }
 
+/* Several numbers have one deviation, so that a loss over them is one in their unit. */
+static void label_describe(struct loader *l, struct slot *s)
+{
+    float *mean = NEW_N(l->a, float, s->n_spreads);
+    double squares = 0, n = 0, most = 0;
+    for (size_t i = 0; i < s->n_spreads; i++) {
+        mean[i] = (float)s->spreads[i].mean;
+        squares += s->spreads[i].m2;
+        n += s->spreads[i].n;
+        most = fmax(most, fabs(s->spreads[i].mean));
+    }
+    const double deviation = n > 0 ? sqrt(squares / n) : 0;
+    s->tensor->mean = mean;
+    s->tensor->deviation = deviation > 1e-12 * most ? (float)deviation : 1;
+}
+
 static void affine_make(struct loader *l, struct slot *s)
 {
+    if (s->in->role == ROLE_LABEL)
+        label_describe(l, s);
     float *shift = NEW_N(l->a, float, s->n_spreads), *scale = NEW_N(l->a, float, s->n_spreads);
     float *fill = NEW_N(l->a, float, s->n_spreads);
     for (size_t i = 0; i < s->n_spreads; i++)
@@ -314,6 +332,9 @@ static void slot_write(struct json *j, const struct slot *s)
     floats_write(j, "shift", t->shift, s->n_spreads);
     floats_write(j, "scale", t->scale, s->n_spreads);
     floats_write(j, "fill", t->fill, s->n_spreads);
+    floats_write(j, "mean", t->mean, s->n_spreads);
+    if (t->mean)
+        json_kf64(j, "deviation", (double)t->deviation);
     if (t->indicator)
         json_kbool(j, "indicator", true);
     if (t->kind == KIND_CATEGORIES && t->vocabulary) {
@@ -408,6 +429,10 @@ static err slot_read(struct loader *l, struct slot *s, yyjson_val *v)
         TRY(floats_read(l->a, v, "scale", s->n_spreads, s->in->normalise, &t->scale));
         TRY(floats_read(l->a, v, "fill", s->n_spreads,
                         s->in->missing == MISSING_MEAN || s->in->missing == MISSING_FILL, &t->fill));
+        TRY(floats_read(l->a, v, "mean", s->n_spreads, false, &t->mean));
+        t->deviation = t->mean ? (float)yyjson_get_num(yyjson_obj_get(v, "deviation")) : 0;
+        if (t->mean && !(t->deviation > 0 && isfinite(t->deviation)))
+            FAIL(INVALID, "'deviation' is no number above 0");
         return NULL;
     }
     yyjson_val *lists = yyjson_obj_get(v, "vocabularies");

@@ -436,13 +436,41 @@ static void inputs_make(struct net *n, int64_t batch)
 
 /* ---- what stands behind it ---- */
 
+double net_unit(const struct net_task *t)
+{
+    return t->mean ? t->deviation : 1;
+}
+
+double net_loss_unit(const struct net_task *t)
+{
+    return t->loss == LOSS_MAE ? net_unit(t) : net_unit(t) * net_unit(t);
+}
+
+void net_label(const struct net_task *t, const float *label, int64_t rows, float *out)
+{
+    const float by = (float)(1 / t->deviation);
+    for (int64_t i = 0; i < rows; i++, label += t->outputs, out += t->outputs)
+        for (int64_t k = 0; k < t->outputs; k++)
+            out[k] = (label[k] - t->mean[k]) * by;
+}
+
+/* What the body says, as a label. */
+static int value(struct net *n)
+{
+    const struct net_task *t = n->task;
+    if (!t->mean)
+        return n->output;
+    return NN(n, "Add", NN(n, "Mul", n->output, graph_f32(n->g, (float)t->deviation)),
+              graph_const(n->g, TENSOR_F32, SHAPE(t->outputs), t->mean));
+}
+
 static int loss_add(struct net *n, const char *op, int y, int label, int classes, int weight)
 {
     struct attr attrs[2] = { 0 };
     if (n->task->label_smoothing > 0)
         attrs[0] = (struct attr){ "label_smoothing", ATTR_FLOAT, .f = (float)n->task->label_smoothing };
     if (n->task->loss == LOSS_HUBER)
-        attrs[0] = (struct attr){ "delta", ATTR_FLOAT, .f = (float)n->task->delta };
+        attrs[0] = (struct attr){ "delta", ATTR_FLOAT, .f = (float)(n->task->delta / net_unit(n->task)) };
     return net_op(n, op, attrs, 1, (const int[]){ y, label, classes, weight },
                   weight >= 0    ? 4
                   : classes >= 0 ? 3
@@ -516,7 +544,7 @@ static void outputs_make(struct net *n)
     } else if (t->kind == TASK_EMBEDDING) {
         graph_output(n->g, point(n, n->output), S("embedding"));
     } else {
-        graph_output(n->g, n->output, t->kind == TASK_LANGUAGE ? S("logits") : S("value"));
+        graph_output(n->g, value(n), t->kind == TASK_LANGUAGE ? S("logits") : S("value"));
     }
 }
 

@@ -43,9 +43,12 @@ struct net_task {
     int64_t outputs; /* classes, columns of the label, ids of the vocabulary, numbers of a point */
     double label_smoothing, delta, margin; /* of the loss; margin 0: its own */
     const float *class_weights;            /* outputs of them (binary: one, of the positive); NULL */
-    bool weighted, grouped;                /* there is an input of the rows' weights, of their groups */
-    struct str onnx;                       /* onnx: {…}: the model to go on from */
-    struct net_given given;                /* of the exported model */
+    const float
+        *mean; /* REGRESSION: what the body learns is (label − mean) / deviation; NULL: the label itself */
+    double deviation;
+    bool weighted, grouped; /* there is an input of the rows' weights, of their groups */
+    struct str onnx;        /* onnx: {…}: the model to go on from */
+    struct net_given given; /* of the exported model */
 };
 #define NET_MOMENTUM 0.9 /* of running statistics */
 /* A category that is a number; NaN if the text is none. */
@@ -76,6 +79,11 @@ enum net_wants net_wants(const struct field *chosen);
 void net_freeze(const struct train_model *, const struct field *chosen, struct params *);
 /* optimizer: {noDecay: […]}: those whose name matches do not decay. INVALID for a pattern that none matches. */
 err net_no_decay(const struct strs *patterns, struct params *);
+/* Where the body learns (label − mean) / deviation: the deviation, and what a loss of it is times in the label's own unit. Else 1. */
+double net_unit(const struct net_task *);
+double net_loss_unit(const struct net_task *);
+/* rows × outputs of labels → what the body learns. Of a task with a mean. */
+void net_label(const struct net_task *, const float *label, int64_t rows, float *out);
 /* A learning rate that fits the family; 0: the optimiser's own. */
 double net_rate(const struct field *chosen);
 

@@ -111,6 +111,8 @@ static err program_make(struct training_net *t)
                                  .memory_beside = train_beside(t, &t->optim_spec),
                                  .profile = t->with->profile };
     TRY(program_new(t->a, t->net.g, t->params, &o, &t->program));
+    if (t->set.task.mean)
+        t->label = NEW_N(t->a, float, arena_mul((size_t)t->batch, (size_t)t->set.task.outputs));
     struct program_facts f = program_facts(t->program);
     t->memory = f.memory + f.memory_params + train_beside(t, &t->optim_spec);
     return NULL;
@@ -721,9 +723,14 @@ static err step_make(struct course *c)
     int64_t then = mono_ns();
     TRY(feed_next(t->feed, &b));
     batch_inputs(t, &b, (size_t)t->set.n_inputs, in);
+    if (t->label) {
+        net_label(&t->set.task, in[t->set.n_in], b.rows, t->label);
+        in[t->set.n_in] = t->label; /* labels follow the inputs */
+    }
     statistics_keep(t);
     t->optim->last = b.last || t->step + 1 == t->steps;
     program_train(t->program, in, (uint64_t)t->with->seed, (uint64_t)t->step, t->optim, &r);
+    r.loss *= net_loss_unit(&t->set.task);
     statistics_mean(t);
     TRY(step_judge(c, &b, &r));
     c->trained_ns += mono_ns() - then;

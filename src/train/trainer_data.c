@@ -438,6 +438,10 @@ static err task_make(struct arena *a, const struct form *f, struct train_set *s)
         s->row_elements = label->n;
     } else if (label) {
         t->outputs = label->rank > 0 ? label->n : 1;
+        if (f->task == TASK_REGRESSION && f->wants != WANTS_ANY) { /* onnx: its output is the label */
+            t->mean = label->mean;
+            t->deviation = (double)label->deviation;
+        }
     } else {
         t->outputs = 0;
         for (size_t i = 0; i < s->n_in; i++) {

@@ -89,6 +89,7 @@ struct training_net {
     struct optim_spec optim_spec;
     const char *from;  /* the checkpoint that it goes on from; NULL: none */
     yyjson_val *state; /* what that one says */
+    float *label;      /* of a batch, as the body learns it; NULL: as it is read */
     float *before;     /* running statistics before the step, while they warm up; NULL: there are none */
     struct measuring *measuring;
 };

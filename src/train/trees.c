@@ -706,6 +706,7 @@ static err loader_read(struct training *t)
     t->set = set;
     t->set.label = 0;
     t->set.group = 1;
+    t->set.task.mean = NULL; /* the loader's; trees start from their own */
     return NULL;
 }
 

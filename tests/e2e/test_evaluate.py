@@ -54,7 +54,7 @@ def one(tmp_path_factory):
         m = i % 10
         load[m] = 0.8 * load[m] + 20 * r.random()
         bad = load[m] + 20 * r.random()
-        rows.append((i, i // 10 * 600, f"m{m}", int(load[m]), int(bad > 65), int(bad > 55) + int(bad > 70), bad / 20 - 2.5))
+        rows.append((i, i // 10 * 600, f"m{m}", int(load[m]), int(bad > 65), int(bad > 55) + int(bad > 70), 3 * bad + 100))
     one.start()
     pd.DataFrame(rows, columns=["id", "second", "machine", "load", "failed", "state", "wear"]).to_csv(one.sources / "machines.csv", index=False)
     made = [yaml.safe_dump({"apiVersion": "dhow/v1", "kind": "TrainingSet", "metadata": {"name": f"{label}_rows"},
@@ -98,7 +98,7 @@ def measured(one, version):
 @pytest.mark.parametrize("kind, model, form", [("trees", TREES, {}), ("mlp", MLP, {"epochs": 20})])
 def test_numbers(one, kind, model, form):
     name = f"wear-{kind}"
-    done = judge(one, name, "wear", model, [{"metric": "r2", "min": 0.3}, {"metric": "mae", "max": 0.5}], task="regression", **form)
+    done = judge(one, name, "wear", model, [{"metric": "r2", "min": 0.3}, {"metric": "mae", "max": 25}], task="regression", **form)
     assert done.code == 0, done.err
     y, p = held_out(one, f"{name}.1", "wear")
     got = measured(one, f"{name}.1")
@@ -135,7 +135,7 @@ def test_two_classes_as_ever(one):
 
 def test_a_number_is_compared_with_the_champions_in_its_direction(one):
     """Less error is better, more explained variance is; a champion that answers another question is not asked."""
-    bounds = [{"metric": "mae", "championWithin": 0.01}, {"metric": "r2", "championWithin": 0.01}]
+    bounds = [{"metric": "mae", "championWithin": 0.5}, {"metric": "r2", "championWithin": 0.01}]
     assert judge(one, "wear", "wear", TREES, bounds, task="regression").code == 0
     one.http("POST", one.path("models", "wear", "alias"), json={"alias": "champion", "version": "wear.1"})
     worse = judge(one, "wear", "wear", {"trees": {"rounds": 1, "depth": 1}}, bounds, task="regression")
