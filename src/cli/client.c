@@ -69,17 +69,22 @@ static bool cut_start(struct str *s, struct str start)
     return is;
 }
 
-/* What a request is about: "/api/v1/[projects/P/]datasets/NAME…" or "/v2/[repository/]models/NAME…"; NULL: no one thing. */
+/* What a request is about: "/api/v1/[projects/P/]datasets/NAME…", "…/lineage?ref=Dataset/NAME" or "/v2/[repository/]models/NAME…";
+ * NULL: no one thing. */
 static const struct resource *asked_for(struct str path, struct str *name)
 {
-    struct str kind = S("deployments"), no_matter;
+    struct str kind = S("deployments"), no_matter, query = path;
     *name = S("");
-    path = str_sub(path, 0, str_find(path, '?'));
+    str_cut(&query, '?', &path);
     if (!cut_start(&path, S("/v2/models/")) && !cut_start(&path, S("/v2/repository/models/"))) {
         if (!cut_start(&path, S("/api/v1/")) || !str_cut(&path, '/', &kind))
             return NULL;
         if (str_is(kind, "projects") && str_cut(&path, '/', &no_matter))
             str_cut(&path, '/', &kind);
+    }
+    if (str_is(kind, "lineage") && cut_start(&query, S("ref="))) {
+        path = query;
+        str_cut(&path, '/', &kind);
     }
     str_cut(&path, '/', name);
     return name->n ? cli_resource(kind) : NULL;

@@ -165,11 +165,26 @@ static uint16_t brain_of(float f)
     return isnan(f) ? 0x7fc0 : (uint16_t)((v + 0x7fff + (v >> 16 & 1)) >> 16);
 }
 
+/* The nearest half (IEEE 754 binary16), ties to even: not all compilers have the type. */
+static uint16_t half_of(double v)
+{
+    const uint16_t sign = signbit(v) ? 0x8000 : 0;
+    const double a = fabs(v);
+    if (isnan(v))
+        return sign | 0x7e00;
+    if (a >= 65520)
+        return sign | 0x7c00;
+    if (a < 0x1p-14)
+        return sign | (uint16_t)nearbyint(a * 0x1p24);
+    const int e = ilogb(a);
+    return (uint16_t)(sign + ((e + 14) << 10) + (int)nearbyint(ldexp(a, 10 - e)));
+}
+
 static void value_bytes(struct buf *b, const struct type *t, const struct value *v)
 {
     float f = (float)v->f;
     uint16_t brain = brain_of(f);
-    _Float16 half = (_Float16)v->f;
+    uint16_t half = half_of(v->f);
     uint32_t n = (uint32_t)v->s.n;
     if (t->kind == KIND_TEXT)
         buf_put(b, &n, sizeof n);

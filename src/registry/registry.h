@@ -43,7 +43,7 @@ SCHEMA(register_with, REGISTER_WITH);
 SCHEMA(evaluate_with, EVALUATE_WITH);
 
 #define GATE_BOUND(F, O, L, T)                                                                                   \
-    F(T, STR, metric,          REQUIRED, "Name of the metric, such as auc.", .len_max = 64)                      \
+    F(T, STR, metric,          REQUIRED, "Name of the metric, such as auc, f1 or rmse.", .len_max = 64)                      \
     F(T, F64, min,             0, "Least value.")                                                                \
     F(T, F64, max,             0, "Greatest value.")                                                             \
     F(T, F64, champion_within, 0, "By how much it may be worse than the champion on the same rows.", .min = 0, .max = 1e12)
@@ -51,7 +51,7 @@ SCHEMA(gate_bound, GATE_BOUND);
 #define GATE_WITH(F, O, L, T)                                                                                    \
     F(T, REF,  model,   REQUIRED, "The model.", .ref = "Model")                                                  \
     F(T, REF,  version, REQUIRED, "The version that is judged.", .ref = "ModelVersion")                          \
-    F(T, JSON, metrics, REQUIRED, "What evaluate measured: {auc, …, champion: {auc, …} or null}.")               \
+    F(T, JSON, metrics, REQUIRED, "What evaluate measured: {auc or rmse, …, champion: {…} or null}.")               \
     L(T, gate_bound, bounds, REQUIRED, "All of them must hold.", .len_max = 100)
 SCHEMA(gate_with, GATE_WITH);
 // clang-format on
@@ -60,8 +60,9 @@ extern const struct step_type registry_register;
 /* Outputs: passed. Appends event modelversion.passed or modelversion.refused; a refusal is a GATE error that names
  * every bound that does not hold. */
 extern const struct step_type registry_gate;
-/* Outputs: metrics, a JSON text {auc, logLoss, calibrationError, averagePrecision, accuracy, rmse, rows,
- * parityMaxAbs (null without native model), parityRows, champion: {auc, …, version} or null}. */
+/* Outputs: metrics, a JSON text of the measures (engine/stream_metrics.h) that such labels have: 0 and 1, classes 0, 1, … of a model
+ * with so many numbers a row, or numbers; and rows, parityMaxAbs (null without native model), parityRows, champion: {the same,
+ * version} or null. */
 extern const struct worker_type registry_evaluate;
 
 /* ---- aliases ---- */

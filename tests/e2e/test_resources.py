@@ -178,7 +178,7 @@ def test_describe_shows_it_whole(daemon):
 
 def test_a_name_that_is_not_there_gets_the_nearest_one(daemon):
     daemon.ok("apply", "-f", "-", input=pipeline("monthly-report"))
-    for verb in (["get"], ["describe"], ["delete"]):
+    for verb in (["get"], ["describe"], ["delete"], ["lineage"]):
         near = daemon.cli(*verb, "pipeline", "monthly-reprot")
         assert near.code == 1 and "did you mean 'monthly-report'?" in three_lines(near), verb
         far = daemon.cli(*verb, "pipeline", "something-else-altogether")
