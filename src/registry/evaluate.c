@@ -331,7 +331,7 @@ static err evaluate_all(struct worker *w, struct runtime *rt)
     struct rows rows;
     struct judged candidate = { 0 }, champion;
     struct json j = json_new(w->a);
-    bool two;
+    bool beside;
     TRY(rows_select(w, &rows));
     worker_progress(w, 1, 4, "scoring the candidate");
     TRY(version_open(w, rt, &rows, "candidate", &candidate));
@@ -343,8 +343,8 @@ static err evaluate_all(struct worker *w, struct runtime *rt)
     worker_progress(w, 2, 4, "comparing with the trained model");
     TRY(parity_write(w, &rows, &candidate, &j));
     json_key(&j, S("champion"));
-    TRY(champion_open(w, rt, &rows, &candidate, &champion, &two));
-    if (two) {
+    TRY(champion_open(w, rt, &rows, &candidate, &champion, &beside));
+    if (beside) {
         worker_progress(w, 3, 4, "scoring the champion");
         TRY(judge(w, &rows, &champion));
         json_obj(&j);

@@ -32,14 +32,9 @@ struct fitting {
     int threads;
     struct fit *out;
 };
-enum {
-    CHECKED = 1000,
-    SOME = 1 << 15,
-    WORTH =
-        1
-        << 20, /* of rows through trees: what a thread is woken for, some milliseconds; XGBoost's own still spin */
-    WORTH_DEEP = 1 << 17,
-};
+/* WORTH: rows through trees that a thread is woken for, some milliseconds of them, as XGBoost's own threads still spin; of trees that
+ * are too deep for folds WORTH_DEEP. */
+enum { CHECKED = 1000, SOME = 1 << 15, WORTH = 1 << 20, WORTH_DEEP = 1 << 17 };
 
 /* ---- losses of a row, as XGBoost measures them: y its label, p what it is given ---- */
 

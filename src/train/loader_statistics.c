@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/loader_internal.h"
 
+#include <float.h>
 #include <stdlib.h>
 
 /* ---- moments ---- */
@@ -106,7 +107,7 @@ static void label_describe(struct loader *l, struct slot *s)
     }
     const double deviation = n > 0 ? sqrt(squares / n) : 0;
     s->tensor->mean = mean;
-    s->tensor->deviation = deviation > 1e-12 * most ? (float)deviation : 1;
+    s->tensor->deviation = deviation > fmax(1e-12 * most, FLT_MIN) ? (float)deviation : 1;
 }
 
 static void affine_make(struct loader *l, struct slot *s)

@@ -185,7 +185,7 @@ static void columns_run(void *arg, int rank)
 err columns_each(size_t n, int threads, void (*fn)(void *arg, size_t column), void *arg)
 {
     enum { MOST = 8 }; /* each sorts some megabytes of its own */
-    size_t ranks = threads < MOST ? (size_t)threads : MOST;
+    size_t ranks = threads < 1 ? 1 : threads < MOST ? (size_t)threads : MOST;
     struct columns_work w = { n, ranks < n ? ranks : n, fn, arg };
     struct team *team;
     if (n == 0)

@@ -97,7 +97,7 @@ ALWAYS void add(const int k, const struct forest *f, const float *x, const bool 
     }
 }
 
-/* Rows are seldom missing anything in a block where none is. */
+/* A block that misses nothing is spared the question. */
 static void one(const struct forest *f, const float *x, bool missing, size_t n, float *sums)
 {
     if (missing)
