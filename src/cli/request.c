@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/request.h"
 #include "base/pb.h"
+#include "engine/engine.h"
 
 enum kind { KIND_REAL, KIND_HALF, KIND_BRAIN, KIND_INT, KIND_BOOL, KIND_TEXT };
 static const struct type {
@@ -25,7 +26,7 @@ static const struct type {
     { S_INIT("BYTES"), KIND_TEXT, 0 },
 };
 
-struct value {
+struct scalar {
     double f;
     int64_t i;
     struct str s;
@@ -126,7 +127,7 @@ static bool is_real(const struct type *t)
 }
 
 /* A real number that is missing (an empty cell) is NaN, as trees take it. */
-static err value_read(const struct input *in, const struct type *t, struct str s, struct value *out)
+static err value_read(const struct input *in, const struct type *t, struct str s, struct scalar *out)
 {
     struct str bare = t->kind == KIND_TEXT ? s : str_trim(s);
     bool ok = true;
@@ -143,7 +144,7 @@ static err value_read(const struct input *in, const struct type *t, struct str s
     return NULL;
 }
 
-static void value_json(struct json *j, const struct type *t, const struct value *v)
+static void value_json(struct json *j, const struct type *t, const struct scalar *v)
 {
     if (t->kind == KIND_TEXT)
         json_str(j, v->s);
@@ -157,34 +158,11 @@ static void value_json(struct json *j, const struct type *t, const struct value 
         json_f64(j, v->f);
 }
 
-/* The upper half of a float, to the nearest, ties to even. */
-static uint16_t brain_of(float f)
-{
-    uint32_t v;
-    memcpy(&v, &f, sizeof v);
-    return isnan(f) ? 0x7fc0 : (uint16_t)((v + 0x7fff + (v >> 16 & 1)) >> 16);
-}
-
-/* The nearest half (IEEE 754 binary16), ties to even: not all compilers have the type. */
-static uint16_t half_of(double v)
-{
-    const uint16_t sign = signbit(v) ? 0x8000 : 0;
-    const double a = fabs(v);
-    if (isnan(v))
-        return sign | 0x7e00;
-    if (a >= 65520)
-        return sign | 0x7c00;
-    if (a < 0x1p-14)
-        return sign | (uint16_t)nearbyint(a * 0x1p24);
-    const int e = ilogb(a);
-    return (uint16_t)(sign + ((e + 14) << 10) + (int)nearbyint(ldexp(a, 10 - e)));
-}
-
-static void value_bytes(struct buf *b, const struct type *t, const struct value *v)
+static void value_bytes(struct buf *b, const struct type *t, const struct scalar *v)
 {
     float f = (float)v->f;
-    uint16_t brain = brain_of(f);
-    uint16_t half = half_of(v->f);
+    uint16_t half;
+    params_half_range(&f, &half, t->kind == KIND_BRAIN ? TENSOR_BF16 : TENSOR_F16, 0, 1);
     uint32_t n = (uint32_t)v->s.n;
     if (t->kind == KIND_TEXT)
         buf_put(b, &n, sizeof n);
@@ -194,10 +172,8 @@ static void value_bytes(struct buf *b, const struct type *t, const struct value 
         buf_put(b, &f, sizeof f);
     else if (t->kind == KIND_REAL)
         buf_put(b, &v->f, sizeof v->f);
-    else if (t->kind == KIND_HALF)
+    else if (t->kind == KIND_HALF || t->kind == KIND_BRAIN)
         buf_put(b, &half, sizeof half);
-    else if (t->kind == KIND_BRAIN)
-        buf_put(b, &brain, sizeof brain);
     else
         buf_put(b, &v->i, t->width); /* the low bytes come first */
 }
@@ -206,7 +182,7 @@ static void value_bytes(struct buf *b, const struct type *t, const struct value 
 static err values_put(const struct request *r, const struct input *in, struct json *j, struct buf *b)
 {
     const struct type *t;
-    struct value v = { 0 };
+    struct scalar v = { 0 };
     struct str text;
     TRY(type_find(in, &t));
     if (!b && (t->kind == KIND_HALF || t->kind == KIND_BRAIN))
