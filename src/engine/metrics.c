@@ -208,13 +208,12 @@ double metric_average_precision(struct arena *a, const float *p, const float *y,
 }
 
 const struct metric_info metric_table[] = {
-    { S_INIT("auc"), metric_auc, true, "Chance that a positive scores above a negative." },
-    { S_INIT("logLoss"), metric_log_loss, false, "Mean negative log-likelihood of the labels." },
-    { S_INIT("calibrationError"), metric_calibration_error, false,
-      "Expected calibration error, ten equal bins." },
-    { S_INIT("rmse"), metric_rmse, false, "Root of the mean squared error." },
-    { S_INIT("accuracy"), metric_accuracy, true, "Share of rows on the right side of one half." },
-    { S_INIT("averagePrecision"), metric_average_precision, true, "Area under the precision-recall steps." },
+    { S_INIT("auc"), metric_auc, "Chance that a positive scores above a negative." },
+    { S_INIT("logLoss"), metric_log_loss, "Mean negative log-likelihood of the labels." },
+    { S_INIT("calibrationError"), metric_calibration_error, "Expected calibration error, ten equal bins." },
+    { S_INIT("rmse"), metric_rmse, "Root of the mean squared error." },
+    { S_INIT("accuracy"), metric_accuracy, "Share of rows on the right side of one half." },
+    { S_INIT("averagePrecision"), metric_average_precision, "Area under the precision-recall steps." },
 };
 const size_t metric_table_n = sizeof metric_table / sizeof *metric_table;
 

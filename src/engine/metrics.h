@@ -24,7 +24,6 @@ double metric_average_precision(struct arena *a, const float *p, const float *y,
 struct metric_info {
     struct str name; /* "auc", as in gates and results */
     double (*of)(struct arena *scratch, const float *p, const float *y, size_t n);
-    bool more_is_better;
     const char *doc;
 };
 extern const struct metric_info metric_table[];

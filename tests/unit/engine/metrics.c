@@ -121,6 +121,5 @@ TEST(sort_orders_any_floats_and_carries_tags)
 TEST(table_finds_by_name)
 {
     CHECK(metric_find(S("calibrationError"))->of == metric_calibration_error);
-    CHECK(metric_find(S("auc"))->more_is_better && !metric_find(S("logLoss"))->more_is_better);
     CHECK(!metric_find(S("f1")));
 }
