@@ -114,9 +114,12 @@ static err order_find(struct worker *w, struct str version, const struct str *ha
     return NULL;
 }
 
-static err features_order(struct worker *w, const struct rows *rows, yyjson_val *signature, struct judged *j)
+/* A version's rows: its own features, in their order. */
+static err features_order(struct worker *w, const struct rows *rows, const char *key, struct judged *j)
 {
+    yyjson_val *spec = yyjson_obj_get(w->spec, key), *signature = yyjson_obj_get(spec, "signature");
     struct order numbers, texts;
+    j->version = json_text_in(spec, "version");
     TRY(order_find(w, j->version, rows->names, rows->features, yyjson_obj_get(signature, "features"),
                    &numbers));
     TRY(order_find(w, j->version, rows->text_names, rows->texts, yyjson_obj_get(signature, "categories"),
@@ -140,20 +143,17 @@ static err features_order(struct worker *w, const struct rows *rows, yyjson_val 
     return NULL;
 }
 
-static err version_open(struct worker *w, struct runtime *rt, const struct rows *rows, const char *key,
-                        struct judged *j)
+static err version_open(struct worker *w, struct runtime *rt, const char *key, struct judged *j)
 {
     yyjson_val *spec = yyjson_obj_get(w->spec, key), *cpu = yyjson_obj_get(w->spec, "cpu");
     struct session_config config = { .threads = (int)yyjson_get_sint(cpu) };
     struct onnx_facts facts;
     struct str bytes;
-    j->version = json_text_in(spec, "version");
     TRY_AS(blob_get(w->blobs, w->a, json_text_in(spec, "onnx"), &bytes), "version '%.*s'", STR(j->version));
     TRY_AS(onnx_check(w->a, bytes, NULL, &facts), "version '%.*s'", STR(j->version));
     if (json_text_in(spec, "native").n)
         TRY_AS(blob_get(w->blobs, w->a, json_text_in(spec, "native"), &j->native), "version '%.*s'",
                STR(j->version));
-    TRY(features_order(w, rows, yyjson_obj_get(spec, "signature"), j));
     TRY_AS(session_load(rt, bytes, &config, &j->session), "loading version '%.*s'", STR(j->version));
     arena_defer(w->a, unload, j->session);
     TRY_AS(session_score_output(j->session, &j->output, &j->width), "version '%.*s'", STR(j->version));
@@ -218,7 +218,9 @@ static err judge(struct worker *w, const struct rows *rows, struct judged *j)
     auto_arena struct arena *scratch = arena_new(0);
     float *p = NEW_N(scratch, float, arena_mul(BATCH, j->width));
     TRY(task_find(rows, j));
-    TRY(meter_new(w->a, &(struct meter_spec){ .task = j->task, .classes = (int64_t)j->width }, &j->meter));
+    TRY(meter_new(w->a,
+                  &(struct meter_spec){ .task = j->task, .classes = (int64_t)j->width, .exact_max = rows->n },
+                  &j->meter));
     for (size_t i = 0, now; i < rows->n; i += now) {
         now = rows->n - i < BATCH ? rows->n - i : BATCH;
         const struct score_rows some = { r->x + i * r->features, now, r->features, r->text + i * r->texts,
@@ -308,17 +310,16 @@ static err parity_write(struct worker *w, const struct rows *rows, const struct 
 static err champion_open(struct worker *w, struct runtime *rt, const struct rows *rows,
                          const struct judged *candidate, struct judged *out, bool *there)
 {
-    yyjson_val *spec = yyjson_obj_get(w->spec, "champion");
     *there = false;
-    *out = (struct judged){ .version = json_text_in(spec, "version") };
-    if (!spec)
+    *out = (struct judged){ 0 };
+    if (!yyjson_obj_get(w->spec, "champion"))
         return NULL;
-    err e = features_order(w, rows, yyjson_obj_get(spec, "signature"), out);
+    err e = features_order(w, rows, "champion", out);
     if (e) {
         worker_say(w, "the champion is not judged: %.*s", STR(e->text));
         return NULL;
     }
-    TRY(version_open(w, rt, rows, "champion", out));
+    TRY(version_open(w, rt, "champion", out));
     *there = out->width == candidate->width;
     if (!*there)
         worker_say(w, "the champion is not judged: '%.*s' gives %zu numbers a row, '%.*s' %zu",
@@ -334,7 +335,8 @@ static err evaluate_all(struct worker *w, struct runtime *rt)
     bool beside;
     TRY(rows_select(w, &rows));
     worker_progress(w, 1, 4, "scoring the candidate");
-    TRY(version_open(w, rt, &rows, "candidate", &candidate));
+    TRY(features_order(w, &rows, "candidate", &candidate));
+    TRY(version_open(w, rt, "candidate", &candidate));
     TRY(judge(w, &rows, &candidate));
     json_obj(&j);
     json_key(&j, S("metrics"));
