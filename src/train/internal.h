@@ -45,7 +45,7 @@ struct fit {
     struct str version; /* of XGBoost */
 };
 /* Hears of each round. p: the scores of the rows held out; gives what they are worth, less being better; false ends the training
- * (CANCELLED). train_loss: mean loss of some 32,768 of the rows learned from, in each tenth round; else NaN. */
+ * (CANCELLED). train_loss: mean loss of at most 32,768 of the rows learned from, in each tenth round; else NaN. */
 struct fit_watch {
     bool (*round)(void *arg, int round, double train_loss, const float *p, double *worth);
     void *arg;
